@@ -1,0 +1,43 @@
+# Everything a person or CI does here. Each target sets up .venv first and does nothing for it when
+# nothing has changed. Needs Python >= 3.11, git and make.
+
+PY      := .venv/bin/python
+WORKERS ?= 2
+ARGS    ?=
+# The seed of `make lock`: any uv will do.
+UV      ?= uv
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench soak fmt lock
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+setup: ## .venv with the pinned, hash-checked requirements and sealtape, editable
+	@bash deploy/setup.sh
+
+demo: setup ## a real psql session recorded, sealed, found, replayed, verified; KEEP=1 leaves it running
+	@KEEP="$(KEEP)" $(PY) deploy/demo/demo.py $(ARGS)
+
+test: setup ## every test but the soak and bench ones; ARGS="-k name" narrows
+	@$(PY) -P -m pytest -n $(WORKERS) --dist loadfile -m "not soak" --ignore=tests/bench $(ARGS)
+
+lint: setup ## ruff, mypy, import contracts, house checks
+	@echo "lint: ruff" && $(PY) -m ruff check . && $(PY) -m ruff format --check .
+	@echo "lint: mypy" && $(PY) -m mypy
+	@echo "lint: import contracts" && $(PY) -c "from importlinter.cli import lint_imports_command as c; c()"
+	@echo "lint: house checks" && $(PY) -P -m pytest -q tests/house --ignore=tests/house/test_wheel.py
+
+bench: setup ## the benchmarks (tests/bench), numbers as ratios to a bare relay
+	@$(PY) -P -m pytest tests/bench -s --timeout=0 $(ARGS)
+
+soak: setup ## the long-running tests
+	@$(PY) -P -m pytest -m soak -s --timeout=0 $(ARGS)
+
+fmt: setup ## ruff format and the safe fixes
+	@$(PY) -m ruff format . && $(PY) -m ruff check --fix --exit-zero --quiet . && $(PY) -m ruff format --quiet .
+
+lock: ## requirements/dev.txt anew from pyproject.toml (needs uv)
+	$(UV) pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
+	  --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --upgrade --quiet \
+	  -o requirements/dev.txt

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Makes .venv from the pinned, hash-checked requirements. `make setup` and all other targets call it;
+# when nothing has changed it only compares a few checksums.
+#
+#   PYTHON=python3.13 deploy/setup.sh    with an interpreter of your choice
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+say() { printf 'setup: %s\n' "$*"; }
+usable() { # a Python >= 3.11 that can make virtual environments
+  "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
+}
+checksum() { cat "$@" | cksum; }
+
+stamp=.venv/.sealtape-setup
+requirements="$(checksum requirements/dev.txt) $PWD"
+project="$(checksum pyproject.toml) $PWD"
+had_requirements="" had_project=""
+if [ -f "$stamp" ] && .venv/bin/python -c '' 2>/dev/null; then
+  { read -r had_requirements; read -r had_project; } <"$stamp" || true
+fi
+[ "$requirements" = "$had_requirements" ] && [ "$project" = "$had_project" ] && exit 0
+
+if [ "$requirements" != "$had_requirements" ]; then
+  # An environment that was moved, or whose interpreter went away, is made anew.
+  if ! .venv/bin/python -c '' 2>/dev/null || { [ -f "$stamp" ] && [ "${had_requirements#* * }" != "$PWD" ]; }; then
+    python=""
+    for candidate in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}; do
+      if usable "$candidate"; then python=$candidate; break; fi
+    done
+    if [ -z "$python" ]; then
+      {
+        echo "setup: no usable Python found (tried: ${PYTHON:-python3, python3.14, python3.13, python3.12, python3.11})."
+        echo "setup: Sealtape needs Python 3.11 or newer with its venv module (on Debian: python3-venv)."
+        echo "setup: name one with PYTHON=/path/to/python make setup"
+      } >&2
+      exit 1
+    fi
+    say "making .venv with $("$python" --version)"
+    rm -rf .venv
+    "$python" -m venv .venv
+  fi
+  say "installing $(grep -c '^[a-z].*==' requirements/dev.txt) pinned packages (some minutes on a first run)"
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+fi
+say "installing sealtape itself, editable"
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+printf '%s\n%s\n' "$requirements" "$project" >"$stamp"
+say "ready: .venv ($(.venv/bin/python --version))"

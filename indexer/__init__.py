@@ -1,0 +1,1 @@
+"""The reading end: search, replay, verify and the command line."""
