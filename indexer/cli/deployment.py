@@ -1,0 +1,265 @@
+"""Making a deployment folder: settings, keys, trust; and what a running one leaves in it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from sealtape.capture.identity.issuer import DevelopmentIssuer
+from sealtape.indexer.cli.options import CONFIG_NAME
+from sealtape.schemas.errors import DeploymentExists, StoreError, UsageError
+from sealtape.schemas.notes import Signer
+from sealtape.schemas.settings.values import name as checked_name
+from sealtape.schemas.trust import format_node_key, format_trust
+from sealtape.schemas.wraps import generate
+
+RUNTIME: Final = "run/listeners.json"
+_CERTIFICATE_DAYS: Final = 825
+_DEFAULT_PORT: Final = 5432
+
+DEVELOPMENT_TOML: Final = """\
+# A development deployment: everything in this folder, nothing but Python needed.
+# Every setting is in docs/config.md; what is not written here has its default.
+
+[deployment]
+mode = "dev"
+node = "dev-1"
+log = "sealtape.dev/log"
+
+[capture]
+spool = "spool"
+
+[capture.postgres]
+listen = "127.0.0.1:0"          # 0: a free port, printed at start
+plaintext = "loopback"
+
+[identity]
+issuer = "https://issuer.sealtape.dev"
+audience = "sealtape"
+jwks = "file:keys/jwks.json"
+
+[identity.development]          # `sealtape token` signs with this key; refused in production
+key = "keys/issuer.key"
+
+[ingest]
+segment_s = 2                   # seal soon, so that there is something to look at
+
+[retention.standard]
+retain_for = "90d"
+delete_after = "400d"
+encryption = true
+"""
+
+PRODUCTION_TOML: Final = """\
+# Every setting is in docs/config.md; what is not written here has its default.
+
+[deployment]
+mode = "production"
+node = "node-1"
+log = "sealtape.example/log"    # your own name: checkpoints are signed under it
+
+[capture.postgres]
+listen = "0.0.0.0:6432"
+tls_certificate = "keys/tls.crt"
+tls_key = "keys/tls.key"
+
+[identity]
+issuer = "https://login.example"
+audience = "sealtape"
+jwks = "https://login.example/keys"
+
+[retention.standard]
+retain_for = "90d"
+delete_after = "400d"
+encryption = true
+
+# [targets.orders]
+# address = "db.internal:5432"
+# database = "orders"
+# user = "sealtape"
+# password = { file = "secrets/orders.password" }
+# tls = "verify-full"
+# groups = ["dba"]
+"""
+
+
+def create(folder: Path, *, development: bool) -> None:
+    """Make a deployment in a folder that has none.
+
+    Raises:
+        DeploymentExists: the folder holds a deployment already; nothing is touched.
+        StoreError: the folder cannot be written.
+    """
+    taken = [path for path in (CONFIG_NAME, "keys", "trust.toml") if (folder / path).exists()]
+    if taken:
+        msg = f"{folder} already holds a deployment ({', '.join(taken)})."
+        raise DeploymentExists(msg, hint="Choose another folder; keys are never overwritten.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        keys = folder / "keys"
+        keys.mkdir(mode=0o700)
+        _write_node_key(folder, "dev-1" if development else "node-1")
+        private_file(keys / "spool.key", secrets.token_hex(32) + "\n")
+        for purpose in ("auditor", "indexer"):
+            private, public = generate(purpose)
+            private_file(keys / f"{purpose}.key", private.to_text())
+            (keys / f"{purpose}.pub").write_text(public.to_text(), encoding="ascii")
+        _write_certificate(keys)
+        if development:
+            _write_issuer(keys)
+        (folder / CONFIG_NAME).write_text(
+            DEVELOPMENT_TOML if development else PRODUCTION_TOML, encoding="utf-8"
+        )
+    except OSError as exc:
+        msg = f"The deployment cannot be written to {folder}: {exc.strerror or exc}."
+        raise StoreError(
+            msg, hint="Choose a folder you may write to, on a disk with room."
+        ) from exc
+
+
+def private_file(path: Path, text: str) -> None:
+    """Write a file that only its owner may read; it must not exist yet."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(text)
+
+
+def _write_node_key(folder: Path, node: str) -> None:
+    signer_name = f"{node}.sealtape"
+    private = Ed25519PrivateKey.generate()
+    private_file(folder / "keys/node.key", format_node_key(signer_name, private))
+    vkey = Signer(signer_name, private).vkey
+    (folder / "trust.toml").write_text(format_trust([vkey]), encoding="utf-8")
+
+
+def _write_issuer(keys: Path) -> None:
+    issuer = DevelopmentIssuer.generate()
+    private_file(keys / "issuer.key", issuer.to_pem())
+    (keys / "jwks.json").write_text(json.dumps(issuer.jwks(), indent=1) + "\n", encoding="ascii")
+
+
+def _write_certificate(keys: Path) -> None:
+    """A self-signed certificate for localhost, so that TLS works from the first minute."""
+    private = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = dt.datetime.now(dt.UTC)
+    names = [
+        x509.DNSName("localhost"),
+        x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+        x509.IPAddress(ipaddress.ip_address("::1")),
+    ]
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(private.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(minutes=5))
+        .not_valid_after(now + dt.timedelta(days=_CERTIFICATE_DAYS))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(private, hashes.SHA256())
+    )
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode("ascii")
+    private_file(keys / "tls.key", pem)
+    (keys / "tls.crt").write_bytes(certificate.public_bytes(Encoding.PEM))
+
+
+def parse_target(argument: str) -> tuple[str, dict[str, Any], str]:
+    """Return name, settings and password of `NAME=postgresql://user:password@host:port/database?sslmode=…`.
+
+    Raises:
+        UsageError: it is not of that form.
+    """
+    name, separator, url = argument.partition("=")
+    hint = "Write it as NAME=postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=disable."
+    parts = urlsplit(url)
+    try:
+        checked_name(name)
+        port = parts.port or _DEFAULT_PORT
+    except ValueError as exc:
+        msg = f"--target {name}=…: {exc}."
+        raise UsageError(msg, hint=hint) from exc
+    if (
+        not separator
+        or parts.scheme not in {"postgresql", "postgres"}
+        or not parts.hostname
+        or not parts.username
+    ):
+        msg = f"--target {name}=…: the address is not a PostgreSQL URL with a user and a host."
+        raise UsageError(msg, hint=hint)
+    query = {key: found[-1] for key, found in parse_qs(parts.query).items()}
+    mode = query.pop("sslmode", "disable")
+    if query or mode not in {"disable", "require", "verify-full"}:
+        msg = f"--target {name}=…: after '?' only sslmode=disable, require or verify-full."
+        raise UsageError(msg, hint=hint)
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    target = {
+        "address": f"{host}:{port}",
+        "database": unquote(parts.path.lstrip("/")) or unquote(parts.username),
+        "databases": ["*"],
+        "user": unquote(parts.username),
+        "tls": mode,
+        "groups": ["*"],
+    }
+    return name, target, unquote(parts.password or "")
+
+
+def put_target(folder: Path, argument: str) -> str:
+    """Write a target given on the command line into the deployment's settings, and return its name.
+
+    It stands between two marker lines, so that another address replaces just it.
+    """
+    name, target, password = parse_target(argument)
+    begin, end = f"# target {name}, from the command line\n", f"# end of target {name}\n"
+    lines = [begin, f"[targets.{name}]\n"]
+    lines += [f"{key} = {json.dumps(value)}\n" for key, value in target.items()]
+    if password:
+        secret = folder / "secrets" / f"{name}.password"
+        secret.parent.mkdir(mode=0o700, exist_ok=True)
+        secret.unlink(missing_ok=True)
+        private_file(secret, password + "\n")
+        lines.append(f'password = {{ file = "secrets/{name}.password" }}\n')
+    lines.append(end)
+    path = folder / CONFIG_NAME
+    text = path.read_text(encoding="utf-8")
+    head, found, rest = text.partition(begin)
+    if found:
+        text = head.rstrip("\n") + "\n" + rest.partition(end)[2]
+    path.write_text(text.rstrip("\n") + "\n\n" + "".join(lines), encoding="utf-8")
+    return name
+
+
+def write_runtime(folder: Path, listeners: dict[str, str]) -> Path:
+    """Leave the addresses of a running node where `sealtape connect` finds them."""
+    path = folder / RUNTIME
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(
+        json.dumps({"pid": os.getpid(), "listeners": listeners}) + "\n", encoding="ascii"
+    )
+    return path
+
+
+def read_runtime(folder: Path) -> dict[str, str]:
+    """Return the addresses that a running node left; empty when none runs from this folder."""
+    try:
+        found = json.loads((folder / RUNTIME).read_text(encoding="ascii"))
+        os.kill(found["pid"], 0)
+    except PermissionError:
+        return dict(found["listeners"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return dict(found["listeners"])

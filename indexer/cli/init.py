@@ -1,0 +1,47 @@
+"""`sealtape init`: make a deployment folder."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from sealtape.indexer.cli import output
+from sealtape.indexer.cli.deployment import create
+from sealtape.indexer.cli.options import CONFIG_NAME
+
+NAME = "init"
+HELP = "make a deployment folder: settings, keys, embedded stores"
+DESCRIPTION = """\
+Makes a deployment folder: sealtape.toml, the node's signing key and the trust file that names it,
+the spool's key, the auditors' and the indexer's key pairs, and a self-signed TLS certificate for
+localhost. Refuses to overwrite anything.
+
+Without --dev the settings are for production: name your identity provider and targets in them,
+and move keys/auditor.key to where the auditors are; capture and ingest never need it.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own arguments."""
+    parser.add_argument("dir", metavar="DIR", help="folder to make the deployment in")
+    parser.add_argument(
+        "--dev", action="store_true", help="with a development issuer and plaintext on loopback"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make the folder and say what to do next."""
+    folder = Path(args.dir)
+    create(folder, development=args.dev)
+    config = folder / CONFIG_NAME
+    if args.json:
+        output.json_line({"config": str(config.absolute())})
+        return 0
+    print(f"made {config}, keys in {folder / 'keys'}")
+    if args.dev:
+        print(
+            f"next: sealtape dev {folder} --target shop=postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+        )
+    else:
+        print("next: set [identity] and [targets.NAME] in it, then start capture, ingest, index")
+    return 0

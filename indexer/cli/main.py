@@ -1,0 +1,122 @@
+"""`sealtape`: parse the command line, run one command, turn its outcome into an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from sealtape import __version__
+from sealtape.indexer.cli import (
+    capture,
+    connect,
+    dev,
+    index,
+    ingest,
+    init,
+    replay,
+    search,
+    sessions,
+    show,
+    status,
+    token,
+    verify,
+)
+from sealtape.indexer.cli.options import add_common
+from sealtape.schemas.errors import SealtapeError
+
+COMMANDS: tuple[ModuleType, ...] = (
+    init,
+    dev,
+    capture,
+    ingest,
+    index,
+    token,
+    connect,
+    sessions,
+    search,
+    show,
+    replay,
+    verify,
+    status,
+)
+
+DESCRIPTION = """\
+Records what people and AI agents do to databases, at the gateway they must pass, and seals the
+recording so that nobody can change, drop, reorder or backdate it unnoticed.
+
+first steps
+  sealtape dev lab --target shop=postgresql://app:secret@127.0.0.1:5432/shop
+  sealtape -c lab/sealtape.toml connect shop -- psql
+  sealtape -c lab/sealtape.toml search 'effect:write since:1h'
+  sealtape -c lab/sealtape.toml verify --all
+"""
+
+EPILOG = """\
+exit codes
+  0  done; for `verify`: complete and verified      64  usage, settings or query error
+  1  `verify`: tampered                             66  no such session, target or object
+  2  `verify`: incomplete                           74  a store failed
+  3  `verify`: deleted by policy                    77  not permitted, or a key is missing
+More in docs/cli.md and docs/errors.md.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands; the documentation's test walks it."""
+    parser = argparse.ArgumentParser(
+        prog="sealtape",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"sealtape {__version__}")
+    parser.add_argument(
+        "-c", "--config", dest="early_config", metavar="FILE", help="the deployment's sealtape.toml"
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for module in COMMANDS:
+        sub = commands.add_parser(
+            module.NAME,
+            help=module.HELP,
+            description=module.DESCRIPTION,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        add_common(sub)
+        module.add_arguments(sub)
+        sub.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    parser = build_parser()
+    try:
+        args = parser.parse_args(argv)
+    except SystemExit as exc:  # argparse exits 2 on a usage error; 2 is a verdict here
+        return 64 if exc.code == 2 else int(exc.code or 0)
+    args.config = args.config or args.early_config
+    try:
+        return int(args.run(args))
+    except SealtapeError as exc:
+        _report(exc, as_json=bool(getattr(args, "json", False)))
+        return exc.exit_code
+    except BrokenPipeError:  # `sealtape sessions | head`
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _report(error: SealtapeError, *, as_json: bool) -> None:
+    if as_json:
+        body = {"error": {"code": error.code, "message": str(error), "exit_code": error.exit_code}}
+        print(json.dumps(body), file=sys.stderr)
+    else:
+        print(f"sealtape: {error}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""What commands print: tables for people, JSON lines for programs, progress on long work."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+_PROGRESS_EVERY_S = 0.2
+
+
+def json_line(value: Any) -> None:
+    """Print one JSON value on one line."""
+    print(json.dumps(value, ensure_ascii=False, separators=(", ", ": ")), flush=True)
+
+
+def printable(text: str) -> str:
+    """Return text with control characters shown, so that a recording cannot steer the terminal."""
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table whose last column is cut to the terminal's width."""
+    cells = [[printable(cell).replace("\n", "⏎ ") for cell in row] for row in rows]
+    widths = [max(len(line[i]) for line in [list(header), *cells]) for i in range(len(header))]
+    room = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else 0
+    for line in [list(header), *cells]:
+        out = "  ".join(
+            cell.ljust(width) for cell, width in zip(line, widths, strict=True)
+        ).rstrip()
+        print(out[: room - 1] + "…" if room and len(out) > room else out)
+
+
+def iso(ns: int | None) -> str | None:
+    """Return an ISO 8601 UTC time of nanoseconds since the epoch, with microseconds."""
+    if ns is None:
+        return None
+    moment = datetime.fromtimestamp(ns // 1_000_000_000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{ns % 1_000_000_000 // 1000:06d}Z"
+
+
+def size(count: int) -> str:
+    """Return a byte count for people."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024 or unit == "GiB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError(value)  # pragma: no cover - the loop always returns
+
+
+class Progress:
+    """A line on standard error that says how far long work has come; silent where nobody looks."""
+
+    def __init__(
+        self,
+        what: str,
+        total: int | None = None,
+        *,
+        stream: TextIO | None = None,
+        quiet: bool = False,
+    ) -> None:
+        """Show `what`; `total` gives a share. Shown only on a terminal and unless `quiet`."""
+        self._what, self._total = what, total
+        self._stream = stream or sys.stderr
+        self._shown = self._stream.isatty() and not quiet
+        self._last = 0.0
+
+    def at(self, done: int, note: str = "") -> None:
+        """Say that `done` units are done; cheap enough to call often."""
+        now = time.monotonic()
+        if not self._shown or now - self._last < _PROGRESS_EVERY_S:
+            return
+        self._last = now
+        share = f"{done}/{self._total}" if self._total else str(done)
+        self._stream.write(f"\r\x1b[K{self._what} {share} {note}")
+        self._stream.flush()
+
+    def done(self) -> None:
+        """Remove the line."""
+        if self._shown:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()

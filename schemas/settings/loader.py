@@ -1,0 +1,206 @@
+"""From the text of a settings file to `Settings`: pure, so anything can call it with a string."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields
+from typing import Any, TypeVar
+
+from sealtape.schemas.errors import SettingsError
+from sealtape.schemas.settings import values
+from sealtape.schemas.settings.model import (
+    CaptureSettings,
+    DeploymentSettings,
+    DevelopmentIssuerSettings,
+    IdentitySettings,
+    IndexerSettings,
+    IngestSettings,
+    KeySettings,
+    PostgresListenerSettings,
+    RetentionSettings,
+    Settings,
+    StoreSettings,
+    TargetSettings,
+)
+
+# A dataclass field that is itself a table of the file.
+TABLES: Mapping[tuple[type, str], type] = {
+    (Settings, "deployment"): DeploymentSettings,
+    (Settings, "stores"): StoreSettings,
+    (Settings, "keys"): KeySettings,
+    (Settings, "capture"): CaptureSettings,
+    (CaptureSettings, "postgres"): PostgresListenerSettings,
+    (Settings, "identity"): IdentitySettings,
+    (IdentitySettings, "development"): DevelopmentIssuerSettings,
+    (Settings, "ingest"): IngestSettings,
+    (Settings, "indexer"): IndexerSettings,
+}
+# … or a table of tables whose keys the user chooses.
+NAMED_TABLES: Mapping[str, type] = {"retention": RetentionSettings, "targets": TargetSettings}
+OPTIONAL_TABLES = frozenset({"identity", "development"})
+
+T = TypeVar("T")
+
+
+def load_settings(text: str, *, base: str) -> Settings:
+    """Return the checked settings of a TOML text.
+
+    Args:
+        text: the file's content.
+        base: the folder that relative paths start from.
+
+    Raises:
+        SettingsError: naming the key and what was expected there.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        msg = f"The settings are not valid TOML: {exc}."
+        raise SettingsError(msg, hint="Correct that place and start again.") from exc
+    known = [name for owner, name in TABLES if owner is Settings] + list(NAMED_TABLES)
+    _refuse_unknown(document, known, "")
+    tables: dict[str, Any] = {
+        name: _table(document.get(name), kind, name)
+        for (owner, name), kind in TABLES.items()
+        if owner is Settings
+    }
+    for name, kind in NAMED_TABLES.items():
+        tables[name] = _named_tables(document.get(name, {}), kind, name)
+    tables["retention"] = tables["retention"] or {"standard": RetentionSettings()}
+    settings = Settings(base=base, **tables, warnings=tuple(_warnings(tables)))
+    _check(settings)
+    return settings
+
+
+def _table(given: Any, kind: type[T], path: str) -> T | None:
+    if given is None and path.rpartition(".")[2] in OPTIONAL_TABLES:
+        return None
+    given = {} if given is None else given
+    if not isinstance(given, dict):
+        msg = f"`{path}` must be a table."
+        raise SettingsError(msg, hint=f"Write it as [{path}] with its keys below.")
+    known = {item.name: item for item in fields(kind)}  # type: ignore[arg-type]
+    _refuse_unknown(given, list(known), path)
+    return kind(**{name: _field(given, kind, item, path) for name, item in known.items()})
+
+
+def _field(given: dict[str, Any], kind: type, item: Field[Any], path: str) -> Any:
+    here = f"{path}.{item.name}"
+    nested = TABLES.get((kind, item.name))
+    if nested is not None:
+        return _table(given.get(item.name), nested, here)
+    if item.name not in given:
+        if item.default is MISSING:
+            msg = f"`{here}` is missing: {item.metadata['doc']}."
+            raise SettingsError(msg, hint=f"Add `{item.name} = …` to [{path}].")
+        return item.default
+    try:
+        return item.metadata["parse"](given[item.name])
+    except ValueError as exc:
+        msg = f"`{here}` must be {exc}."
+        raise SettingsError(msg, hint=f"It is: {item.metadata['doc']}.") from exc
+
+
+def _named_tables(given: Any, kind: type[T], path: str) -> dict[str, T]:
+    if not isinstance(given, dict):
+        msg = f"`{path}` must hold one table a name."
+        raise SettingsError(msg, hint=f"Write [{path}.NAME] with its keys below.")
+    tables: dict[str, T] = {}
+    for name, content in given.items():
+        try:
+            values.name(name)
+        except ValueError as exc:
+            msg = f"`{path}.{name}`: a name here must be {exc}."
+            raise SettingsError(msg, hint="Rename it.") from exc
+        table = _table(content, kind, f"{path}.{name}")
+        if table is not None:
+            tables[name] = table
+    return tables
+
+
+def _refuse_unknown(given: Mapping[str, Any], known: list[str], path: str) -> None:
+    for key in given:
+        if key in known:
+            continue
+        where = f"{path}.{key}" if path else key
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        meant = (
+            f"Did you mean `{near[0]}`?"
+            if near
+            else "Known here: " + ", ".join(sorted(known)) + "."
+        )
+        msg = f"`{where}` is not a setting."
+        raise SettingsError(msg, hint=meant)
+
+
+def _warnings(tables: Mapping[str, Any]) -> list[str]:
+    return [
+        f"`targets.{name}.password` stands in the settings file itself; "
+        "move it to a file or a variable: { file = … } or { env = … }."
+        for name, target in tables["targets"].items()
+        if target.password is not None and target.password.source == "inline"
+    ]
+
+
+def _check(settings: Settings) -> None:
+    """Refuse what is right key by key and wrong together."""
+    problems = [
+        *_check_targets(settings),
+        *_check_production(settings),
+        *_check_limits(settings),
+    ]
+    if problems:
+        message, hint = problems[0]
+        raise SettingsError(message, hint=hint)
+
+
+def _check_targets(settings: Settings) -> list[tuple[str, str]]:
+    problems = []
+    for name, target in settings.targets.items():
+        if target.retention not in settings.retention:
+            known = ", ".join(sorted(settings.retention))
+            problems.append(
+                (
+                    f"`targets.{name}.retention` names the class "
+                    f"`{target.retention}`, which does not exist.",
+                    f"Add [retention.{target.retention}] or take one of: {known}.",
+                )
+            )
+    for name, retention in settings.retention.items():
+        if retention.delete_after < retention.retain_for:
+            problems.append(
+                (
+                    f"`retention.{name}`: delete_after is shorter than retain_for.",
+                    "Nothing can be deleted before the time it must be kept.",
+                )
+            )
+    return problems
+
+
+def _check_production(settings: Settings) -> list[tuple[str, str]]:
+    if settings.deployment.mode == "dev":
+        return []
+    problems = []
+    if settings.capture.postgres.plaintext != "never":
+        problems.append(
+            (
+                "`capture.postgres.plaintext` is allowed only in `dev`.",
+                'Set it to "never", or deployment.mode to "dev".',
+            )
+        )
+    if settings.identity is not None and settings.identity.development is not None:
+        problems.append(
+            (
+                "`identity.development` is the development issuer, refused outside `dev`.",
+                "Remove the table and name your own identity provider in [identity].",
+            )
+        )
+    return problems
+
+
+def _check_limits(settings: Settings) -> list[tuple[str, str]]:
+    if not 4096 <= settings.capture.frame_bytes <= 65536:
+        return [("`capture.frame_bytes` must be from 4KiB to 64KiB.", "64KiB is the default.")]
+    return []

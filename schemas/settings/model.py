@@ -1,0 +1,282 @@
+"""The settings' schema: one frozen dataclass a table of the TOML file.
+
+Every field carries its parser and one line of documentation; `docs/config.md` is generated from
+them, and the loader refuses whatever is not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field
+from typing import Any
+
+from sealtape.schemas.settings import values
+from sealtape.schemas.settings.values import Secret
+
+
+def setting(parse: values.Parser, doc: str, default: Any = MISSING) -> Any:
+    """Return a dataclass field with its parser and its line of documentation."""
+    return field(default=default, metadata={"parse": parse, "doc": doc})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentSettings:
+    """What this deployment is."""
+
+    mode: str = setting(
+        values.one_of("dev", "production"),
+        "`dev` allows the development issuer and plaintext on loopback; `production` neither",
+        "production",
+    )
+    node: str = setting(values.name, "name of this capture node, in every OPEN", "node-1")
+    log: str = setting(
+        values.text, "log origin: the name under which checkpoints are signed", "sealtape.local/log"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSettings:
+    """Where the rooms keep what they write; relative paths are relative to the file."""
+
+    bus: str = setting(values.store_url, "the bus: `dir:PATH?partitions=N`", "dir:bus?partitions=1")
+    keyring: str = setting(values.store_url, "the keyring: `sqlite:PATH`", "sqlite:keyring.db")
+    vault: str = setting(values.store_url, "the vault: `file:PATH`", "file:vault")
+    ledger: str = setting(values.store_url, "the ledger: `sqlite:PATH`", "sqlite:ledger.db")
+    index: str = setting(values.store_url, "the index: `sqlite:PATH`", "sqlite:index.db")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySettings:
+    """Key files. Private halves are read only by the room that needs them."""
+
+    node: str = setting(values.text, "the node's Ed25519 signing key (capture)", "keys/node.key")
+    spool: str = setting(
+        values.text, "the node-local key that encrypts the spool (capture)", "keys/spool.key"
+    )
+    trust: str = setting(values.text, "which node keys are trusted (ingest, verify)", "trust.toml")
+    auditors: tuple[str, ...] = setting(
+        values.texts, "public keys that recordings are wrapped to (capture)", ("keys/auditor.pub",)
+    )
+    indexers: tuple[str, ...] = setting(
+        values.texts, "public keys that facts are wrapped to (capture)", ("keys/indexer.pub",)
+    )
+    auditor_private: str = setting(
+        values.text, "the auditors' private key (replay, deep verification)", "keys/auditor.key"
+    )
+    indexer_private: str = setting(
+        values.text, "the indexer's private key (indexer)", "keys/indexer.key"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostgresListenerSettings:
+    """The listener for PostgreSQL clients."""
+
+    listen: str = setting(
+        values.address, "address to listen on; port 0 takes a free one", "127.0.0.1:6432"
+    )
+    plaintext: str = setting(
+        values.one_of("never", "loopback"),
+        "whether clients on loopback may do without TLS (dev only)",
+        "never",
+    )
+    tls_certificate: str = setting(
+        values.text, "certificate chain (PEM) shown to clients", "keys/tls.crt"
+    )
+    tls_key: str = setting(values.text, "private key (PEM) of that certificate", "keys/tls.key")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptureSettings:
+    """The capture node."""
+
+    spool: str = setting(values.text, "folder of the write-ahead spool", "spool")
+    spool_limit: int = setting(values.parse_size, "most bytes a worker's spool may take", 1 << 30)
+    workers: int = setting(values.whole(1, 64), "worker processes sharing the listening port", 1)
+    loop: str = setting(
+        values.one_of("auto", "uvloop", "asyncio"),
+        "event loop; `auto` takes uvloop if present",
+        "auto",
+    )
+    frame_bytes: int = setting(
+        values.parse_size, "a DATA frame is cut at this many bytes (at most 64KiB)", 65536
+    )
+    frame_ms: int = setting(
+        values.whole(10, 5000), "… or when its first byte is this many milliseconds old", 200
+    )
+    checkpoint_frames: int = setting(
+        values.whole(1, 4096), "the session's tree is signed every so many frames", 256
+    )
+    checkpoint_s: float = setting(
+        values.parse_duration, "… and within this time of any unsigned frame", 5.0
+    )
+    state_every: int = setting(
+        values.parse_size, "a STATE frame (a place to start replay) every so many bytes", 64 << 20
+    )
+    grace_s: float = setting(
+        values.parse_duration,
+        "how long sessions stall on a full or failing spool before they are ended",
+        10.0,
+    )
+    heartbeat_s: float = setting(
+        values.parse_duration, "how often the journal lists the live sessions", 10.0
+    )
+    max_connections: int = setting(
+        values.whole(1, 1_000_000), "most client connections of a worker", 2000
+    )
+    max_unauthenticated: int = setting(
+        values.whole(1, 1_000_000), "most of them not yet authenticated", 256
+    )
+    max_per_address: int = setting(
+        values.whole(1, 1_000_000), "most unauthenticated ones from one address", 64
+    )
+    auth_timeout_s: float = setting(
+        values.parse_duration, "time a client has to authenticate", 10.0
+    )
+    postgres: PostgresListenerSettings = field(default_factory=PostgresListenerSettings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevelopmentIssuerSettings:
+    """The development issuer: `sealtape token` signs with it. Refused outside `dev`."""
+
+    key: str = setting(values.text, "the issuer's private key", "keys/issuer.key")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdentitySettings:
+    """How a client's OIDC token is verified."""
+
+    issuer: str = setting(values.text, "the only `iss` accepted")
+    audience: str = setting(values.text, "the `aud` a token must name", "sealtape")
+    jwks: str = setting(values.key_source, "the issuer's key set: `file:PATH` or `https://…`")
+    algorithms: tuple[str, ...] = setting(
+        values.texts, "accepted signature algorithms", ("ES256", "RS256", "EdDSA")
+    )
+    leeway_s: float = setting(
+        values.parse_duration, "clock difference allowed for `exp`, `iat`, `nbf`", 10.0
+    )
+    user_claim: str = setting(values.text, "claim that names the user", "sub")
+    groups_claim: str = setting(values.text, "claim that lists the groups", "groups")
+    agent_claims: tuple[str, ...] = setting(
+        values.texts,
+        "claims that name an acting agent, first found wins; a dot goes into an object",
+        ("act.sub", "azp"),
+    )
+    on_behalf_of_claims: tuple[str, ...] = setting(
+        values.texts,
+        "claims that name whom the agent acts for, first found wins",
+        ("on_behalf_of",),
+    )
+    run_claims: tuple[str, ...] = setting(
+        values.texts, "claims that name the agent's run", ("run", "run_id")
+    )
+    development: DevelopmentIssuerSettings | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestSettings:
+    """The sealing of segments."""
+
+    segment_bytes: int = setting(
+        values.parse_size, "a segment is cut at this many payload bytes", 64 << 20
+    )
+    segment_s: float = setting(values.parse_duration, "… or when its first frame is this old", 20.0)
+    lease_s: float = setting(
+        values.parse_duration, "a partition's lease runs out after this time", 15.0
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexerSettings:
+    """The index."""
+
+    refresh_s: float = setting(
+        values.parse_duration, "how often new facts are written to the index", 0.3
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionSettings:
+    """A retention class: how long recordings are kept, and whether they are encrypted."""
+
+    retain_for: float = setting(
+        values.parse_duration, "nothing may delete before this time", 90 * 86400.0
+    )
+    delete_after: float = setting(
+        values.parse_duration, "something must delete by this time", 400 * 86400.0
+    )
+    encryption: bool = setting(
+        values.boolean, "encrypt payloads to the auditors' and indexers' keys", default=True
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetSettings:
+    """A target: a named resource that clients reach through the gateway."""
+
+    protocol: str = setting(values.one_of("postgres"), "wire protocol", "postgres")
+    address: str = setting(values.address, "where the target listens: `host:port`")
+    database: str = setting(values.text, "database that the bare target name opens")
+    databases: tuple[str, ...] = setting(
+        values.texts, 'databases also allowed as `target/database`; `["*"]` for any', ()
+    )
+    user: str = setting(values.text, "the target's user that the gateway logs in as")
+    password: Secret | None = setting(  # noqa: RUF009 - it is dataclasses.field
+        values.secret,
+        'that user\'s password: `{ file = "…" }`, `{ env = "…" }`, `{ provider = "…" }`',
+        None,
+    )
+    tls: str = setting(
+        values.one_of("disable", "require", "verify-full"), "TLS towards the target", "verify-full"
+    )
+    tls_ca: str | None = setting(
+        values.text, "CA certificates (PEM) for `verify-full`; else the system's", None
+    )
+    groups: tuple[str, ...] = setting(
+        values.texts, 'groups that may open it; `["*"]` for every verified identity'
+    )
+    retention: str = setting(values.name, "retention class", "standard")
+    tenant: str = setting(values.name, "tenant that the recordings belong to", "main")
+    level: str = setting(
+        values.one_of("spooled", "durable"),
+        "what a byte must have survived before it is forwarded",
+        "spooled",
+    )
+    on_failure: str = setting(
+        values.one_of("end", "continue"),
+        "when recording fails: end sessions, or state a gap",
+        "end",
+    )
+    on_expiry: str = setting(
+        values.one_of("end", "keep"), "at the token's `exp`: end the session, or keep it", "end"
+    )
+    max_session: float = setting(values.parse_duration, "longest session; 0 for no limit", 0.0)
+    full_text: bool = setting(values.boolean, "index statements with their literals", default=False)
+    parameters: bool = setting(values.boolean, "index bound parameters", default=False)
+    replication: bool = setting(values.boolean, "allow replication connections", default=False)
+    startup_parameters: tuple[str, ...] = setting(
+        values.texts, "startup parameters allowed besides the harmless ones", ()
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The whole file, checked.
+
+    Attributes:
+        base: the folder that relative paths start from.
+        warnings: what is legal but should be changed, in words.
+    """
+
+    base: str
+    deployment: DeploymentSettings
+    stores: StoreSettings
+    keys: KeySettings
+    capture: CaptureSettings
+    identity: IdentitySettings | None
+    ingest: IngestSettings
+    indexer: IndexerSettings
+    retention: Mapping[str, RetentionSettings]
+    targets: Mapping[str, TargetSettings]
+    warnings: tuple[str, ...] = ()

@@ -1,0 +1,88 @@
+"""Loading: what is refused, where the message points, what is merely warned about."""
+
+import pytest
+
+from sealtape.schemas.errors import SettingsError
+from sealtape.schemas.settings import load_settings
+
+TARGET = """
+[targets.shop]
+address = "127.0.0.1:5432"
+database = "shop"
+user = "app"
+groups = ["dba"]
+"""
+
+
+def load(text):
+    return load_settings(text, base="/deployment")
+
+
+def test_an_empty_file_is_a_production_deployment_with_defaults():
+    settings = load("")
+    assert settings.deployment.mode == "production"
+    assert settings.capture.postgres.plaintext == "never"
+    assert settings.identity is None
+    assert list(settings.retention) == ["standard"]
+    assert settings.targets == {}
+    assert settings.base == "/deployment"
+
+
+def test_a_whole_deployment():
+    settings = load(
+        '[deployment]\nmode = "dev"\n[capture]\nspool_limit = "2MiB"\n'
+        '[capture.postgres]\nplaintext = "loopback"\n'
+        '[identity]\nissuer = "i"\njwks = "file:k"\n[identity.development]\n'
+        '[retention.short]\nretain_for = "1h"\ndelete_after = "2h"\nencryption = false\n'
+        + TARGET
+        + 'retention = "short"\n'
+    )
+    assert settings.capture.spool_limit == 2 << 20
+    assert settings.capture.postgres.plaintext == "loopback"
+    assert settings.identity.development.key == "keys/issuer.key"
+    assert settings.retention["short"].delete_after == 7200.0
+    assert settings.targets["shop"].groups == ("dba",)
+    assert settings.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a = [", "not valid TOML"),
+        ("[captur]", "`captur` is not a setting. Did you mean `capture`?"),
+        (
+            "[capture]\nspool_limt = 1",
+            "`capture.spool_limt` is not a setting. Did you mean `spool_limit`?",
+        ),
+        ("[capture]\nzzzzzz = 1", "Known here:"),
+        ("[capture.postgres]\nlisten = 5", "`capture.postgres.listen` must be an address"),
+        ("capture = 1", "`capture` must be a table"),
+        ("targets = 1", "`targets` must hold one table a name"),
+        ("[targets]\nshop = 1", "`targets.shop` must be a table"),
+        ('[targets."Big Shop"]', "a name here must be"),
+        ("[targets.shop]", "`targets.shop.address` is missing: where the target listens"),
+        ('[identity]\njwks = "file:x"', "`identity.issuer` is missing"),
+        (TARGET + 'retention = "gold"', "names the class `gold`, which does not exist"),
+        ('[retention.x]\nretain_for = "2d"\ndelete_after = "1d"', "delete_after is shorter"),
+        ('[capture.postgres]\nplaintext = "loopback"', "allowed only in `dev`"),
+        (
+            '[identity]\nissuer = "i"\njwks = "file:k"\n[identity.development]',
+            "refused outside `dev`",
+        ),
+        ("[capture]\nframe_bytes = 100", "from 4KiB to 64KiB"),
+    ],
+)
+def test_refused_with_the_key_and_what_to_do(text, says):
+    with pytest.raises(SettingsError) as caught:
+        load(text)
+    assert says in str(caught.value)
+
+
+def test_an_inline_password_is_warned_about_and_not_shown():
+    settings = load(TARGET + 'password = "hunter2"\n')
+    assert "targets.shop.password" in settings.warnings[0]
+    assert "hunter2" not in settings.warnings[0] + repr(settings)
+
+
+def test_passwords_by_reference_give_no_warning():
+    assert load(TARGET + 'password = { env = "PW" }\n').warnings == ()
