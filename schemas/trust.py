@@ -1,4 +1,4 @@
-"""Which node keys are trusted, and the text form of a node's signing key.
+"""Which node keys are trusted.
 
 `trust.toml` is the verifier's own file: it names the capture nodes whose OPEN frames count. It
 never comes from the system being verified; the one that `sealtape init` writes is a beginning to
@@ -9,17 +9,9 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass
-from typing import Final
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
-from sealtape.schemas.canonical import decode_base64, encode_base64
 from sealtape.schemas.errors import FormatError
-from sealtape.schemas.notes import Signer, Verifier
-
-_KEY_MAGIC: Final = "sealtape-node-key-1"
-_SEED_SIZE: Final = 32
+from sealtape.schemas.notes import Verifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,26 +56,3 @@ def format_trust(vkeys: list[str]) -> str:
     """Return the text of a `trust.toml` that trusts some node keys."""
     head = "# The capture nodes whose recordings count. Keep a copy where verification runs.\n"
     return head + "".join(f'\n[[node]]\nvkey = "{vkey}"\n' for vkey in vkeys)
-
-
-def format_node_key(name: str, private: Ed25519PrivateKey) -> str:
-    """Return the text of a node's private key file."""
-    seed = private.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
-    return f"{_KEY_MAGIC} {name} {encode_base64(seed)}\n"
-
-
-def parse_node_key(text: str) -> Signer:
-    """Return the signer of a node's private key file.
-
-    Raises:
-        FormatError: it is not such a file; the message never shows its content.
-    """
-    parts = text.split()
-    if len(parts) != 3 or parts[0] != _KEY_MAGIC:
-        msg = "This is not a node key file."
-        raise FormatError(msg, hint=f'It must be one line: "{_KEY_MAGIC} NAME BASE64".')
-    seed = decode_base64(parts[2], "node key")
-    if len(seed) != _SEED_SIZE:
-        msg = "The node key file holds a key of the wrong length."
-        raise FormatError(msg, hint="Restore the file, or make a new node key and trust it.")
-    return Signer(parts[1], Ed25519PrivateKey.from_private_bytes(seed))

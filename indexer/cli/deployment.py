@@ -23,7 +23,7 @@ from sealtape.indexer.cli.options import CONFIG_NAME
 from sealtape.schemas.errors import DeploymentExists, StoreError, UsageError
 from sealtape.schemas.notes import Signer
 from sealtape.schemas.settings.values import name as checked_name
-from sealtape.schemas.trust import format_node_key, format_trust
+from sealtape.schemas.trust import format_trust
 from sealtape.schemas.wraps import generate
 
 RUNTIME: Final = "run/listeners.json"
@@ -115,8 +115,8 @@ def create(folder: Path, *, development: bool) -> None:
         private_file(keys / "spool.key", secrets.token_hex(32) + "\n")
         for purpose in ("auditor", "indexer"):
             private, public = generate(purpose)
-            private_file(keys / f"{purpose}.key", private.to_text())
-            (keys / f"{purpose}.pub").write_text(public.to_text(), encoding="ascii")
+            private_file(keys / f"{purpose}.key", private.text())
+            (keys / f"{purpose}.pub").write_text(public.text(), encoding="ascii")
         _write_certificate(keys)
         if development:
             _write_issuer(keys)
@@ -139,10 +139,9 @@ def private_file(path: Path, text: str) -> None:
 
 def _write_node_key(folder: Path, node: str) -> None:
     signer_name = f"{node}.sealtape"
-    private = Ed25519PrivateKey.generate()
-    private_file(folder / "keys/node.key", format_node_key(signer_name, private))
-    vkey = Signer(signer_name, private).vkey
-    (folder / "trust.toml").write_text(format_trust([vkey]), encoding="utf-8")
+    signer = Signer(signer_name, Ed25519PrivateKey.generate())
+    private_file(folder / "keys/node.key", signer.skey() + "\n")
+    (folder / "trust.toml").write_text(format_trust([signer.vkey]), encoding="utf-8")
 
 
 def _write_issuer(keys: Path) -> None:
