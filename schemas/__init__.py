@@ -1,1 +1,1 @@
-"""What the bytes mean: formats, errors and settings, as pure functions without socket, file or clock."""
+"""What the bytes mean: formats, errors, settings. No socket, file, clock or randomness."""

@@ -24,7 +24,7 @@ from sealtape.schemas.errors import FormatError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-Json: TypeAlias = "None | bool | int | str | Sequence[Json] | Mapping[str, Json]"
+Json: TypeAlias = "bool | int | str | Sequence[Json] | Mapping[str, Json] | None"
 
 MAX_SAFE_INTEGER = 2**53 - 1
 MAX_U64 = 2**64 - 1
@@ -40,7 +40,7 @@ def encode(value: Json) -> bytes:
     """Write `value` as RFC 8785 bytes; floats and whole numbers beyond 2**53 - 1 are refused."""
     _refuse_floats(value)
     try:
-        return rfc8785.dumps(value)  # type: ignore[arg-type]  # its union lacks read-only containers
+        return rfc8785.dumps(value)
     except (ValueError, RecursionError) as exc:
         raise FormatError(f"value cannot be written as canonical JSON: {exc}") from exc
 

@@ -170,7 +170,7 @@ class Fenced(StoreError):
 
 
 class Refused(SealtapeError):
-    """A client was refused; `reason` is a stable word and `protocol_code` the protocol's own code."""
+    """A client was refused; `reason` is a stable word, `protocol_code` what its protocol says."""
 
     code = "refused"
     exit_code = 77

@@ -57,9 +57,7 @@ class Kind:
     CLOSE: Final = 8
 
 
-KIND_NAMES: Final = {
-    value: name for name, value in vars(Kind).items() if not name.startswith("_")
-}
+KIND_NAMES: Final = {value: name for name, value in vars(Kind).items() if not name.startswith("_")}
 
 
 class Suite:
@@ -183,7 +181,7 @@ def header(
 
 
 def parse_header(data: bytes) -> Header:
-    """Read the 84 bytes strictly: length, magic, flags and ranges. Kind and suite may be unknown."""
+    """Read the 84 bytes strictly: length, magic, flags, ranges. Kind and suite may be unknown."""
     if len(data) != HEADER_SIZE:
         raise FormatError(f"frame header must be 84 bytes, not {len(data)}")
     magic, session, epoch, seq, ts_ns, kind, suite, flags, payload_len, digest = HEADER.unpack(data)

@@ -26,7 +26,6 @@ from __future__ import annotations
 import hmac
 import struct
 from hashlib import sha256
-from secrets import token_bytes
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import zstandard
@@ -133,7 +132,7 @@ def derive_label_keys(secret: bytes, salt: bytes, session: bytes, epoch: int) ->
 
 
 def draw_label_keys(
-    session: bytes, epoch: int, random: Callable[[int], bytes] = token_bytes
+    session: bytes, epoch: int, random: Callable[[int], bytes]
 ) -> tuple[bytes, LabelKeys]:
     """A fresh salt for OPEN and the keys of a new epoch; the secret is drawn here and dropped."""
     salt = random(SALT_SIZE)
@@ -241,9 +240,7 @@ class FrameSealer:
         """The frame of `body`; `seq` must be the next one, `ts_ns` not before the last one."""
         return self.seal_with_leaf(seq, ts_ns, kind, body)[0]
 
-    def seal_with_leaf(
-        self, seq: int, ts_ns: int, kind: int, body: bytes
-    ) -> tuple[Frame, bytes]:
+    def seal_with_leaf(self, seq: int, ts_ns: int, kind: int, body: bytes) -> tuple[Frame, bytes]:
         """The frame and its leaf hash; the header is built and the payload hashed only once."""
         if seq != self.next_seq:
             raise SealtapeError(f"frame {seq} cannot be sealed, {self.next_seq} is next")

@@ -41,7 +41,6 @@ MAX_NAME: Final = 255
 MAX_TREE_SIZE: Final = 2**63 - 1
 
 _DASH: Final = "\N{EM DASH} "
-_PRIVATE_PREFIX: Final = "PRIVATE+KEY+"
 _FIELD: Final = 2**255 - 19
 _ORDER: Final = 2**252 + 27742317777372353535851937790883648493
 # The y of the eight points of small order; the sign of x does not matter, all eight are refused.
@@ -138,21 +137,6 @@ class Signer:
         self._private = private
         self.verifier = Verifier(name, private.public_key().public_bytes_raw())
 
-    @classmethod
-    def from_skey(cls, skey: str) -> Signer:
-        """Read `PRIVATE+KEY+name+id+key`, the form Go's sumdb/note has for files."""
-        if not skey.startswith(_PRIVATE_PREFIX):
-            raise FormatError(f"private signing key does not start with {_PRIVATE_PREFIX}")
-        name, _, rest = skey.removeprefix(_PRIVATE_PREFIX).partition("+")
-        ident, _, encoded = rest.partition("+")
-        raw = base64_bytes(encoded, "private signing key")
-        if raw[:1] != ALGORITHM or len(raw) != 1 + KEY_SIZE:
-            raise FormatError("private signing key is not an Ed25519 key of 32 bytes")
-        signer = cls(name, Ed25519PrivateKey.from_private_bytes(raw[1:]))
-        if hex_bytes(ident, "private signing key id", KEY_ID_SIZE) != signer.verifier.key_id:
-            raise FormatError(f"private signing key id {ident} does not belong to name and key")
-        return signer
-
     @property
     def name(self) -> str:
         """The key's name."""
@@ -162,11 +146,6 @@ class Signer:
     def vkey(self) -> str:
         """The public half as text."""
         return self.verifier.vkey
-
-    def skey(self) -> str:
-        """The private half as text, for a file only its owner can read."""
-        raw = base64_text(ALGORITHM + self._private.private_bytes_raw())
-        return f"{_PRIVATE_PREFIX}{self.name}+{self.verifier.key_id.hex()}+{raw}"
 
     def sign(self, text: str) -> bytes:
         """A note over `text` with this signature alone."""
@@ -184,7 +163,7 @@ def key_id(name: str, public: bytes) -> bytes:
 
 
 def sign_note(text: str, signers: Sequence[Signer]) -> bytes:
-    """Write a note; FormatError when `text` does not end with a newline or has control characters."""
+    """Write a note; FormatError unless `text` ends with a newline and has no control characters."""
     message = _encode_text(text)
     if not signers:
         raise FormatError("a note needs at least one signature")
@@ -241,7 +220,7 @@ def open_note(note: bytes, verifiers: Sequence[Verifier]) -> Note:
 def parse_checkpoint(text: str) -> Checkpoint:
     """Read exactly three lines: origin, size, root. Extension lines are refused."""
     lines = text.split("\n")
-    if len(lines) != 4 or lines[3]:  # noqa: PLR2004  # three lines, each ended by a newline
+    if len(lines) != 4 or lines[3]:  # three lines, each ended by a newline
         raise FormatError("checkpoint must have exactly three lines")
     origin, size_text, root_text, _ = lines
     _check_name(origin)

@@ -102,9 +102,7 @@ class CompactRange:
 
     def copy(self) -> CompactRange:
         """A range with the same leaves that changes on its own."""
-        twin = CompactRange.__new__(CompactRange)
-        twin.lo, twin.hi, twin._nodes = self.lo, self.hi, self._nodes.copy()
-        return twin
+        return CompactRange(self.lo, self.hi, self._nodes)
 
     def root(self) -> bytes:
         """The RFC 6962 root of the tree of `hi` leaves; FormatError unless it begins at leaf 0."""
@@ -143,7 +141,7 @@ def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
 def verify_inclusion(
     leaf: bytes, index: int, size: int, proof: Sequence[bytes], expected_root: bytes
 ) -> None:
-    """Raise FormatError unless `proof` leads from `leaf` at `index` to the root of `size` leaves."""
+    """Raise FormatError unless `proof` leads from `leaf` to the root of the `size` leaves."""
     if not 0 <= index < size <= MAX_SIZE:
         raise FormatError(f"leaf {index} is not in a tree of {size}")
     _check_hashes([leaf, expected_root, *proof])
@@ -230,7 +228,7 @@ def _levels(lo: int, hi: int) -> list[int]:
 
 
 def _close(merged: list[tuple[int, bytes]], lo: int, position: int) -> None:
-    """Join the two last subtrees while they are equal halves of one, which begins at or after lo."""
+    """Join the last two subtrees while they are the halves of one that begins at or after lo."""
     while len(merged) > 1 and merged[-1][0] == merged[-2][0]:
         level = merged[-1][0] + 1
         if position & ((1 << level) - 1) or position - (1 << level) < lo:

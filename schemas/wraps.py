@@ -16,7 +16,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from hashlib import sha256
-from secrets import token_bytes
 from typing import TYPE_CHECKING, Final
 
 from cryptography.exceptions import InvalidTag
@@ -172,7 +171,7 @@ def private_key(purpose: str, suite: str, raw: bytes) -> PrivateKey:
 
 
 def generate(
-    purpose: str, suite: str, random: Callable[[int], bytes] = token_bytes
+    purpose: str, suite: str, random: Callable[[int], bytes]
 ) -> tuple[PrivateKey, PublicKey]:
     """A new key pair; `random` gives that many bytes."""
     private = private_key(purpose, suite, random(suite_of(suite).private_size))
@@ -214,7 +213,7 @@ def _public_raw(suite: str, private_raw: bytes) -> bytes:
 
 def _read_line(text: str, tag: str) -> tuple[str, str, bytes]:
     parts = text.removesuffix("\n").split(" ")
-    if len(parts) != 4 or parts[0] != tag:  # noqa: PLR2004  # tag, suite, id, key
+    if len(parts) != 4 or parts[0] != tag:  # tag, suite, id, key
         raise FormatError(f"key file is not one line that begins with {tag}")
     _, suite, ident, encoded = parts
     return ident, suite, base64_bytes(encoded, "key")
