@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sealtape.schemas.layout import valid_name
+from sealtape.schemas.layout import is_name
 
 _SIZE_UNITS: Final = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _DURATION_UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -72,7 +72,7 @@ def text(value: Any) -> str:
 
 def name(value: Any) -> str:
     """Return a name that may stand in object keys: lower-case letters, digits, `_`, `-`."""
-    if not isinstance(value, str) or not valid_name(value):
+    if not isinstance(value, str) or not is_name(value):
         msg = "a name of lower-case letters, digits, '-' and '_', at most 63 characters"
         raise ValueError(msg)
     return value

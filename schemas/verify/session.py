@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from sealtape.schemas.bodies import Close, Opening, parse_close, parse_open
+from sealtape.schemas.bodies import Close, Opening, parse_open
 from sealtape.schemas.errors import FormatError, SignatureError
 from sealtape.schemas.frames import EXTENSION_KINDS, KIND_NAMES, Frame, Kind, Suite
 from sealtape.schemas.notes import Verifier, open_note, parse_checkpoint, session_origin
@@ -160,10 +160,14 @@ class SessionVerifier:
             self._ident(epoch, frame)
         elif frame.kind == Kind.CLOSE:
             self._close(epoch, frame)
+        elif frame.kind == Kind.GAP:
+            self._incomplete(
+                "session", "the node states that it did not record here", epoch, frame.seq
+            )
 
     def _open(self, epoch: Epoch, frame: Frame) -> None:
         try:
-            opening, signer = parse_open(frame.payload, self._trust)
+            opening, _ = parse_open(frame.payload, self._trust)
             epoch.verifier = Verifier.from_vkey(opening.key)
         except SignatureError as exc:
             self._tampered(
@@ -175,9 +179,7 @@ class SessionVerifier:
             return
         epoch.opening = opening
         if self._trust is None:
-            self._report.note(
-                f"trust: self ({signer}); without a trust file node keys vouch for themselves"
-            )
+            self._report.note("trust: self. Without a trust file no node signature was checked")
         if (opening.session, opening.epoch) != (self.session, epoch.number):
             self._tampered("certificate", "OPEN belongs to another session or epoch", epoch, 0)
         if self._log is not None and opening.log != self._log:
@@ -196,7 +198,7 @@ class SessionVerifier:
 
     def _close(self, epoch: Epoch, frame: Frame) -> None:
         try:
-            epoch.close = parse_close(frame.payload)
+            epoch.close = Close.from_json(frame.payload)
         except FormatError as exc:
             self._tampered("session", f"CLOSE cannot be read: {exc.message}", epoch, frame.seq)
 
