@@ -1,0 +1,73 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sealtape.capture.bus.records import (
+    FILE_HEADER,
+    MAX_KEY,
+    RECORD_HEADER,
+    FileHeader,
+    check_lengths,
+    encode_records,
+    parse_file_header,
+    parse_record,
+    proves_damage,
+)
+from sealtape.schemas.errors import FormatError
+
+MESSAGES = st.lists(st.tuples(st.binary(max_size=20), st.binary(max_size=60)), max_size=6)
+
+
+@given(messages=MESSAGES, offset=st.integers(0, 2**62))
+def test_records_come_back(messages, offset):
+    pieces, ends = encode_records(messages, offset=offset, synced=offset, ts_ms=5)
+    window, at, found = b"".join(pieces), 0, []
+    while at < len(window):
+        parsed = parse_record(window, at, offset + at)
+        found.append((parsed.record.key, parsed.record.value))
+        assert parsed.synced == offset
+        assert parsed.record.ts_ms == 5
+        at += parsed.needed
+        assert parsed.record.next_offset == ends[len(found) - 1]
+    assert found == messages
+    assert parse_record(window, at, offset + at).needed == RECORD_HEADER
+
+
+def test_every_cut_asks_for_more_and_every_flip_is_damage():
+    pieces, _ = encode_records([(b"key", b"value")], offset=7, synced=0, ts_ms=1)
+    whole = b"".join(pieces)
+    for cut in range(len(whole)):
+        parsed = parse_record(whole[:cut], 0, 7)
+        assert parsed.record is None
+        assert parsed.needed > cut
+    for bit in range(len(whole) * 8):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        parsed = parse_record(bytes(flipped), 0, 7)
+        assert parsed.record is None
+    assert parse_record(whole, 0, 8).needed == 0
+
+
+def test_file_headers_come_back_and_damage_is_refused():
+    header = FileHeader(3, 1 << 40, 1 << 39)
+    data = header.encode()
+    assert len(data) == FILE_HEADER
+    assert parse_file_header(data + b"more") == header
+    for bad in (data[:-1], b"X" + data[1:], data[:12] + b"\x01" + data[13:]):
+        with pytest.raises(FormatError):
+            parse_file_header(bad)
+
+
+def test_only_a_later_record_that_knew_it_durable_proves_damage():
+    first, ends = encode_records([(b"", b"a")], offset=0, synced=0, ts_ms=0)
+    known, _ = encode_records([(b"", b"b")], offset=ends[0], synced=ends[0], ts_ms=0)
+    unknown, _ = encode_records([(b"", b"b")], offset=ends[0], synced=0, ts_ms=0)
+    assert proves_damage(b"".join(first + known), 0)
+    assert not proves_damage(b"".join(first + unknown), 0)
+    assert not proves_damage(b"SBR1SBR1SBR1" * 5, 0)
+
+
+def test_lengths_are_bounded():
+    check_lengths([(bytes(MAX_KEY), b"")])
+    with pytest.raises(FormatError):
+        check_lengths([(bytes(MAX_KEY + 1), b"")])
