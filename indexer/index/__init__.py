@@ -1,0 +1,1 @@
+"""The index: where sessions and their commands are searched."""
