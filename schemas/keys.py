@@ -270,6 +270,22 @@ class FrameSealer:
         frame = Frame(session, epoch, seq, ts_ns, kind, suite, 0, payload)
         return frame, leaf_hash(prefix + sha256(payload).digest())
 
+    def seal_opening(
+        self, ts_ns: int, ident: bytes, opening: Callable[[bytes], bytes]
+    ) -> list[tuple[Frame, bytes]]:
+        """The first two frames and their leaves: OPEN, then IDENT with the body `ident`.
+
+        OPEN states the digest of IDENT's stored payload, so IDENT is sealed first; `opening` makes
+        OPEN's body from that digest. OPEN is public: no key is used for it.
+        """
+        if self.next_seq != 0:
+            raise SealtapeError("a session epoch is opened by its first two frames only")
+        self.next_seq = 1
+        sealed = self.seal_with_leaf(1, ts_ns, Kind.IDENT, ident)
+        body = opening(sha256(sealed[0].payload).digest())
+        frame = Frame(self._session, self._epoch, 0, ts_ns, Kind.OPEN, Suite.PUBLIC, 0, body)
+        return [(frame, frame.leaf()), sealed]
+
     def _salt(self) -> bytes:
         salt = self._salts()
         if len(salt) != SALT_SIZE:
