@@ -41,7 +41,8 @@ if [ "$requirements" != "$had_requirements" ]; then
     "$python" -m venv .venv
   fi
   say "installing $(grep -c '^[a-z].*==' requirements/dev.txt) pinned packages (some minutes on a first run)"
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+    --require-hashes --only-binary :all: -r requirements/dev.txt
 fi
 say "installing sealtape itself, editable"
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .

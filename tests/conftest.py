@@ -3,6 +3,8 @@
 import importlib.abc
 import sys
 
+import hypothesis
+
 ROOMS = {"schemas", "capture", "ingest", "indexer"}
 
 
@@ -15,3 +17,7 @@ class _BareRooms(importlib.abc.MetaPathFinder):
 
 
 sys.meta_path.insert(0, _BareRooms())
+
+# A loaded machine is slow, not wrong.
+hypothesis.settings.register_profile("sealtape", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("sealtape")

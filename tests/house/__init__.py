@@ -1,0 +1,1 @@
+"""House checks: what the project asks of every file beyond what ruff and mypy see."""

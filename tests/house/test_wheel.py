@@ -1,0 +1,105 @@
+"""The wheel as a capture node gets it: alone, with the capture extra, in a new environment."""
+
+import re
+import shutil
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.house import sources
+
+UNREACHABLE = re.compile(
+    r"Connection|Temporary failure|Name or service|timed out|No matching distribution|No route",
+)
+
+
+def _run(*command, cwd):
+    return subprocess.run(
+        command, cwd=cwd, check=False, capture_output=True, text=True, timeout=240
+    )
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """The wheel, built from a copy: a build in the checkout would leave its traces there."""
+    copy = tmp_path_factory.mktemp("source") / "sealtape"
+    for path in sources.files():
+        (copy / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(sources.ROOT / path, copy / path)
+    for room in sources.ROOMS:
+        (copy / "src/sealtape" / room).symlink_to(Path("../..") / room)
+    out = tmp_path_factory.mktemp("wheel")
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet")
+    built = _run(*pip, "--no-deps", "--no-build-isolation", "-w", str(out), str(copy), cwd=out)
+    assert built.returncode == 0, built.stderr
+    (found,) = out.glob("sealtape-*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def python(wheel, tmp_path_factory) -> Path:
+    """The interpreter of an environment that holds `sealtape[capture]` and nothing else."""
+    home = tmp_path_factory.mktemp("node")
+    venv.create(home / "venv", with_pip=True)
+    interpreter = home / "venv/bin/python"
+    pins = re.findall(
+        r"^[\w.-]+==[^\s\\]+", (sources.ROOT / "requirements/dev.txt").read_text(), re.MULTILINE
+    )
+    (home / "pins.txt").write_text("\n".join(pins) + "\n")
+    pip = (str(interpreter), "-m", "pip", "--disable-pip-version-check", "install", "--quiet")
+    installed = _run(*pip, "-c", "pins.txt", f"sealtape[capture] @ {wheel.as_uri()}", cwd=home)
+    if installed.returncode and UNREACHABLE.search(installed.stderr):
+        last = installed.stderr.strip().splitlines()[-1]
+        pytest.skip(f"NOT CHECKED: the wheel was not installed, no package index answers: {last}")
+    assert installed.returncode == 0, installed.stderr
+    return interpreter
+
+
+def test_holds_every_module_and_data_file(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    data = {".avsc", ".sql"}
+    wanted = {
+        f"sealtape/{path}"
+        for path in sources.files()
+        if path.parts[0] in sources.ROOMS and (path.suffix == ".py" or path.suffix in data)
+    }
+    assert not wanted - names
+    assert {"sealtape/__init__.py", "sealtape/py.typed"} <= names
+    assert not {name for name in names if name.split("/")[0] in {*sources.ROOMS, "tests", "deploy"}}
+
+
+def test_capture_alone_is_small(python, tmp_path):
+    code = "import importlib.util as u; assert not u.find_spec('pyarrow'), 'pyarrow came along'"
+    ran = _run(str(python), "-I", "-c", code, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    libraries = next((python.parents[1] / "lib").glob("python*/site-packages"))
+    own = [
+        p for p in libraries.rglob("*") if p.is_file() and not p.is_relative_to(libraries / "pip")
+    ]
+    size = sum(p.stat().st_size for p in own if "__pycache__" not in p.parts)
+    assert size < 60_000_000, f"a capture node installs {size / 1e6:.0f} MB"
+
+
+def test_capture_alone_imports_every_module(python, tmp_path):
+    modules = [
+        ".".join(("sealtape", *path.with_suffix("").parts)).removesuffix(".__init__")
+        for path in sources.python_files("schemas", "capture")
+        if path.name != "__main__.py"
+    ]
+    ran = _run(str(python), "-I", "-c", f"import {', '.join(modules)}", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("how", ["script", "module"])
+def test_capture_alone_says_what_it_does(python, how, tmp_path):
+    command = {
+        "script": (str(python.with_name("sealtape-capture")),),
+        "module": (str(python), "-I", "-m", "sealtape.capture"),
+    }[how]
+    ran = _run(*command, "--help", cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert "usage" in ran.stdout.lower()
