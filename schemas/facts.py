@@ -1,14 +1,15 @@
 """The body of a FACTS frame: what the recorded bytes meant.
 
-A fact is written as `head + text + statement + tail`. The middle two depend on the statement alone, so
-capture encodes them once per statement (`encode_text`, `encode_statement`) and joins them in. Fields,
-limits and the meaning of each kind: docs/spec/data-and-facts.md.
+A fact is written as `head + text + statement + tail`. The middle two depend on the statement alone,
+so capture encodes them once per statement (`encode_text`, `encode_statement`) and joins them in.
+Fields, limits and the meaning of each kind: docs/spec/data-and-facts.md.
 """
 
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from sealtape.schemas.errors import FormatError
 from sealtape.schemas.frames import MAX_BODY, MAX_EPOCH
@@ -108,7 +109,7 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One fact, decoded. `ts_ns` is absolute; `n` numbers the facts of an epoch from 0."""
+    """One fact, decoded. `ts_ns` is absolute; `n` numbers the facts of a session from 0."""
 
     n: int
     kind: int
@@ -147,7 +148,7 @@ class FactsBody:
 
 
 def text_salt(data_key: bytes | None, session: bytes, epoch: int) -> bytes:
-    """Return the salt of an epoch's `text_sha256` fields; `data_key` is K_data, None if unencrypted.
+    """Return the salt of an epoch's `text_sha256`; `data_key` is K_data, None if unencrypted.
 
     It hangs on the *data* key: who holds the facts key alone cannot try guesses against a digest.
     """
@@ -221,7 +222,7 @@ def encode_tail(
     attributes: Mapping[str, str] | None = None,
     live: Sequence[Live] = (),
 ) -> bytes:
-    """Encode a fact from `parameters` on. What is too long is cut; too many attributes are an error."""
+    """Encode a fact from `parameters` on. What is too long is cut; too many attributes refused."""
     return b"".join(
         (
             _encode_strings(parameters, MAX_PARAMETERS, MAX_PARAMETER) if parameters else b"\x00",
@@ -275,7 +276,7 @@ def encode_fact(
 
 
 def encode_facts(totals: Sequence[int], facts: Sequence[bytes]) -> bytes:
-    """Encode the body of a FACTS frame: the four running leg totals and encoded facts (one or more)."""
+    """Encode the body of a FACTS frame: the running totals of the legs and one or more facts."""
     return b"".join(
         (
             _FACTS,
@@ -307,7 +308,7 @@ def decode_facts(body: bytes, ts_ns: int) -> FactsBody:
     end(body, position)
     if not facts:
         raise FormatError("A FACTS frame holds no fact.")
-    if any(after.n != before.n + 1 for before, after in zip(facts, facts[1:], strict=False)):
+    if any(after.n != before.n + 1 for before, after in pairwise(facts)):
         raise FormatError("The facts of a frame are not numbered one by one.")
     return FactsBody((totals[0], totals[1], totals[2], totals[3]), tuple(facts))
 

@@ -1,7 +1,7 @@
 """The bus envelope: a frame, a checkpoint or a wrapped key, as Avro single objects.
 
 `encode` and `decode` are written by hand because every frame passes both; the schemas are
-`avro/frame.v1.avsc`, `checkpoint.v1.avsc` and `key.v1.avsc`. The rules are in docs/spec/messages.md.
+`avro/frame.v1.avsc`, `checkpoint.v1.avsc` and `key.v1.avsc`. Rules: docs/spec/messages.md.
 """
 
 from dataclasses import dataclass
@@ -110,7 +110,7 @@ def _check_id(session: bytes, epoch: int) -> None:
 
 
 def _check_frame(seq: int, kind: int, suite: int, flags: int, size: int) -> None:
-    # Undefined flags pass: a frame this version does not know in full is carried and sealed like any.
+    # Undefined flags pass: a frame that this version does not know in full is carried like any.
     if not (
         0 <= seq <= MAX_SEQ
         and 0 <= kind <= 0xFF
@@ -164,7 +164,7 @@ def peek_session(data: bytes) -> bytes:
 
 
 def decode(data: bytes) -> Message:
-    """Decode a bus message. Raises FormatError unless the bytes are exactly what `encode` writes."""
+    """Decode a bus message; FormatError unless the bytes are exactly what `encode` writes."""
     session = peek_session(data)
     if data.startswith(_FRAME):
         return _decode_frame(data, session)

@@ -54,8 +54,8 @@ _LEG_BYTES = tuple(encode_long(leg) for leg in LEGS)
 class Slice:
     """Bytes of one leg. `ts_ns` is absolute; `offset` is where `data` begins in the leg's stream.
 
-    `replaces` is 0 on the in legs; on an out leg it says how many bytes of the paired in leg, ending
-    at the last one recorded, `data` was sent instead of (0: inserted).
+    `replaces` is 0 on the in legs; on an out leg it says how many bytes of the paired in leg,
+    ending at the last one recorded, `data` was sent instead of (0: inserted).
     """
 
     leg: int
@@ -67,7 +67,7 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Hole:
-    """A stretch of a leg that a GAP frame says was not recorded."""
+    """A stretch of a leg that a GAP frame says was not recorded; a length of -1 is unknown."""
 
     leg: int
     offset: int
@@ -96,7 +96,7 @@ def encode_slice(leg: int, at_ns: int, offset: int, data: bytes, replaces: int =
 
 
 def encode_data(pieces: Sequence[bytes], count: int) -> bytes:
-    """Encode the body of a DATA frame of `count` slices (at least one), given their bytes in any cuts."""
+    """Encode the body of a DATA frame of `count` slices (one or more), given their bytes."""
     return b"".join((_DATA, encode_long(count), *pieces, b"\x00"))
 
 
@@ -129,9 +129,9 @@ def decode_data(body: bytes, ts_ns: int) -> list[Slice]:
 def leg_stream(slices: Iterable[Slice | Hole], leg: int) -> Iterator[bytes]:
     """Yield the bytes that crossed `leg`, from slices of all legs in recorded order.
 
-    An out leg is the paired in leg with the explicit out slices put in place. The first slice or hole
-    of a leg says where its stream starts; after that every offset must follow on, else FormatError.
-    A hole yields nothing and moves the offset on.
+    An out leg is the paired in leg with the explicit out slices put in place. The first slice or
+    hole of a leg says where its stream starts; after that every offset must follow on, else
+    FormatError. A hole yields nothing and moves the offset on.
     """
     if leg in _PAIR:
         return _out_stream(slices, leg)
@@ -158,7 +158,8 @@ class _Position:
                 leg=self.leg,
                 offset=piece.offset,
             )
-        self.at = piece.offset + (piece.length if isinstance(piece, Hole) else len(piece.data))
+        length = piece.length if isinstance(piece, Hole) else len(piece.data)
+        self.at = piece.offset + length if length >= 0 else -1
 
 
 def _in_stream(slices: Iterable[Slice | Hole], leg: int) -> Iterator[bytes]:

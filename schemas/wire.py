@@ -1,14 +1,16 @@
 """Avro's binary primitives, strict, and its single-object header.
 
-A value has one byte string: the encoders write the shortest varint and one array block, and the decoders
-refuse everything else Avro would let pass (overlong varints, several blocks, blocks with a byte size,
-unsorted or repeated map keys, text that is not UTF-8, trailing bytes). See docs/spec/messages.md.
+A value has one byte string: the encoders write the shortest varint and one array block, and the
+decoders refuse everything else Avro would let pass (overlong varints, several blocks, blocks with a
+byte size, unsorted or repeated map keys, text that is not UTF-8, trailing bytes). Rules:
+docs/spec/messages.md.
 
 Decoders take `bytes` and a position, and return the value and the position after it.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from sealtape.schemas.avro import FINGERPRINTS
@@ -49,7 +51,7 @@ T = TypeVar("T")
 
 
 def prefix(name: str) -> bytes:
-    """Return the 10 bytes before a datum of the schema `name`: `C3 01` and the fingerprint, little-endian."""
+    """Return what stands before a datum of a schema: `C3 01` and its fingerprint, little-endian."""
     return MARKER + FINGERPRINTS[name].to_bytes(8, "little")
 
 
@@ -117,7 +119,7 @@ def fingerprint(schema: str) -> int:
 
 
 def encode_long(value: int) -> bytes:
-    """Encode an Avro int or long: zigzag, then the shortest varint. The value must fit in 64 bits."""
+    """Encode an Avro int or long: zigzag, then the shortest varint. It must fit in 64 bits."""
     z = value << 1 if value >= 0 else ~(value << 1)
     if z < 0x80:
         return _ONE[z]
@@ -266,7 +268,7 @@ def read_map(
 
     pairs, position = read_array(data, position, limit, pair)
     keys = [key.encode() for key, _ in pairs]
-    if any(later <= earlier for earlier, later in zip(keys, keys[1:], strict=False)):
+    if any(later <= earlier for earlier, later in pairwise(keys)):
         raise FormatError("A map's keys are not in ascending order.", position=position)
     return dict(pairs), position
 

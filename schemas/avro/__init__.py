@@ -1,7 +1,7 @@
 """The Avro schema files and their fingerprints.
 
-The files are never edited after release: `FINGERPRINTS` and a test that pins each file's SHA-256 keep
-that. A change is a new file (`frame.v2.avsc`) that both older readers and older data can live with.
+The files are never edited after release: `FINGERPRINTS` and a test that pins each file's SHA-256
+keep that. A change is a new file (`frame.v2.avsc`) that older readers and older data can live with.
 """
 
 from importlib import resources
