@@ -21,11 +21,11 @@ from cryptography.x509.oid import NameOID
 from sealtape.capture.identity.issuer import DevelopmentIssuer
 from sealtape.indexer.cli.options import CONFIG_NAME
 from sealtape.schemas.errors import DeploymentExists, StoreError, UsageError
-from sealtape.schemas.notes import Signer
 from sealtape.schemas.settings.values import name as checked_name
-from sealtape.schemas.trust import format_trust
+from sealtape.schemas.trust import format_node_key, format_trust, parse_node_key
 from sealtape.schemas.wraps import generate
 
+WRAP_SUITE: Final = "x25519-sha256-aes256gcm"
 RUNTIME: Final = "run/listeners.json"
 _CERTIFICATE_DAYS: Final = 825
 _DEFAULT_PORT: Final = 5432
@@ -114,7 +114,7 @@ def create(folder: Path, *, development: bool) -> None:
         _write_node_key(folder, "dev-1" if development else "node-1")
         private_file(keys / "spool.key", secrets.token_hex(32) + "\n")
         for purpose in ("auditor", "indexer"):
-            private, public = generate(purpose)
+            private, public = generate(purpose, WRAP_SUITE, secrets.token_bytes)
             private_file(keys / f"{purpose}.key", private.text())
             (keys / f"{purpose}.pub").write_text(public.text(), encoding="ascii")
         _write_certificate(keys)
@@ -139,9 +139,10 @@ def private_file(path: Path, text: str) -> None:
 
 def _write_node_key(folder: Path, node: str) -> None:
     signer_name = f"{node}.sealtape"
-    signer = Signer(signer_name, Ed25519PrivateKey.generate())
-    private_file(folder / "keys/node.key", signer.skey() + "\n")
-    (folder / "trust.toml").write_text(format_trust([signer.vkey]), encoding="utf-8")
+    text = format_node_key(signer_name, Ed25519PrivateKey.generate())
+    private_file(folder / "keys/node.key", text)
+    vkey = parse_node_key(text).vkey
+    (folder / "trust.toml").write_text(format_trust([vkey]), encoding="utf-8")
 
 
 def _write_issuer(keys: Path) -> None:
@@ -256,9 +257,10 @@ def read_runtime(folder: Path) -> dict[str, str]:
     """Return the addresses that a running node left; empty when none runs from this folder."""
     try:
         found = json.loads((folder / RUNTIME).read_text(encoding="ascii"))
-        os.kill(found["pid"], 0)
+        listeners = dict(found["listeners"])
+        os.kill(int(found["pid"]), 0)  # nothing is sent: this only asks whether it runs
     except PermissionError:
-        return dict(found["listeners"])
+        return {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-    return dict(found["listeners"])
+    return listeners

@@ -71,7 +71,7 @@ class Report:
 
     sessions: int = 0
     frames: int = 0
-    bytes: int = 0
+    payload_bytes: int = 0
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     suppressed: int = 0
@@ -146,7 +146,7 @@ class Report:
             "verdict": self.verdict,
             "sessions": self.sessions,
             "frames": self.frames,
-            "bytes": self.bytes,
+            "bytes": self.payload_bytes,
             "findings": [finding.to_json() for finding in self.findings],
             "suppressed": self.suppressed,
             "notes": self.notes,

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
-from typing import Final, NamedTuple
+from typing import Final
 
 from sealtape.schemas import frames, tree
 from sealtape.schemas.errors import FormatError
-from sealtape.schemas.frames import Frame
 from sealtape.schemas.segments import FragmentRecord, SegmentRecord, fragments_root, record_hash
 from sealtape.schemas.verify.findings import Report
+from sealtape.schemas.verify.rows import StoredRow
 
 FIRST_PREV: Final = bytes(32)
-
-
-class Row(NamedTuple):
-    """A row as it is stored: the frame, and the columns that can be computed from it."""
-
-    frame: Frame
-    payload_len: int
-    payload_sha256: bytes
-    leaf: bytes
 
 
 class ChainVerifier:
@@ -101,7 +92,10 @@ class SegmentVerifier:
             )
 
     def fragment(
-        self, record: FragmentRecord, rows: Iterable[Row], take: Callable[[Frame, bytes], None]
+        self,
+        record: FragmentRecord,
+        rows: Iterable[StoredRow],
+        take: Callable[[StoredRow, bytes], None],
     ) -> None:
         """Check a fragment's rows against their own columns and its record.
 
@@ -113,16 +107,15 @@ class SegmentVerifier:
         covered = tree.CompactRange(record.lo)
         payload_bytes = 0
         for row in rows:
-            frame = row.frame
-            if (frame.session, frame.epoch) != (record.session, record.epoch):
+            if (row.session, row.epoch) != (record.session, record.epoch):
                 self._frame(record, covered.hi, "a frame of another session stands in its place")
                 continue
             leaf = self._leaf(record, row)
             covered.append(leaf)
-            payload_bytes += len(frame.payload)
-            take(frame, leaf)
+            payload_bytes += len(row.payload)
+            take(row, leaf)
         self._report.frames += len(covered)
-        self._report.bytes += payload_bytes
+        self._report.payload_bytes += payload_bytes
         if covered.hi != record.hi:
             self._frame(
                 record,
@@ -139,34 +132,33 @@ class SegmentVerifier:
                 seq=record.lo,
             )
 
-    def _leaf(self, record: FragmentRecord, row: Row) -> bytes:
+    def _leaf(self, record: FragmentRecord, row: StoredRow) -> bytes:
         """Return the row's leaf; where the payload alone is damaged, that of the sealed header.
 
         So damage is said once, at its frame, and does not spread to roots and signatures.
         """
-        frame = row.frame
-        digest = sha256(frame.payload).digest()
-        if digest != row.payload_sha256 or len(frame.payload) != row.payload_len:
-            self._frame(record, frame.seq, "the payload is not the one that was sealed")
+        digest = sha256(row.payload).digest()
+        if digest != row.payload_sha256 or len(row.payload) != row.payload_len:
+            self._frame(record, row.seq, "the payload is not the one that was sealed")
         try:
             header = frames.header(
-                frame.session,
-                frame.epoch,
-                frame.seq,
-                frame.ts_ns,
-                frame.kind,
-                frame.suite,
-                frame.flags,
+                row.session,
+                row.epoch,
+                row.seq,
+                row.ts_ns,
+                row.kind,
+                row.suite,
+                row.flags,
                 row.payload_len,
                 row.payload_sha256,
             )
         except FormatError as exc:
-            self._frame(record, frame.seq, f"the header is malformed: {exc.message}")
+            self._frame(record, row.seq, f"the header is malformed: {exc.message}")
             return row.leaf
         leaf = frames.leaf_hash(header)
         if leaf != row.leaf:
             self._frame(
-                record, frame.seq, "the header's columns do not give the leaf that was sealed"
+                record, row.seq, "the header's columns do not give the leaf that was sealed"
             )
         return leaf
 

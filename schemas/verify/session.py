@@ -12,11 +12,12 @@ from typing import Final
 
 from sealtape.schemas.bodies import Close, Opening, parse_open
 from sealtape.schemas.errors import FormatError, SignatureError
-from sealtape.schemas.frames import EXTENSION_KINDS, KIND_NAMES, Frame, Kind, Suite
+from sealtape.schemas.frames import EXTENSION_KINDS, KIND_NAMES, Kind, Suite
 from sealtape.schemas.notes import Verifier, open_note, parse_checkpoint, session_origin
 from sealtape.schemas.segments import FragmentRecord
 from sealtape.schemas.tree import CompactRange
 from sealtape.schemas.verify.findings import Report
+from sealtape.schemas.verify.rows import StoredRow
 
 # A journal is open as long as its node runs; it signs a heartbeat at least this often.
 JOURNAL_SILENCE_NS: Final = 60 * 1_000_000_000
@@ -96,7 +97,7 @@ class SessionVerifier:
         if record.checkpoint is not None:
             epoch.pending[record.checkpoint.size] = record.checkpoint.note
 
-    def frame(self, frame: Frame, leaf: bytes) -> None:
+    def frame(self, frame: StoredRow, leaf: bytes) -> None:
         """Take the next frame; `leaf` is computed from its stored bytes, not read from a column."""
         epoch = self._epochs[frame.epoch]
         if frame.seq != epoch.tree.hi:
@@ -115,6 +116,24 @@ class SessionVerifier:
             self._checkpoint(epoch, epoch.tree.hi)
         epoch.roots = {} if epoch.broken else epoch.roots
 
+    def absent(self, record: FragmentRecord, thing: str) -> None:
+        """Take a fragment whose rows cannot be had; its record's hashes stand in for them.
+
+        So the rest of the session still verifies; that the rows are gone is the caller's to say.
+        """
+        self.fragment(record, thing)
+        epoch = self._epochs[record.epoch]
+        if record.lo == 0:
+            epoch.broken = True  # without OPEN no signature can be checked
+        if not epoch.broken:
+            epoch.tree.extend(CompactRange(record.lo, record.hi, record.nodes))
+            epoch.last_ts_ns = record.last_ts_ns
+            if record.hi in epoch.pending:
+                self._checkpoint(epoch, record.hi)
+            epoch.pending = {size: note for size, note in epoch.pending.items() if size > record.hi}
+        else:
+            epoch.tree = CompactRange(record.hi)
+
     def finish(self) -> None:
         """Judge the whole: epochs in order, each linked to the next, signed to its end, closed."""
         numbers = sorted(self._epochs)
@@ -132,7 +151,7 @@ class SessionVerifier:
 
     # -- frames ---------------------------------------------------------------------------------
 
-    def _look(self, epoch: Epoch, frame: Frame) -> None:
+    def _look(self, epoch: Epoch, frame: StoredRow) -> None:
         if frame.kind not in KIND_NAMES and frame.kind < EXTENSION_KINDS:
             self._incomplete(
                 "frame", f"kind {frame.kind} is unknown to this version", epoch, frame.seq
@@ -165,7 +184,7 @@ class SessionVerifier:
                 "session", "the node states that it did not record here", epoch, frame.seq
             )
 
-    def _open(self, epoch: Epoch, frame: Frame) -> None:
+    def _open(self, epoch: Epoch, frame: StoredRow) -> None:
         try:
             opening, _ = parse_open(frame.payload, self._trust)
             epoch.verifier = Verifier.from_vkey(opening.key)
@@ -191,12 +210,12 @@ class SessionVerifier:
                 "certificate", "the session's key is not named after the session", epoch, 0
             )
 
-    def _ident(self, epoch: Epoch, frame: Frame) -> None:
-        from_header = frame.header()[-32:]
-        if epoch.opening is not None and from_header != epoch.opening.ident_sha256:
+    def _ident(self, epoch: Epoch, frame: StoredRow) -> None:
+        digest = frame.payload_sha256
+        if epoch.opening is not None and digest != epoch.opening.ident_sha256:
             self._tampered("certificate", "IDENT is not the one that OPEN names", epoch, frame.seq)
 
-    def _close(self, epoch: Epoch, frame: Frame) -> None:
+    def _close(self, epoch: Epoch, frame: StoredRow) -> None:
         try:
             epoch.close = Close.from_json(frame.payload)
         except FormatError as exc:
