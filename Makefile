@@ -4,7 +4,7 @@
 PY      := .venv/bin/python
 WORKERS ?= 2
 ARGS    ?=
-# The seed of `make lock`: any uv will do.
+# For `make lock` only.
 UV      ?= uv
 
 .DEFAULT_GOAL := help

@@ -91,3 +91,11 @@ def test_requirements_are_pinned_and_hashed_and_name_no_index():
             assert re.match(r"[\w.-]+(?:\[[\w,-]+\])?==\S+", block), f"{path}: not pinned: {block}"
             assert "--hash=sha256:" in block, f"{path}: no hash: {block.splitlines()[0]}"
         assert "://" not in sources.text(path)
+
+
+def test_every_document_is_in_the_index():
+    index = sources.text(PurePosixPath("docs/README.md"))
+    listed = {(PurePosixPath("docs") / target) for target in LINK.findall(index)}
+    documents = {p for p in sources.files() if p.parts[0] == "docs" and p.suffix == ".md"}
+    missing = {str(path) for path in documents - listed} - {"docs/README.md"}
+    assert not missing, f"add them to docs/README.md: {missing}"
