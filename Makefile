@@ -22,11 +22,12 @@ demo: setup ## a real psql session recorded, sealed, found, replayed, verified; 
 test: setup ## every test but the soak and bench ones; ARGS="-k name" narrows
 	@$(PY) -P -m pytest -n $(WORKERS) --dist loadfile -m "not soak" --ignore=tests/bench $(ARGS)
 
-lint: setup ## ruff, mypy, import contracts, house checks
+lint: setup ## ruff, mypy, import contracts, house checks, individual coverage
 	@echo "lint: ruff" && $(PY) -m ruff check . && $(PY) -m ruff format --check .
 	@echo "lint: mypy" && $(PY) -m mypy
 	@echo "lint: import contracts" && $(PY) -c "from importlinter.cli import lint_imports_command as c; c()"
 	@echo "lint: house checks" && $(PY) -P -m pytest -q tests/house --ignore=tests/house/test_wheel.py
+	@echo "lint: individual coverage" && $(PY) -m tests.house.individual_coverage
 
 bench: setup ## the benchmarks (tests/bench), numbers as ratios to a bare relay
 	@$(PY) -P -m pytest tests/bench -s --timeout=0 $(ARGS)

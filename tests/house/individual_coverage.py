@@ -4,7 +4,7 @@ A suite that covers a parser only by what passes through it from elsewhere does 
 So each module under the paths of `[tool.sealtape.individual_coverage]` is run under coverage with
 nothing but the test file that mirrors it:
 
-    python -P -m tests.house.individual_coverage [module.py ...]
+    python -m tests.house.individual_coverage [module.py ...]
 """
 
 import concurrent.futures
