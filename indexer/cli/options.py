@@ -67,3 +67,12 @@ def settings_at(path: Path) -> Settings:
 def inside(settings: Settings, path: str) -> Path:
     """Return a path of the settings, relative ones starting at the settings file's folder."""
     return Path(settings.base, path)
+
+
+def positive(text: str) -> int:
+    """Return a whole number above 0, for argparse."""
+    value = int(text)
+    if value < 1:
+        msg = "must be at least 1"
+        raise argparse.ArgumentTypeError(msg)
+    return value

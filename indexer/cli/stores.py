@@ -1,0 +1,42 @@
+"""Opening the stores of a deployment for a command that only reads."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from sealtape.indexer.index import Index, open_index
+from sealtape.ingest.keyring import Keyring, open_keyring
+from sealtape.ingest.ledger import Ledger, open_ledger
+from sealtape.schemas.settings import Settings
+
+
+@asynccontextmanager
+async def index_of(settings: Settings) -> AsyncIterator[Index]:
+    """The index, read-only."""
+    index = await open_index(settings.stores.index, Path(settings.base), read_only=True)
+    try:
+        yield index
+    finally:
+        await index.close()
+
+
+@asynccontextmanager
+async def ledger_of(settings: Settings) -> AsyncIterator[Ledger]:
+    """The ledger, read-only."""
+    ledger = await open_ledger(settings.stores.ledger, Path(settings.base), read_only=True)
+    try:
+        yield ledger
+    finally:
+        await ledger.close()
+
+
+@asynccontextmanager
+async def keyring_of(settings: Settings) -> AsyncIterator[Keyring]:
+    """The keyring, read-only."""
+    keyring = await open_keyring(settings.stores.keyring, Path(settings.base), read_only=True)
+    try:
+        yield keyring
+    finally:
+        await keyring.close()

@@ -1,0 +1,163 @@
+"""`sealtape verify`: whether what is sealed is what was recorded."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from pathlib import Path
+
+from sealtape.indexer.audit import Audit
+from sealtape.indexer.cli import output
+from sealtape.indexer.cli.options import inside, read_settings
+from sealtape.indexer.cli.stores import keyring_of, ledger_of
+from sealtape.indexer.contents import ContentChecker
+from sealtape.indexer.deep import DeepComparison
+from sealtape.ingest.ledger import Ledger
+from sealtape.ingest.vault import open_vault
+from sealtape.schemas.errors import Ambiguous, KeyUnavailable, NotFound, UsageError
+from sealtape.schemas.layout import SEGMENT_PREFIX
+from sealtape.schemas.settings import Settings
+from sealtape.schemas.trust import Trust, parse_trust
+from sealtape.schemas.verify import Report
+from sealtape.schemas.wraps import PrivateKey
+
+NAME = "verify"
+HELP = "verify one session, or everything that is sealed"
+DESCRIPTION = """\
+Reads the vault and the ledger and says whether anything was changed, dropped, reordered or
+replaced since it was recorded: file hashes, the chain of segments, every frame's digest and leaf,
+each session's root and the signatures made while it was recorded, the node's certificate against
+the trust file. Needs no key, and never writes to the deployment.
+
+With --decrypt each payload is opened with the auditors' key too; --deep decodes the recorded
+bytes again and compares them with the facts that search shows.
+
+exit codes: 0 verified, 1 tampered, 2 incomplete (live, a gap, nothing there), 3 deleted by policy
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own arguments."""
+    parser.add_argument(
+        "session", nargs="?", metavar="SESSION", help="session id, or its first digits"
+    )
+    parser.add_argument("--all", action="store_true", help="everything that is sealed")
+    parser.add_argument(
+        "--trust", metavar="FILE", help="your own trust file (else the deployment's)"
+    )
+    parser.add_argument(
+        "--decrypt", action="store_true", help="open every payload with the auditors' key"
+    )
+    parser.add_argument("--deep", action="store_true", help="… and compare the facts with the data")
+    parser.add_argument(
+        "--key", metavar="FILE", help="the auditors' private key (else the deployment's)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Verify, print the report, return the verdict's exit code."""
+    if bool(args.session) == bool(args.all):
+        msg = "Name one session, or say --all."
+        raise UsageError(msg, hint="`sealtape sessions` lists them.")
+    report = asyncio.run(_verify(args))
+    if args.json:
+        output.json_line(report.to_json())
+    else:
+        _print(report)
+    return report.exit_code
+
+
+async def _verify(args: argparse.Namespace) -> Report:
+    settings = read_settings(args)
+    vault = await open_vault(settings.stores.vault, Path(settings.base))
+    # Listed first: what is sealed while we look is then not taken for a stranger.
+    listed = [key async for key in vault.keys(SEGMENT_PREFIX)] if args.all else []
+    progress = output.Progress("verified frames", quiet=args.json)
+    try:
+        async with ledger_of(settings) as ledger, keyring_of(settings) as keyring:
+            contents = None
+            if args.decrypt or args.deep or args.key:
+                deep = DeepComparison if args.deep else None
+                contents = ContentChecker(keyring, auditor_key(settings, args.key), deep=deep)
+            audit = Audit(
+                ledger=ledger,
+                vault=vault,
+                log=settings.deployment.log,
+                trust=_trust(settings, args.trust).nodes,
+                now_ns=time.time_ns(),
+                contents=contents,
+                progress=progress.at,
+            )
+            if args.all:
+                return await audit.everything(listed)
+            return await audit.session(await _session(ledger, args.session))
+    finally:
+        progress.done()
+        await vault.close()
+
+
+def auditor_key(settings: Settings, given: str | None) -> PrivateKey:
+    """Return the auditors' private key.
+
+    Raises:
+        KeyUnavailable: there is none where it should be.
+    """
+    path = Path(given) if given else inside(settings, settings.keys.auditor_private)
+    try:
+        text = path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as exc:
+        msg = f"The auditors' private key {path} cannot be read."
+        raise KeyUnavailable(
+            msg, hint="Name it with --key; capture and ingest never have it."
+        ) from exc
+    return PrivateKey.from_text(text)
+
+
+def _trust(settings: Settings, given: str | None) -> Trust:
+    path = Path(given) if given else inside(settings, settings.keys.trust)
+    try:
+        return parse_trust(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as exc:
+        msg = f"The trust file {path} cannot be read."
+        raise UsageError(
+            msg, hint="Without it no node's signature counts. Name yours with --trust."
+        ) from exc
+
+
+async def _session(ledger: Ledger, prefix: str) -> bytes:
+    wanted = prefix.lower()
+    if len(wanted) == 32 and all(c in "0123456789abcdef" for c in wanted):
+        return bytes.fromhex(wanted)
+    found = [row.session async for row in ledger.sessions() if row.session.hex().startswith(wanted)]
+    if not found:
+        msg = f"No sealed session's id begins with `{prefix}`."
+        raise NotFound(msg, hint="A session can be verified once the first part of it is sealed.")
+    if len(found) > 1:
+        msg = f"{len(found)} sessions begin with `{prefix}`."
+        raise Ambiguous(msg, hint="Give more digits.")
+    return found[0]
+
+
+def _print(report: Report) -> None:
+    for finding in report.findings[:100]:
+        where = " ".join(
+            part
+            for part in (
+                finding.object,
+                f"session {finding.session[:12]}" if finding.session else "",
+                f"frame {finding.seq}" if finding.seq is not None else "",
+            )
+            if part
+        )
+        print(f"{finding.verdict.upper():10} {finding.layer:11} {output.printable(where)}")
+        print(f"{'':22} {output.printable(finding.reason)}")
+    more = len(report.findings) - 100 + report.suppressed
+    if more > 0:
+        print(f"… and {more} more findings (--json has them)")
+    for note in report.notes:
+        print(f"note: {output.printable(note)}")
+    counts = (
+        f"{report.sessions} sessions, {report.frames} frames, {output.size(report.payload_bytes)}"
+    )
+    print(f"{report.verdict.upper()}: {counts}")
