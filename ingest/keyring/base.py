@@ -1,0 +1,103 @@
+"""The port to the store of wrapped keys."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Protocol
+
+from sealtape.schemas.errors import SettingsError
+from sealtape.schemas.messages import KeyMessage
+from sealtape.schemas.wraps import Wrap
+
+__all__ = ["Keyring", "open_keyring", "wrap_of"]
+
+
+def wrap_of(message: KeyMessage) -> Wrap:
+    """The wrap in a key message; FormatError for one that no reader could use."""
+    return Wrap(
+        message.session,
+        message.epoch,
+        message.label,
+        message.recipient,
+        message.suite,
+        message.sealed,
+    )
+
+
+class Keyring(Protocol):
+    """Wraps by (session, epoch, label, recipient). It holds no private key and can unwrap nothing.
+
+    * Errors MUST be of the `StoreError` tree.
+    * Any number of processes MAY use one keyring at the same time.
+    * The keyring is not a cache: what it loses is lost. It has its own backup.
+    """
+
+    async def put(self, message: KeyMessage) -> bool:
+        """Keep a wrap; True when the keyring holds it on return, durably.
+
+        MUST raise `FormatError` where `wrap_of` does, and keep nothing.
+        MUST be idempotent: the same wrap again changes nothing and returns True.
+        MUST raise `Exists` when another wrap is kept under the same name; the first one stays.
+        MUST return False, and keep nothing, when the session's keys were destroyed: a late or
+        repeated message never brings a shredded session back.
+        """
+        ...
+
+    async def dispute(self, message: KeyMessage) -> None:
+        """Keep a wrap that `put` refused with `Exists` beside the first one. Idempotent.
+
+        `get` does not return it (`disputed` does), so a forged wrap never displaces or shadows a
+        true one; `destroy` covers it like any other.
+        """
+        ...
+
+    async def get(
+        self, session: bytes, epoch: int | None, label: str, recipient: str | None = None
+    ) -> list[Wrap]:
+        """The wraps of one label: of one epoch or of all (None), for one recipient or all (None).
+
+        In ascending order of epoch, then recipient; empty when there are none or they were
+        destroyed.
+        """
+        ...
+
+    async def disputed(self, session: bytes) -> list[Wrap]:
+        """The wraps kept by `dispute` for a session, in the order they came."""
+        ...
+
+    async def destroy(self, session: bytes) -> int:
+        """Destroy all wraps of a session, for ever; returns how many there were.
+
+        On return no byte of them may remain in any file or table of the store, its journals
+        included. MUST be idempotent, and MUST work for sessions never seen (their wraps are then
+        refused when they come). If it raises, MUST have destroyed all or be repeatable.
+        """
+        ...
+
+    async def destroyed(self, session: bytes) -> bool:
+        """Whether `destroy` was called for the session."""
+        ...
+
+    def sessions(self, after: bytes = b"") -> AsyncIterator[bytes]:
+        """Sessions that have wraps, in ascending order, greater than `after`."""
+        ...
+
+    async def close(self) -> None:
+        """Release what the adapter holds. Closing twice is fine."""
+        ...
+
+
+async def open_keyring(url: str, base: Path, *, read_only: bool = False) -> Keyring:
+    """Open the keyring a URL names: `sqlite:FILE`, relative to `base`.
+
+    `read_only` never creates or changes a file. Raises `SettingsError` and `StoreError`.
+    """
+    scheme = url.partition(":")[0]
+    if scheme == "sqlite":
+        from sealtape.ingest.keyring.sqlite import SqliteKeyring
+
+        return await SqliteKeyring.open(url, base, read_only=read_only)
+    raise SettingsError(
+        f"{url!r} does not name a keyring.", hint="The embedded one is sqlite:FILE.", url=url
+    )

@@ -1,0 +1,188 @@
+"""The port to the transactional store that says what is sealed.
+
+Ledger rows are a cache of what bus, vault and log prove; they can be rebuilt. While they exist they
+are the one place where a publication happens or does not. `docs/spec/ledger.md` has the tables,
+the publish transaction and the crash matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from sealtape.ingest.ledger.rows import (
+    Event,
+    FragmentRow,
+    Head,
+    Incident,
+    Lease,
+    Publish,
+    Quarantined,
+    SegmentRow,
+    SessionRow,
+    ShardHead,
+    StagedObject,
+)
+from sealtape.schemas.errors import SettingsError
+
+__all__ = ["Ledger", "open_ledger"]
+
+
+class Ledger(Protocol):
+    """Positions, heads, segments, sessions, incidents, quarantine and outbox.
+
+    * Errors MUST be of the `StoreError` tree; a lost compare-and-set is `Fenced`.
+    * A write MUST survive a crash of the host once its method has returned. When a method raised
+      anything but `Fenced`, or was cancelled, its outcome is unknown: claim again and look.
+    * Time is the store's own, never the caller's, wherever a lease or an age is judged.
+    * Any number of processes MAY use one ledger at the same time.
+    """
+
+    async def claim(self, topic: str, partition: int, owner: str, ttl_s: float) -> Lease | None:
+        """Take the lease of a partition for `ttl_s` seconds; None while somebody else holds it.
+
+        MUST raise the term by one on every success, also when `owner` held it already, so that
+        whatever an earlier holder still has in hand is fenced off from then on.
+        """
+        ...
+
+    async def renew(self, lease: Lease, ttl_s: float) -> None:
+        """Hold on for another `ttl_s` seconds. Raises `Fenced` when the term is not current."""
+        ...
+
+    async def release(self, lease: Lease) -> None:
+        """Let the next owner claim at once. MUST do nothing when the term is not current."""
+        ...
+
+    async def position(self, topic: str, partition: int) -> int:
+        """The next offset to read of a partition; 0 when it was never claimed."""
+        ...
+
+    async def stage(self, lease: Lease, keys: Sequence[str]) -> None:
+        """Announce objects before they are put into the vault, so that orphans can be found.
+
+        Raises `Fenced` when the term is not current, `Exists` when a key was ever staged before.
+        """
+        ...
+
+    async def publish(self, publication: Publish) -> None:
+        """Do all of `publication`, or nothing and raise `Fenced`.
+
+        In one transaction it MUST require that
+
+        * the lease's term is current and the position is `first`;
+        * every segment key and every key of `objects` is staged and not abandoned;
+        * the shard's head is what the first segment record continues, and each next one continues
+          the one before it;
+        * each head's digest is the one named in its change;
+
+        and MUST then mark the objects published, add segments and fragments, replace the heads,
+        add to the sessions, keep incidents and quarantined messages (those already known by their
+        key are not added again), append events and set the position.
+        """
+        ...
+
+    async def staged(self, older_than_s: float) -> list[StagedObject]:
+        """Objects staged at least that long ago that were neither published nor abandoned."""
+        ...
+
+    async def abandon(self, key: str) -> bool:
+        """Take a staged object out of play; True when the caller may erase it from the vault.
+
+        MUST be a compare-and-set on `staged`: False for a published object, whatever its age.
+        MUST be True again for one that was abandoned before, so that a crash between this call
+        and the erasing is repaired by doing both again (`abandoned` lists them).
+        """
+        ...
+
+    async def abandoned(self) -> list[str]:
+        """Abandoned keys whose erasing was not confirmed by `forget`."""
+        ...
+
+    async def forget(self, key: str) -> None:
+        """Confirm that an abandoned object is gone from the vault. Idempotent."""
+        ...
+
+    async def heads(self, names: Sequence[tuple[bytes, int]]) -> dict[tuple[bytes, int], Head]:
+        """The heads of those (session, epoch) that have one."""
+        ...
+
+    async def epochs(self, session: bytes) -> list[Head]:
+        """All heads of a session, in order of their epochs."""
+        ...
+
+    async def shards(self) -> dict[str, ShardHead]:
+        """The heads of all shards."""
+        ...
+
+    async def shard_head(self, shard: str) -> ShardHead:
+        """The head of a shard; (0, 32 zero bytes) for one without records."""
+        ...
+
+    def segments(self, after: int = 0) -> AsyncIterator[SegmentRow]:
+        """Published segments with an id greater than `after`, in ascending order.
+
+        MUST never let a segment appear later below an id that was handed out.
+        """
+        ...
+
+    async def segment(self, key: str) -> SegmentRow | None:
+        """A published segment by its object key."""
+        ...
+
+    async def fragments(self, session: bytes) -> list[FragmentRow]:
+        """A session's fragments, in order of (epoch, lo)."""
+        ...
+
+    async def fragments_of(self, segment_id: int) -> list[FragmentRow]:
+        """A segment's fragments, in the order of its manifest."""
+        ...
+
+    async def session(self, session: bytes) -> SessionRow | None:
+        """One session's row."""
+        ...
+
+    def sessions(self, after: bytes = b"") -> AsyncIterator[SessionRow]:
+        """All session rows in ascending order of the session id, greater than `after`."""
+        ...
+
+    async def incidents(self, after: int = 0, session: bytes | None = None) -> list[Incident]:
+        """Incidents with an id greater than `after`, in ascending order; of one session or all."""
+        ...
+
+    async def quarantined(
+        self, topic: str, partition: int, from_offset: int = 0
+    ) -> list[Quarantined]:
+        """Quarantined messages of a partition from an offset on, in order of offset."""
+        ...
+
+    async def outbox(self, after: int = 0, limit: int = 1000) -> list[Event]:
+        """Events with an id greater than `after` that were not confirmed, in ascending order.
+
+        MUST never let an event appear later below an id that was handed out.
+        """
+        ...
+
+    async def sent(self, ids: Sequence[int]) -> None:
+        """Confirm that events were relayed; they leave the outbox."""
+        ...
+
+    async def close(self) -> None:
+        """Release what the adapter holds. Closing twice is fine."""
+        ...
+
+
+async def open_ledger(url: str, base: Path, *, read_only: bool = False) -> Ledger:
+    """Open the ledger a URL names: `sqlite:FILE`, relative to `base`.
+
+    `read_only` never creates or changes a file. Raises `SettingsError` and `StoreError`.
+    """
+    scheme = url.partition(":")[0]
+    if scheme == "sqlite":
+        from sealtape.ingest.ledger.sqlite import SqliteLedger
+
+        return await SqliteLedger.open(url, base, read_only=read_only)
+    raise SettingsError(
+        f"{url!r} does not name a ledger.", hint="The embedded one is sqlite:FILE.", url=url
+    )

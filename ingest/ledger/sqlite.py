@@ -1,0 +1,297 @@
+"""`sqlite:`, a ledger in one SQLite file (WAL, synchronous=FULL, secure_delete)."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sealtape.ingest.ledger import publish as steps
+from sealtape.ingest.ledger.rows import (
+    Event,
+    FragmentRow,
+    Head,
+    Incident,
+    Lease,
+    Publish,
+    Quarantined,
+    SegmentRow,
+    SessionRow,
+    ShardHead,
+    StagedObject,
+)
+from sealtape.ingest.sqlite import Database, load_migrations, sqlite_path
+from sealtape.schemas.errors import Exists
+from sealtape.schemas.segments import FIRST_PREV, FragmentRecord, SegmentRecord
+
+__all__ = ["SqliteLedger"]
+
+_SECOND_NS = 1_000_000_000
+_PAGE = 500
+_HASH = 32
+
+
+class SqliteLedger:
+    """See `Ledger` for the contract. Open with `await SqliteLedger.open(url, base)`."""
+
+    def __init__(self, database: Database, *, clock_ns: Callable[[], int] = time.time_ns) -> None:
+        """Only `open` and tests call this; `clock_ns` is the store's own time."""
+        self._database = database
+        self._clock_ns = clock_ns
+
+    @classmethod
+    async def open(cls, url: str, base: Path, *, read_only: bool = False) -> SqliteLedger:
+        """Open `sqlite:FILE`; the file is made (mode 0600) unless `read_only`."""
+        migrations = load_migrations(Path(__file__).with_name("sql"))
+        path = sqlite_path(url, base)
+        return cls(await Database.open(path, migrations, read_only=read_only))
+
+    # -- leases and positions ----------------------------------------------------------------------
+
+    async def claim(self, topic: str, partition: int, owner: str, ttl_s: float) -> Lease | None:
+        now = self._clock_ns()
+        until = now + int(ttl_s * _SECOND_NS)
+
+        def work(connection: sqlite3.Connection) -> Lease | None:
+            connection.execute(
+                "INSERT OR IGNORE INTO lease VALUES (?,?,0,'',0,0)", (topic, partition)
+            )
+            row = connection.execute(
+                "UPDATE lease SET term=term+1, owner=?, expires_ns=?"
+                " WHERE topic=? AND part=? AND (owner=? OR expires_ns<=?)"
+                " RETURNING term, next_offset",
+                (owner, until, topic, partition, owner, now),
+            ).fetchone()
+            return None if row is None else Lease(topic, partition, row[0], owner, row[1])
+
+        return await self._database.write(work)
+
+    async def renew(self, lease: Lease, ttl_s: float) -> None:
+        until = self._clock_ns() + int(ttl_s * _SECOND_NS)
+
+        def work(connection: sqlite3.Connection) -> None:
+            changed = connection.execute(
+                "UPDATE lease SET expires_ns=? WHERE topic=? AND part=? AND term=?",
+                (until, lease.topic, lease.partition, lease.term),
+            ).rowcount
+            if changed != 1:
+                steps.fenced(lease, "a newer term was claimed")
+
+        await self._database.write(work)
+
+    async def release(self, lease: Lease) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "UPDATE lease SET expires_ns=0, owner='' WHERE topic=? AND part=? AND term=?",
+                (lease.topic, lease.partition, lease.term),
+            )
+
+        await self._database.write(work)
+
+    async def position(self, topic: str, partition: int) -> int:
+        rows = await self._rows(
+            "SELECT next_offset FROM lease WHERE topic=? AND part=?", (topic, partition)
+        )
+        return int(rows[0][0]) if rows else 0
+
+    # -- publication -------------------------------------------------------------------------------
+
+    async def stage(self, lease: Lease, keys: Sequence[str]) -> None:
+        now = self._clock_ns()
+
+        def work(connection: sqlite3.Connection) -> None:
+            current = connection.execute(
+                "SELECT 1 FROM lease WHERE topic=? AND part=? AND term=?",
+                (lease.topic, lease.partition, lease.term),
+            ).fetchone()
+            if current is None:
+                steps.fenced(lease, "a newer term was claimed")
+            for key in keys:
+                added = connection.execute(
+                    "INSERT OR IGNORE INTO object VALUES (?,'staged',?,?,?,?)",
+                    (key, lease.topic, lease.partition, lease.term, now),
+                ).rowcount
+                if not added:
+                    raise Exists(f"{key} was staged before.", key=key)
+
+        await self._database.write(work)
+
+    async def publish(self, publication: Publish) -> None:
+        await self._database.write(lambda connection: steps.publish_all(connection, publication))
+
+    async def staged(self, older_than_s: float) -> list[StagedObject]:
+        limit = self._clock_ns() - int(older_than_s * _SECOND_NS)
+        rows = await self._rows(
+            "SELECT key, topic, part, term, staged_at_ns FROM object"
+            " WHERE state='staged' AND staged_at_ns<=? ORDER BY staged_at_ns, key",
+            (limit,),
+        )
+        return [StagedObject(*row) for row in rows]
+
+    async def abandon(self, key: str) -> bool:
+        def work(connection: sqlite3.Connection) -> bool:
+            changed = connection.execute(
+                "UPDATE object SET state='abandoned' WHERE key=? AND state IN"
+                " ('staged', 'abandoned')",
+                (key,),
+            ).rowcount
+            return changed == 1
+
+        return await self._database.write(work)
+
+    async def abandoned(self) -> list[str]:
+        rows = await self._rows("SELECT key FROM object WHERE state='abandoned' ORDER BY key", ())
+        return [row[0] for row in rows]
+
+    async def forget(self, key: str) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "UPDATE object SET state='erased' WHERE key=? AND state='abandoned'", (key,)
+            )
+
+        await self._database.write(work)
+
+    # -- what is sealed ----------------------------------------------------------------------------
+
+    async def heads(self, names: Sequence[tuple[bytes, int]]) -> dict[tuple[bytes, int], Head]:
+        def work(connection: sqlite3.Connection) -> dict[tuple[bytes, int], Head]:
+            found = {}
+            for name in names:
+                row = connection.execute(_HEAD + " WHERE session=? AND epoch=?", name).fetchone()
+                if row is not None:
+                    found[name] = _head(row)
+            return found
+
+        return await self._database.read(work)
+
+    async def epochs(self, session: bytes) -> list[Head]:
+        rows = await self._rows(_HEAD + " WHERE session=? ORDER BY epoch", (session,))
+        return [_head(row) for row in rows]
+
+    async def shards(self) -> dict[str, ShardHead]:
+        rows = await self._rows("SELECT shard, n, hash FROM shard ORDER BY shard", ())
+        return {row[0]: ShardHead(row[1], row[2]) for row in rows}
+
+    async def shard_head(self, shard: str) -> ShardHead:
+        rows = await self._rows("SELECT n, hash FROM shard WHERE shard=?", (shard,))
+        return ShardHead(*rows[0]) if rows else ShardHead(0, FIRST_PREV)
+
+    async def segments(self, after: int = 0) -> AsyncIterator[SegmentRow]:
+        while True:
+            rows = await self._rows(
+                "SELECT id, key, record FROM segment WHERE id>? ORDER BY id LIMIT ?",
+                (after, _PAGE),
+            )
+            for row in rows:
+                yield SegmentRow(row[0], row[1], SegmentRecord.from_json(row[2]))
+            if len(rows) < _PAGE:
+                return
+            after = rows[-1][0]
+
+    async def segment(self, key: str) -> SegmentRow | None:
+        rows = await self._rows("SELECT id, key, record FROM segment WHERE key=?", (key,))
+        return (
+            SegmentRow(rows[0][0], rows[0][1], SegmentRecord.from_json(rows[0][2]))
+            if rows
+            else None
+        )
+
+    async def fragments(self, session: bytes) -> list[FragmentRow]:
+        return await self._fragments("f.session=? ORDER BY f.epoch, f.lo, f.hi, s.id", session)
+
+    async def fragments_of(self, segment_id: int) -> list[FragmentRow]:
+        return await self._fragments("f.segment_id=? ORDER BY f.idx", segment_id)
+
+    async def session(self, session: bytes) -> SessionRow | None:
+        rows = await self._rows("SELECT * FROM session WHERE session=?", (session,))
+        return SessionRow(*rows[0]) if rows else None
+
+    async def sessions(self, after: bytes = b"") -> AsyncIterator[SessionRow]:
+        while True:
+            rows = await self._rows(
+                "SELECT * FROM session WHERE session>? ORDER BY session LIMIT ?", (after, _PAGE)
+            )
+            for row in rows:
+                yield SessionRow(*row)
+            if len(rows) < _PAGE:
+                return
+            after = rows[-1][0]
+
+    # -- what went wrong, and what is to be told ---------------------------------------------------
+
+    async def incidents(self, after: int = 0, session: bytes | None = None) -> list[Incident]:
+        rows = await self._rows(
+            "SELECT topic, part, bus_offset, reason, detail, session, epoch, seq, at_ns, id"
+            " FROM incident WHERE id>?1 AND (?2 IS NULL OR session=?2) ORDER BY id",
+            (after, session),
+        )
+        return [Incident(*row) for row in rows]
+
+    async def quarantined(
+        self, topic: str, partition: int, from_offset: int = 0
+    ) -> list[Quarantined]:
+        rows = await self._rows(
+            "SELECT topic, part, bus_offset, reason, session, sha256, size, data, key, at_ns"
+            " FROM quarantine WHERE topic=? AND part=? AND bus_offset>=? ORDER BY bus_offset",
+            (topic, partition, from_offset),
+        )
+        return [Quarantined(*row) for row in rows]
+
+    async def outbox(self, after: int = 0, limit: int = 1000) -> list[Event]:
+        rows = await self._rows(
+            "SELECT kind, key, payload, at_ns, id FROM outbox WHERE id>? ORDER BY id LIMIT ?",
+            (after, limit),
+        )
+        return [Event(*row) for row in rows]
+
+    async def sent(self, ids: Sequence[int]) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            connection.executemany("DELETE FROM outbox WHERE id=?", [(number,) for number in ids])
+
+        await self._database.write(work)
+
+    async def close(self) -> None:
+        """Close the file."""
+        await self._database.close()
+
+    async def _rows(self, sql: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        return await self._database.read(
+            lambda connection: connection.execute(sql, values).fetchall()
+        )
+
+    async def _fragments(self, condition: str, value: object) -> list[FragmentRow]:
+        rows = await self._rows(
+            _FRAGMENT + condition,
+            (value,),
+        )
+        return [
+            FragmentRow(row[0], row[1], row[2], FragmentRecord.from_json(row[3])) for row in rows
+        ]
+
+
+_FRAGMENT = (
+    "SELECT s.id, s.key, f.idx, f.record FROM fragment f JOIN segment s ON s.id=f.segment_id WHERE "
+)
+_HEAD = (
+    "SELECT session, epoch, lo, hi, nodes, last_ts_ns, bus_offset, attested, lost, closed, opening"
+    " FROM head"
+)
+
+
+def _head(row: tuple[Any, ...]) -> Head:
+    nodes = row[4]
+    return Head(
+        session=row[0],
+        epoch=row[1],
+        lo=row[2],
+        hi=row[3],
+        nodes=tuple(nodes[i : i + _HASH] for i in range(0, len(nodes), _HASH)),
+        last_ts_ns=row[5],
+        offset=row[6],
+        attested=row[7],
+        lost=row[8],
+        closed=row[9],
+        opening=row[10],
+    )

@@ -1,0 +1,246 @@
+"""A SQLite file behind one thread of its own: the embedded keyring and ledger stand on this.
+
+Every statement runs on the store's single worker thread, so the event loop never waits for a disk
+and two transactions of one process never meet. Other processes may hold the same file: `write`
+takes the lock up front (`BEGIN IMMEDIATE`), and what SQLite reports leaves as a `StoreError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
+
+from sealtape.schemas.errors import SettingsError, StoreBusy, StoreCorrupt, StoreError, StoreFull
+
+__all__ = ["Database", "Migration", "load_migrations", "sqlite_path", "translated"]
+
+T = TypeVar("T")
+Migration = tuple[int, str]
+"""Its number (1, 2, ...) and its SQL script."""
+
+BUSY_TIMEOUT_S = 10.0
+_MIGRATION_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
+
+
+def sqlite_path(url: str, base: Path) -> Path:
+    """The file a `sqlite:PATH` URL names, relative to `base`. Raises `SettingsError`."""
+    scheme, separator, path = url.partition(":")
+    if scheme != "sqlite" or not separator or not path or "?" in path:
+        raise SettingsError(
+            f"{url!r} does not name a SQLite store.", hint="Write it as sqlite:FILE.", url=url
+        )
+    return base / path
+
+
+def load_migrations(folder: Path) -> list[Migration]:
+    """The numbered scripts of `folder`, in order. Raises `StoreError` on a hole in the numbers."""
+    found = []
+    for file in sorted(folder.glob("*.sql")):
+        match = _MIGRATION_NAME.fullmatch(file.name)
+        if match is None:
+            raise StoreError(f"{file.name} is not named like 0001_what_it_does.sql.")
+        found.append((int(match[1]), file.read_text(encoding="utf-8")))
+    if [number for number, _ in found] != list(range(1, len(found) + 1)):
+        raise StoreError(f"The migrations in {folder.name} are not numbered 0001, 0002, ...")
+    return found
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn what SQLite and the file system raise into our words."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise _translate(error, path) from error
+    except OSError as error:
+        raise StoreError(
+            f"{path.name} cannot be used: {error.strerror}.", path=str(path)
+        ) from error
+
+
+def _translate(error: sqlite3.Error, path: Path) -> StoreError:
+    code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return StoreBusy(
+            f"{path.name} is locked by another process.", retry_after_s=1.0, path=str(path)
+        )
+    if code == sqlite3.SQLITE_FULL:
+        return StoreFull(f"No room to write {path.name}.", hint="Free disk space.", path=str(path))
+    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        return StoreCorrupt(f"{path.name} is damaged: {error}.", path=str(path))
+    return StoreError(f"{path.name}: {error}.", path=str(path))
+
+
+class Database:
+    """One SQLite file, its thread and its migrations. Open with `await Database.open(...)`."""
+
+    def __init__(self, path: Path, *, read_only: bool) -> None:
+        """Only `open` calls this."""
+        self.path = path
+        self.read_only = read_only
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"sqlite-{path.stem}")
+        self._connection: sqlite3.Connection | None = None
+        self._copy: tempfile.TemporaryDirectory[str] | None = None
+
+    @classmethod
+    async def open(
+        cls, path: Path, migrations: Sequence[Migration], *, read_only: bool = False
+    ) -> Database:
+        """Open, and create or bring up to date unless `read_only`. Raises `StoreError`."""
+        database = cls(path, read_only=read_only)
+        try:
+            await database._call(lambda: database._connect(migrations))
+        except BaseException:
+            await database.close()
+            raise
+        return database
+
+    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` in the thread, in one read transaction (one consistent view)."""
+        return await self._call(lambda: self._within("BEGIN", work))
+
+    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` in one transaction that is durable on return; any exception undoes all of it.
+
+        If the awaiting task is cancelled the transaction still ends one way or the other: its
+        outcome is then unknown to the caller, as after a crash.
+        """
+        return await self._call(lambda: self._within("BEGIN IMMEDIATE", work))
+
+    async def direct(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` outside any transaction (checkpoints, pragmas)."""
+        return await self._call(lambda: work(self._open_connection()))
+
+    async def close(self) -> None:
+        """Close the file, after what is queued has run. Closing twice is fine."""
+        loop = asyncio.get_running_loop()
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            await loop.run_in_executor(self._thread, connection.close)
+        # All queued work has run, so joining the thread takes no time worth an executor.
+        self._thread.shutdown(wait=True)
+        if self._copy is not None:
+            self._copy.cleanup()
+            self._copy = None
+
+    async def _call(self, work: Callable[[], T]) -> T:
+        def guarded() -> T:
+            with translated(self.path):
+                return work()
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, guarded)
+        except RuntimeError as error:  # the executor refuses after shutdown
+            raise StoreError(f"{self.path.name} is closed.", path=str(self.path)) from error
+
+    def _open_connection(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise StoreError(f"{self.path.name} is closed.", path=str(self.path))
+        return self._connection
+
+    def _within(self, begin: str, work: Callable[[sqlite3.Connection], T]) -> T:
+        connection = self._open_connection()
+        connection.execute(begin)
+        try:
+            result = work(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        return result
+
+    def _connect(self, migrations: Sequence[Migration]) -> None:
+        if self.read_only:
+            self._connection = self._connect_read_only()
+        else:
+            self._connection = self._connect_writing()
+            for number, script in migrations:
+                self._migrate(number, script)
+        self._check_version(len(migrations))
+
+    def _connect_writing(self) -> sqlite3.Connection:
+        if not self.path.exists():
+            self.path.touch(mode=0o600)
+        connection = sqlite3.connect(
+            self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA secure_delete=ON")
+        connection.execute("PRAGMA foreign_keys=ON")
+        return connection
+
+    def _connect_read_only(self) -> sqlite3.Connection:
+        """Open without creating or changing a file, whatever state the writer left.
+
+        With a shared-memory file there may be a live writer, and SQLite reads beside it. Without
+        a write-ahead log the file is whole by itself. A log alone (copied after a crash) can only
+        be read by making a shared-memory file, so that is done on a copy.
+        """
+        if not self.path.exists():
+            raise StoreError(f"There is no {self.path.name}.", path=str(self.path))
+        path, options = self.path, "mode=ro"
+        log = path.with_name(path.name + "-wal")
+        if not log.exists():
+            options = "immutable=1"
+        elif not path.with_name(path.name + "-shm").exists():
+            self._copy = tempfile.TemporaryDirectory(prefix="sealtape-")
+            for file in (path, log):
+                shutil.copyfile(file, Path(self._copy.name) / file.name)
+            path = Path(self._copy.name) / path.name
+        return sqlite3.connect(
+            f"file:{quote(str(path))}?{options}",
+            uri=True,
+            timeout=BUSY_TIMEOUT_S,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+
+    def _migrate(self, number: int, script: str) -> None:
+        connection = self._open_connection()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            # Looked at under the lock: another process may have migrated a moment ago.
+            if _version(connection) < number:
+                for statement in _statements(script):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version={number}")
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+
+    def _check_version(self, expected: int) -> None:
+        version = _version(self._open_connection())
+        if version != expected:
+            raise StoreError(
+                f"{self.path.name} has layout {version}, this version knows layout {expected}.",
+                hint="Use the version of Sealtape that wrote it.",
+                path=str(self.path),
+            )
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _statements(script: str) -> Iterator[str]:
+    """The statements of a script one by one, so that they can share one transaction."""
+    pending = ""
+    for line in script.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            yield pending
+            pending = ""
+    if pending.strip():
+        raise StoreError("A migration ends in the middle of a statement.")

@@ -1,0 +1,176 @@
+"""`file:`, a vault in a local folder.
+
+An object becomes visible by a hard link made from a finished, fsync'd temporary file: `link` fails
+when the name exists, which makes creation atomic and exclusive. Folders are fsync'd after that, so
+the name survives a crash of the host too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+from sealtape.ingest.vault.base import Buffer, check_key
+from sealtape.schemas.errors import Exists, Missing, StoreError, StoreFull
+
+__all__ = ["FileVault"]
+
+_STAGING = ".incoming"  # begins with a dot, so no object key can name it
+_ABANDONED_AFTER_S = 24 * 3600
+_LISTING_BATCH = 512
+
+
+class FileVault:
+    """See `Vault` for the contract. The folder is made on first use."""
+
+    def __init__(self, root: Path) -> None:
+        """Name the folder; nothing is touched yet."""
+        self._root = root
+
+    async def put_new(self, key: str, data: Buffer) -> None:
+        """Create an object; see `Vault.put_new`."""
+        check_key(key)
+        await asyncio.to_thread(self._put_new, key, data)
+
+    async def get(self, key: str, start: int = 0, end: int | None = None) -> bytes:
+        """Read a range; see `Vault.get`."""
+        check_key(key)
+        return await asyncio.to_thread(self._get, key, start, end)
+
+    async def size(self, key: str) -> int:
+        """Size in bytes; see `Vault.size`."""
+        check_key(key)
+        return await asyncio.to_thread(self._size, key)
+
+    async def keys(self, prefix: str = "", after: str = "") -> AsyncIterator[str]:
+        """List; see `Vault.keys`."""
+        walk = self._walk("", prefix, after)
+        while batch := await asyncio.to_thread(lambda: list(islice(walk, _LISTING_BATCH))):
+            for key in batch:
+                yield key
+
+    async def erase(self, key: str) -> None:
+        """Remove an object; see `Vault.erase`."""
+        check_key(key)
+        await asyncio.to_thread(self._erase, key)
+
+    async def close(self) -> None:
+        """Nothing is held between calls."""
+
+    def sweep(self, now_s: float | None = None) -> int:
+        """Remove temporary files a crash left behind more than a day ago; returns how many."""
+        removed = 0
+        limit = (time.time() if now_s is None else now_s) - _ABANDONED_AFTER_S
+        with _translated(_STAGING):
+            for file in (self._root / _STAGING).glob("*"):
+                if file.stat().st_mtime < limit:
+                    file.unlink(missing_ok=True)
+                    removed += 1
+        return removed
+
+    def _put_new(self, key: str, data: Buffer) -> None:
+        with _translated(key):
+            target = self._root / key
+            self._make_folder(target.parent)
+            self._make_folder(self._root / _STAGING)
+            staged = self._root / _STAGING / secrets.token_hex(16)
+            try:
+                _write_durably(staged, data)
+                os.link(staged, target)
+            except FileExistsError:
+                raise Exists(f"The vault holds {key} already.", key=key) from None
+            finally:
+                staged.unlink(missing_ok=True)
+            _sync_folder(target.parent)
+
+    def _get(self, key: str, start: int, end: int | None) -> bytes:
+        if start < 0 or (end is not None and end < start):
+            raise StoreError(f"[{start}, {end}) is not a range of {key}.", key=key)
+        with _translated(key), os.fdopen(self._opened(key), "rb") as file:
+            file.seek(start)
+            return file.read(-1 if end is None else end - start)
+
+    def _size(self, key: str) -> int:
+        with _translated(key), os.fdopen(self._opened(key), "rb") as file:
+            return os.fstat(file.fileno()).st_size
+
+    def _opened(self, key: str) -> int:
+        # A planted symlink must not make the vault read from outside its folder.
+        return os.open(self._root / key, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+    def _erase(self, key: str) -> None:
+        with _translated(key):
+            target = self._root / key
+            try:
+                target.unlink(missing_ok=True)
+            except NotADirectoryError:
+                return
+            if target.parent.exists():
+                _sync_folder(target.parent)
+
+    def _walk(self, folder: str, prefix: str, after: str) -> Iterator[str]:
+        """Keys below `folder` ("" or ending in a slash), in order, skipping whole sub-folders."""
+        with _translated(folder):
+            try:
+                entries = list(os.scandir(self._root / folder))
+            except FileNotFoundError:
+                return
+            names = sorted(e.name + "/" * e.is_dir(follow_symlinks=False) for e in entries)
+        for name in names:
+            path = folder + name
+            if not folder and name.startswith("."):
+                continue
+            if not name.endswith("/"):
+                if path.startswith(prefix) and path > after:
+                    yield path
+            # Every key in there begins with `path`; none can be greater than `after` if even the
+            # greatest such string is not.
+            elif path.startswith(prefix) or prefix.startswith(path):
+                yield from self._walk(path, prefix, after) if path + "\x7f" > after else ()
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make a folder and its parents durably: each new name is fsync'd in its parent."""
+        if folder.is_dir():
+            return
+        if folder.parent != folder:
+            self._make_folder(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        _sync_folder(folder.parent)
+
+
+def _write_durably(path: Path, data: Buffer) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        rest = memoryview(data).cast("B")
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _translated(key: str) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise Missing(f"The vault holds no {key}.", key=key) from error
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise StoreFull(f"No room for {key}.", hint="Free disk space.", key=key) from error
+        raise StoreError(f"The vault failed on {key}: {error.strerror}.", key=key) from error

@@ -1,0 +1,120 @@
+"""What every vault adapter must do. Use: `class TestX(VaultConformance)` with a `vault` fixture."""
+
+import asyncio
+
+import pytest
+
+from sealtape.ingest.vault import Vault
+from sealtape.schemas.errors import Exists, Missing, StoreError
+
+BAD_KEYS = [
+    "",
+    "/a",
+    "a/",
+    "a//b",
+    ".",
+    "..",
+    "a/../b",
+    "a/./b",
+    "../a",
+    ".hidden",
+    "a/.hidden",
+    "a b",
+    "a\\b",
+    "a\nb",
+    "a\0b",
+    "é",
+    "-flag",
+    "a" * 513,
+]
+
+
+class VaultConformance:
+    async def test_what_is_put_is_got(self, vault: Vault):
+        data = bytes(range(256)) * 300
+        await vault.put_new("seg/a=b/one.parquet", data)
+        assert await vault.get("seg/a=b/one.parquet") == data
+        assert await vault.size("seg/a=b/one.parquet") == len(data)
+
+    async def test_any_buffer_is_taken(self, vault: Vault):
+        await vault.put_new("a", bytearray(b"12"))
+        await vault.put_new("b", memoryview(b"1234")[1:3])
+        await vault.put_new("empty", b"")
+        assert [await vault.get(key) for key in ("a", "b", "empty")] == [b"12", b"23", b""]
+        assert await vault.size("empty") == 0
+
+    async def test_a_range_is_clipped(self, vault: Vault):
+        await vault.put_new("a", b"0123456789")
+        assert await vault.get("a", 2, 5) == b"234"
+        assert await vault.get("a", 7) == b"789"
+        assert await vault.get("a", 7, 100) == b"789"
+        assert await vault.get("a", 50, 100) == b""
+        assert await vault.get("a", 3, 3) == b""
+        with pytest.raises(StoreError):
+            await vault.get("a", 5, 4)
+        with pytest.raises(StoreError):
+            await vault.get("a", -1)
+
+    async def test_nothing_is_overwritten(self, vault: Vault):
+        await vault.put_new("a/b", b"first")
+        for data in (b"second", b"first"):
+            with pytest.raises(Exists):
+                await vault.put_new("a/b", data)
+        assert await vault.get("a/b") == b"first"
+
+    async def test_one_of_many_creators_wins(self, vault: Vault):
+        puts = [vault.put_new("a/b/c", bytes([index]) * 9000) for index in range(20)]
+        results = await asyncio.gather(*puts, return_exceptions=True)
+        winners = [index for index, result in enumerate(results) if result is None]
+        assert len(winners) == 1
+        assert all(isinstance(r, Exists) for i, r in enumerate(results) if i not in winners)
+        assert await vault.get("a/b/c") == bytes(winners) * 9000
+
+    async def test_missing_is_said(self, vault: Vault):
+        await vault.put_new("folder/object", b"x")
+        for key in ("none", "folder/none", "folder"):
+            with pytest.raises(Missing):
+                await vault.get(key)
+            with pytest.raises(Missing):
+                await vault.size(key)
+
+    async def test_keys_come_in_order(self, vault: Vault):
+        keys = ["a-b/c", "a/b", "a/b-c", "a/bb/x", "a=1/x", "b/1", "b/10", "b/2", "z.bin"]
+        for key in reversed(keys):
+            await vault.put_new(key, b"")
+        everything = [key async for key in vault.keys("")]
+        assert everything == sorted(keys)
+        assert [key async for key in vault.keys("a/b")] == ["a/b", "a/b-c", "a/bb/x"]
+        assert [key async for key in vault.keys("b/", after="b/1")] == ["b/10", "b/2"]
+        assert [key async for key in vault.keys("nothing")] == []
+        for after in everything:
+            expected = [key for key in everything if key > after]
+            assert [key async for key in vault.keys(after=after)] == expected
+
+    async def test_an_empty_vault_lists_nothing(self, vault: Vault):
+        assert [key async for key in vault.keys("")] == []
+
+    async def test_erased_is_gone_and_may_come_again(self, vault: Vault):
+        await vault.put_new("a/b", b"1")
+        await vault.erase("a/b")
+        await vault.erase("a/b")
+        await vault.erase("never/was")
+        with pytest.raises(Missing):
+            await vault.get("a/b")
+        await vault.put_new("a/b", b"2")
+        assert await vault.get("a/b") == b"2"
+
+    @pytest.mark.parametrize("key", BAD_KEYS)
+    async def test_no_key_leaves_the_vault(self, vault: Vault, key: str):
+        for call in (
+            vault.put_new(key, b"x"),
+            vault.get(key),
+            vault.size(key),
+            vault.erase(key),
+        ):
+            with pytest.raises(StoreError, match="cannot name an object"):
+                await call
+
+    async def test_closing_twice_is_fine(self, vault: Vault):
+        await vault.close()
+        await vault.close()

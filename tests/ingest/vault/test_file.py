@@ -1,0 +1,115 @@
+import errno
+import os
+import time
+
+import pytest
+
+from sealtape.ingest.vault import file as module
+from sealtape.ingest.vault.file import FileVault
+from sealtape.schemas.errors import Exists, StoreError, StoreFull
+from tests.conformance.vault import VaultConformance
+
+
+@pytest.fixture
+def vault(tmp_path):
+    return FileVault(tmp_path / "vault")
+
+
+class TestFileVault(VaultConformance):
+    pass
+
+
+async def test_everything_is_synced_before_and_after_the_name_appears(vault, monkeypatch):
+    events = []
+
+    def recording(name):
+        real = getattr(os, name)
+
+        def call(*arguments, **options):
+            events.append(name)
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(os, name, call)
+
+    await vault.put_new("a/b", b"x")
+    for name in ("write", "fsync", "link", "unlink"):
+        recording(name)
+    await vault.put_new("a/c", b"x")
+    assert events[:3] == ["write", "fsync", "link"]
+    assert events[-1] == "fsync"
+
+
+@pytest.mark.parametrize("step", ["write", "fsync", "link"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+async def test_a_failed_put_leaves_nothing(vault, tmp_path, monkeypatch, step, number):
+    await vault.put_new("a/b", b"x")
+
+    def failing(*arguments, **options):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(module.os, step, failing)
+    with pytest.raises(StoreFull if number == errno.ENOSPC else StoreError):
+        await vault.put_new("a/c", b"y" * 100)
+    monkeypatch.undo()
+    assert [key async for key in vault.keys("")] == ["a/b"]
+    assert list((tmp_path / "vault" / ".incoming").iterdir()) == []
+    await vault.put_new("a/c", b"z")
+
+
+async def test_a_short_write_is_carried_on(vault, monkeypatch):
+    real = os.write
+    monkeypatch.setattr(module.os, "write", lambda fd, data: real(fd, data[:7]))
+    await vault.put_new("a", bytes(100))
+    assert await vault.size("a") == 100
+
+
+async def test_a_symlink_is_not_followed(vault, tmp_path):
+    await vault.put_new("a/b", b"x")
+    (tmp_path / "secret").write_bytes(b"secret")
+    (tmp_path / "vault" / "a" / "link").symlink_to(tmp_path / "secret")
+    with pytest.raises(StoreError):
+        await vault.get("a/link")
+    with pytest.raises(Exists):
+        await vault.put_new("a/link", b"y")
+    assert (tmp_path / "secret").read_bytes() == b"secret"
+
+
+async def test_a_parent_that_is_an_object_is_an_error(vault):
+    await vault.put_new("a", b"x")
+    with pytest.raises(StoreError):
+        await vault.put_new("a/b", b"y")
+    with pytest.raises(StoreError):
+        await vault.get("a/b")
+    await vault.erase("a/b")
+    assert await vault.get("a") == b"x"
+
+
+async def test_objects_are_for_their_owner_only(vault, tmp_path):
+    await vault.put_new("a/b", b"x")
+    assert (tmp_path / "vault/a/b").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "vault/a").stat().st_mode & 0o777 == 0o700
+
+
+async def test_sweep_takes_only_what_was_left_behind_long_ago(vault, tmp_path):
+    assert vault.sweep() == 0
+    await vault.put_new("a", b"x")
+    staging = tmp_path / "vault" / ".incoming"
+    for name, age in (("old", 90_000), ("young", 1000)):
+        (staging / name).write_bytes(b"part")
+        os.utime(staging / name, (time.time() - age,) * 2)
+    assert vault.sweep() == 1
+    assert [file.name for file in staging.iterdir()] == ["young"]
+    assert [key async for key in vault.keys("")] == ["a"]
+
+
+async def test_a_long_listing_comes_in_batches(vault, monkeypatch):
+    monkeypatch.setattr(module, "_LISTING_BATCH", 3)
+    for number in range(10):
+        await vault.put_new(f"n/{number}", b"")
+    assert [key async for key in vault.keys("")] == [f"n/{number}" for number in range(10)]
+
+
+async def test_listing_a_broken_folder_is_an_error(vault, tmp_path):
+    (tmp_path / "vault").write_bytes(b"not a folder")
+    with pytest.raises(StoreError):
+        _ = [key async for key in vault.keys("")]
