@@ -184,16 +184,13 @@ class Packer:
         if content[:4] != _ZSTD_MAGIC:
             raise FormatError("packed body is not a zstd frame")
         try:
-            parameters = zstandard.get_frame_parameters(content)
-            size = parameters.content_size  # 2**64 - 1 where the frame does not say
-            if size > limit or parameters.dict_id:
+            size = zstandard.frame_content_size(content)  # huge or negative where it is not said
+            # Zero too: nothing is never compressed, and zstandard would not look at the rest.
+            if not 0 < size <= limit:
                 raise FormatError(f"packed body does not declare a size up to {limit} bytes")
-            body = self._decompress(content, max_output_size=limit, allow_extra_data=False)
+            return self._decompress(content, max_output_size=size, allow_extra_data=False)
         except zstandard.ZstdError as exc:
             raise FormatError(f"packed body is damaged: {exc}") from exc
-        if len(body) != size:
-            raise FormatError("packed body does not have the size it declares")
-        return body
 
 
 def pack(body: bytes) -> bytes:

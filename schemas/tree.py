@@ -71,6 +71,8 @@ class CompactRange:
 
     def append(self, leaf: bytes) -> None:
         """Add the hash of leaf `hi` (a leaf hash, 32 bytes, not the leaf's data)."""
+        if len(leaf) != HASH_SIZE:
+            raise FormatError(f"a leaf hash must be 32 bytes, not {len(leaf)}")
         nodes = self._nodes
         nodes.append(leaf)
         index = self.hi
