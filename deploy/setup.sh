@@ -10,6 +10,8 @@ say() { printf 'setup: %s\n' "$*"; }
 usable() { # a Python >= 3.11 that can make virtual environments
   "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
 }
+candidates=(python3 python3.14 python3.13 python3.12 python3.11)
+[ -z "${PYTHON:-}" ] || candidates=("$PYTHON")
 checksum() { cat "$@" | cksum; }
 
 stamp=.venv/.sealtape-setup
@@ -23,14 +25,14 @@ fi
 
 if [ "$requirements" != "$had_requirements" ]; then
   # An environment that was moved, or whose interpreter went away, is made anew.
-  if ! .venv/bin/python -c '' 2>/dev/null || { [ -f "$stamp" ] && [ "${had_requirements#* * }" != "$PWD" ]; }; then
+  if ! .venv/bin/python -m pip --version >/dev/null 2>&1 || { [ -f "$stamp" ] && [ "${had_requirements#* * }" != "$PWD" ]; }; then
     python=""
-    for candidate in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11}; do
+    for candidate in "${candidates[@]}"; do
       if usable "$candidate"; then python=$candidate; break; fi
     done
     if [ -z "$python" ]; then
       {
-        echo "setup: no usable Python found (tried: ${PYTHON:-python3, python3.14, python3.13, python3.12, python3.11})."
+        echo "setup: no usable Python found (tried: ${candidates[*]})."
         echo "setup: Sealtape needs Python 3.11 or newer with its venv module (on Debian: python3-venv)."
         echo "setup: name one with PYTHON=/path/to/python make setup"
       } >&2
