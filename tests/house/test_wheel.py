@@ -61,12 +61,7 @@ def python(wheel, tmp_path_factory) -> Path:
 
 def test_holds_every_module_and_data_file(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    data = {".avsc", ".sql"}
-    wanted = {
-        f"sealtape/{path}"
-        for path in sources.files()
-        if path.parts[0] in sources.ROOMS and (path.suffix == ".py" or path.suffix in data)
-    }
+    wanted = {f"sealtape/{path}" for path in sources.files() if path.parts[0] in sources.ROOMS}
     assert not wanted - names
     assert {"sealtape/__init__.py", "sealtape/py.typed"} <= names
     assert not {name for name in names if name.split("/")[0] in {*sources.ROOMS, "tests", "deploy"}}
