@@ -15,7 +15,8 @@ Why no key ever encrypts two frames, although the nonce is always 0:
    a crash nobody can derive the keys again for sealing; a new epoch draws a new secret and salt.
    What is wrapped for readers are label keys, and only readers unwrap them.
 3. A `LabelKeys` gives itself to one `FrameSealer` and cannot be copied.
-4. A `FrameSealer` begins at seq 0, counts on before it encrypts, and refuses any other seq.
+4. A `FrameSealer` begins at seq 0, counts on before it encrypts, and refuses any other seq. The
+   two first frames may be made together, IDENT before OPEN; then both are spent at once.
 
 A `Packer` and a `FrameSealer` belong to one thread at a time: they hold compressor state.
 Functions of this module are safe in any thread.
@@ -164,8 +165,7 @@ class Packer:
 
     def pack(self, body: bytes) -> bytes:
         """A codec byte, then the body: as it is, or as one zstd frame where that is smaller."""
-        if len(body) > MAX_BODY:
-            raise FormatError(f"a frame's body must be at most {MAX_BODY} bytes, not {len(body)}")
+        _check_body(body)
         if len(body) >= MIN_COMPRESS:
             packed = self._compress(body)
             if len(packed) < len(body):
@@ -245,8 +245,7 @@ class FrameSealer:
             raise SealtapeError(f"frame {seq} is older than the frame before it")
         if kind not in KIND_NAMES:
             raise SealtapeError(f"kind {kind} cannot be sealed by this version")
-        if len(body) > MAX_BODY:
-            raise FormatError(f"a frame's body must be at most {MAX_BODY} bytes, not {len(body)}")
+        _check_body(body)
         session, epoch, keys = self._session, self._epoch, self._keys
         if kind in PUBLIC_KINDS:
             suite, payload = Suite.PUBLIC, body
@@ -280,6 +279,7 @@ class FrameSealer:
         self.next_seq = 1
         sealed = self.seal_with_leaf(1, ts_ns, Kind.IDENT, ident)
         body = opening(sha256(sealed[0].payload).digest())
+        _check_body(body)
         frame = Frame(self._session, self._epoch, 0, ts_ns, Kind.OPEN, Suite.PUBLIC, 0, body)
         return [(frame, frame.leaf()), sealed]
 
@@ -288,6 +288,11 @@ class FrameSealer:
         if len(salt) != SALT_SIZE:
             raise SealtapeError(f"a payload's salt must be 32 bytes, not {len(salt)}")
         return salt
+
+
+def _check_body(body: bytes) -> None:
+    if len(body) > MAX_BODY:
+        raise FormatError(f"a frame's body must be at most {MAX_BODY} bytes, not {len(body)}")
 
 
 def check_suite(kind: int, suite: int) -> None:

@@ -73,7 +73,7 @@ SUITES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """A reader's public key; `id` names its purpose and begins of its SHA-256."""
+    """A reader's public key; `id` names its purpose and the beginning of its SHA-256."""
 
     id: str
     suite: str
@@ -138,10 +138,7 @@ class Wrap:
 
     def __post_init__(self) -> None:
         """Refuse fields no writer makes, so a reader of any store gets a FormatError early."""
-        if len(self.session) != SESSION_SIZE or not 0 <= self.epoch <= MAX_EPOCH:
-            raise FormatError("wrap needs a session of 16 bytes and an epoch below 2**32")
-        if self.label not in LABELS:
-            raise FormatError(f"wrap has unknown label {self.label!r}")
+        _info(self.session, self.epoch, self.label)
         if not _KEY_ID.fullmatch(self.recipient):
             raise FormatError(f"wrap has recipient {self.recipient!r}, which is not a key id")
         if len(self.sealed) != suite_of(self.suite).sealed_size:
@@ -183,7 +180,10 @@ def wrap(public: PublicKey, key: bytes, session: bytes, epoch: int, label: str) 
     if len(key) != KEY_SIZE:
         raise FormatError(f"a wrapped key must be 32 bytes, not {len(key)}")
     info = _info(session, epoch, label)
-    sealed = suite_of(public.suite).suite.encrypt(key, _public_object(public), info)
+    try:
+        sealed = suite_of(public.suite).suite.encrypt(key, _public_object(public), info)
+    except ValueError as exc:
+        raise FormatError(f"public key {public.id} is not a key of {public.suite}") from exc
     return Wrap(session, epoch, label, public.id, public.suite, sealed)
 
 
@@ -201,6 +201,10 @@ def unwrap(private: PrivateKey, wrapped: Wrap) -> bytes:
 
 
 def _info(session: bytes, epoch: int, label: str) -> bytes:
+    if len(session) != SESSION_SIZE or not 0 <= epoch <= MAX_EPOCH:
+        raise FormatError("wrap needs a session of 16 bytes and an epoch below 2**32")
+    if label not in LABELS:
+        raise FormatError(f"wrap has unknown label {label!r}")
     return b"sealtape/1 wrap\0" + label.encode() + b"\0" + session + epoch.to_bytes(4, "big")
 
 

@@ -3,6 +3,7 @@
 import inspect
 
 import pytest
+
 from sealtape.schemas import errors
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -186,7 +187,7 @@ def changed_proofs(proof, data):
 @given(sizes, st.lists(sizes, max_size=6), st.randoms())
 def test_any_partition_merges_to_the_same_root(size, cuts, rng):
     bounds = sorted({0, size, *(cut for cut in cuts if cut < size)})
-    parts = [compact_range(lo, hi) for lo, hi in zip(bounds, bounds[1:], strict=False)]
+    parts = [compact_range(lo, hi) for lo, hi in pairwise(bounds)]
     parts = parts or [tree.CompactRange()]
     while len(parts) > 1:
         at = rng.randrange(len(parts) - 1)
