@@ -196,8 +196,8 @@ def test_any_text_is_read_or_refused_by_name(text: str) -> None:
         query = parse(text, now_ns=NOW)
     except QueryError as error:
         position = error.context["position"]
-        assert isinstance(position, int)  # noqa: PT017  (either outcome is right)
-        assert 0 <= position <= len(text)  # noqa: PT017
+        assert isinstance(position, int)
+        assert 0 <= position <= len(text)
     else:
         assert parse(form(query), now_ns=NOW) == query
 

@@ -1,0 +1,343 @@
+"""`sqlite:`, an index in one SQLite file with FTS5.
+
+Removing rows is not enough for `drop`: SQLite leaves stale copies of moved cells in the slack of
+pages even with `secure_delete`, and FTS5 keeps the words of deleted rows until segments merge. So a
+drop ends with `optimize` (one FTS5 segment, without deleted words), VACUUM (every page written
+anew) and a checkpoint that empties the write-ahead log. FTS5's own `secure-delete` is not used: it
+is not in every SQLite we run on, and leaves `optimize` nothing to merge. All of it takes time
+linear in the file; drops come in batches. A flag in the file brings an interrupted cleaning back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sealtape.indexer import tokens
+from sealtape.indexer.index import fts5
+from sealtape.indexer.index.base import Hits, Page, Update
+from sealtape.indexer.query import Query
+from sealtape.ingest.sqlite import Database, load_migrations, sqlite_path
+from sealtape.schemas.documents import CommandDocument, SessionDocument
+from sealtape.schemas.errors import (
+    Ambiguous,
+    NotFound,
+    StoreBusy,
+    StoreError,
+    UsageError,
+)
+
+__all__ = ["SqliteIndex"]
+
+Document = TypeVar("Document", SessionDocument, CommandDocument)
+
+_FOREVER = (1 << 63) - 1
+_PREFIX = re.compile(r"[0-9a-f]{1,32}")
+_CURSOR = re.compile(r"(-?[0-9]{1,19})\.([0-9]{1,19})\.([0-9]{1,19})")
+_CHECKPOINT_ATTEMPTS = 50
+_CHECKPOINT_PAUSE_S = 0.1
+_TABLES = ("sessions", "commands", "words", "progress", "positions", "dropped")
+
+_PUT_SESSION = """
+INSERT INTO sessions (session, revision, started_ns, ended_ns, user, groups, target, agent, run,
+                      protocol, source, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (session) DO UPDATE SET
+  revision = excluded.revision, started_ns = excluded.started_ns, ended_ns = excluded.ended_ns,
+  user = excluded.user, groups = excluded.groups, target = excluded.target,
+  agent = excluded.agent, run = excluded.run, protocol = excluded.protocol,
+  source = excluded.source, body = excluded.body
+WHERE excluded.revision >= sessions.revision
+"""
+_PUT_COMMAND = """
+INSERT INTO commands (name, session, version, time_ns, n, effect, error, failed, tables, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (name) DO UPDATE SET
+  version = excluded.version, time_ns = excluded.time_ns, n = excluded.n,
+  effect = excluded.effect, error = excluded.error, failed = excluded.failed,
+  tables = excluded.tables, body = excluded.body
+WHERE excluded.version >= commands.version
+RETURNING id
+"""
+_SESSIONS = """
+SELECT s.body, s.started_ns, 0, s.id FROM sessions AS s
+WHERE ({where}) AND (s.started_ns, 0, s.id) {sign} (?, ?, ?)
+ORDER BY s.started_ns {order}, s.id {order} LIMIT ?
+"""
+_COMMANDS = """
+SELECT c.body, c.time_ns, c.n, c.id FROM commands AS c JOIN sessions AS s ON s.session = c.session
+WHERE ({where}) AND (c.time_ns, c.n, c.id) {sign} (?, ?, ?)
+ORDER BY c.time_ns {order}, c.n {order}, c.id {order} LIMIT ?
+"""
+
+
+class SqliteIndex:
+    """See `Index` for the contract. Open with `await SqliteIndex.open(url, base)`."""
+
+    def __init__(self, database: Database) -> None:
+        """Only `open` calls this."""
+        self._database = database
+
+    @classmethod
+    async def open(cls, url: str, base: Path, *, read_only: bool = False) -> SqliteIndex:
+        """Open `sqlite:FILE`; the file is made (mode 0600) unless `read_only`."""
+        path = sqlite_path(url, base)
+        layout = load_migrations(Path(__file__).parent / "sql")
+        index = cls(await Database.open(path, layout, read_only=read_only))
+        try:
+            await index._check(read_only=read_only)
+        except BaseException:
+            await index.close()
+            raise
+        return index
+
+    async def put(self, update: Update) -> None:
+        """Write an update; see `Index.put`."""
+        sessions = [_session_row(document) for document in update.sessions]
+        await self._database.write(lambda connection: _put(connection, update, sessions))
+
+    async def search_sessions(self, query: Query, page: Page) -> Hits[SessionDocument]:
+        """Search sessions; see `Index.search_sessions`."""
+        condition = fts5.sessions(query)
+        return await self._search(_SESSIONS, condition, page, SessionDocument.from_json)
+
+    async def search_commands(self, query: Query, page: Page) -> Hits[CommandDocument]:
+        """Search commands; see `Index.search_commands`."""
+        condition = fts5.commands(query)
+        return await self._search(_COMMANDS, condition, page, CommandDocument.from_json)
+
+    async def session(self, prefix: str) -> SessionDocument:
+        """Find a session by its id or the beginning of it; see `Index.session`."""
+        wanted = prefix.lower()
+        if not _PREFIX.fullmatch(wanted):
+            raise UsageError(
+                f"{prefix!r} is not a session id.",
+                hint="Session ids are 32 hexadecimal digits; the first few are enough.",
+            )
+        sql = "SELECT body, session FROM sessions WHERE session >= ? AND session < ? LIMIT 2"
+        rows = await self._rows(sql, (wanted, wanted + "g"))
+        if not rows:
+            raise NotFound(
+                f"There is no session {wanted}.", hint="List them with `sealtape sessions`."
+            )
+        if len(rows) > 1:
+            raise Ambiguous(
+                f"Several sessions begin with {wanted}, {rows[0][1]} and {rows[1][1]} among them.",
+                hint="Give more digits.",
+            )
+        return SessionDocument.from_json(rows[0][0].encode())
+
+    async def command(self, name: str) -> CommandDocument | None:
+        """Fetch a command; see `Index.command`."""
+        rows = await self._rows("SELECT body FROM commands WHERE name = ?", (name,))
+        return CommandDocument.from_json(rows[0][0].encode()) if rows else None
+
+    async def progress(self, session: str) -> bytes | None:
+        """Fetch what was put; see `Index.progress`."""
+        rows = await self._rows("SELECT value FROM progress WHERE session = ?", (session,))
+        return bytes(rows[0][0]) if rows else None
+
+    async def positions(self) -> dict[str, int]:
+        """Fetch all positions; see `Index.positions`."""
+        return dict(await self._rows("SELECT name, value FROM positions", ()))
+
+    async def drop(self, *sessions: str) -> None:
+        """Remove sessions without a trace; see `Index.drop`."""
+        await self._database.write(lambda connection: _drop(connection, sessions))
+        await self._clean()
+
+    async def clear(self) -> None:
+        """Remove everything without a trace; see `Index.clear`."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            for table in _TABLES:
+                connection.execute(f"DELETE FROM {table}")  # noqa: S608  (names of ours)
+            _set_meta(connection, "unclean", 1)
+            _set_meta(connection, "words", tokens.VERSION)
+
+        await self._database.write(work)
+        await self._clean()
+
+    async def close(self) -> None:
+        """Close the file."""
+        await self._database.close()
+
+    async def _check(self, *, read_only: bool) -> None:
+        meta = dict(await self._rows("SELECT name, value FROM meta", ()))
+        if not meta and not read_only:
+            await self._database.write(
+                lambda connection: _set_meta(connection, "words", tokens.VERSION)
+            )
+        elif meta.get("words", tokens.VERSION) != tokens.VERSION:
+            raise StoreError(
+                f"{self._database.path.name} was built by another rule for words.",
+                hint="Delete the file; the indexer builds it again from the ledger and the vault.",
+            )
+        if meta.get("unclean") and not read_only:
+            await self._clean()
+
+    async def _rows(self, sql: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+        return await self._database.read(
+            lambda connection: connection.execute(sql, values).fetchall()
+        )
+
+    async def _search(
+        self,
+        sql: str,
+        condition: fts5.Condition,
+        page: Page,
+        read: Callable[[bytes], Document],
+    ) -> Hits[Document]:
+        if page.limit < 1:
+            raise UsageError(
+                f"A page of {page.limit} hits has no sense.", hint="Ask for 1 or more."
+            )
+        sign, order = (">", "ASC") if page.oldest_first else ("<", "DESC")
+        statement = sql.format(where=condition.sql, sign=sign, order=order)
+        values = (*condition.parameters, *_cursor(page), page.limit + 1)
+
+        def work(connection: sqlite3.Connection) -> Hits[Document]:
+            rows = connection.execute(statement, values).fetchall()
+            last = rows[page.limit - 1][1:] if len(rows) > page.limit else ()
+            found = tuple(read(row[0].encode()) for row in rows[: page.limit])
+            return Hits(found, ".".join(map(str, last)))
+
+        return await self._database.read(work)
+
+    async def _clean(self) -> None:
+        """Leave no byte of removed text in the file or its log."""
+        await self._database.direct(_rewrite)
+        for _ in range(_CHECKPOINT_ATTEMPTS):
+            busy = await self._database.direct(
+                lambda connection: connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            )
+            if not busy[0]:
+                await self._database.write(lambda connection: _set_meta(connection, "unclean", 0))
+                return
+            await asyncio.sleep(_CHECKPOINT_PAUSE_S)
+        raise StoreBusy(
+            "The sessions are removed, but a reader keeps old pages in the index's log.",
+            retry_after_s=1.0,
+            hint="Call it again.",
+        )
+
+
+def _put(
+    connection: sqlite3.Connection, update: Update, sessions: list[tuple[object, ...]]
+) -> None:
+    named = {document.id for document in (*update.sessions,)}
+    named |= {document.session.hex() for document in update.commands} | set(update.progress)
+    gone = {session for session in named if _is_dropped(connection, session)}
+    for row in sessions:
+        if row[0] not in gone:
+            connection.execute(_PUT_SESSION, row)
+    for document in update.commands:
+        if document.session.hex() not in gone:
+            _put_command(connection, document)
+    for session, value in update.progress.items():
+        if session in gone or value is None:
+            connection.execute("DELETE FROM progress WHERE session = ?", (session,))
+        else:
+            connection.execute("INSERT OR REPLACE INTO progress VALUES (?, ?)", (session, value))
+    for name, position in update.positions.items():
+        connection.execute("INSERT OR REPLACE INTO positions VALUES (?, ?)", (name, position))
+
+
+def _session_row(document: SessionDocument) -> tuple[object, ...]:
+    return (
+        document.id,
+        document.revision,
+        document.started_ns,
+        _FOREVER if document.ended_ns is None else document.ended_ns,
+        tokens.fold(document.user),
+        _folded(document.groups),
+        tokens.fold(document.target),
+        tokens.fold(document.agent),
+        tokens.fold(document.run),
+        tokens.fold(document.protocol),
+        fts5.packed_address(document.source),
+        document.to_json().decode(),
+    )
+
+
+def _put_command(connection: sqlite3.Connection, document: CommandDocument) -> None:
+    row = (
+        document.id,
+        document.session.hex(),
+        document.version,
+        document.time_ns,
+        document.n,
+        tokens.fold(document.effect),
+        tokens.fold(document.error),
+        int(document.status == "error"),
+        _folded(document.tables),
+        document.to_json().decode(),
+    )
+    written = connection.execute(_PUT_COMMAND, row).fetchall()
+    if not written:
+        return
+    rowid = written[0][0]
+    words = tuple(
+        " ".join(tokens.words(text))
+        for text in (document.text, "\n".join(document.tables), document.message)
+    )
+    sql = "SELECT text, tables, message FROM words WHERE rowid = ?"
+    before = connection.execute(sql, (rowid,)).fetchone()
+    # The result of a command rarely changes its words, and an FTS5 update costs a second insert.
+    if before != words:
+        if before is not None:
+            connection.execute("DELETE FROM words WHERE rowid = ?", (rowid,))
+        connection.execute(
+            "INSERT INTO words (rowid, text, tables, message) VALUES (?, ?, ?, ?)", (rowid, *words)
+        )
+
+
+def _folded(names: tuple[str, ...]) -> str:
+    return json.dumps([tokens.fold(name) for name in names], ensure_ascii=False)
+
+
+def _is_dropped(connection: sqlite3.Connection, session: str) -> bool:
+    sql = "SELECT 1 FROM dropped WHERE session = ?"
+    return connection.execute(sql, (session,)).fetchone() is not None
+
+
+def _drop(connection: sqlite3.Connection, sessions: tuple[str, ...]) -> None:
+    for session in sessions:
+        connection.execute(
+            "DELETE FROM words WHERE rowid IN (SELECT id FROM commands WHERE session = ?)",
+            (session,),
+        )
+        for table in ("commands", "sessions", "progress"):
+            connection.execute(
+                f"DELETE FROM {table} WHERE session = ?",  # noqa: S608  (names of ours)
+                (session,),
+            )
+        connection.execute("INSERT OR IGNORE INTO dropped VALUES (?)", (session,))
+    _set_meta(connection, "unclean", 1)
+
+
+def _rewrite(connection: sqlite3.Connection) -> None:
+    connection.execute("INSERT INTO words (words) VALUES ('optimize')")
+    connection.execute("VACUUM")
+
+
+def _set_meta(connection: sqlite3.Connection, name: str, value: int) -> None:
+    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+
+def _cursor(page: Page) -> tuple[int, int, int]:
+    if not page.after:
+        start = -_FOREVER if page.oldest_first else _FOREVER
+        return (start, start, start)
+    found = _CURSOR.fullmatch(page.after)
+    time_ns, n, rowid = (int(part) for part in found.groups()) if found else (0, 0, -1)
+    if rowid < 0 or max(abs(time_ns), n, rowid) > _FOREVER:
+        raise UsageError(
+            f"{page.after!r} is not a cursor of a search.", hint="Start again without it."
+        )
+    return (time_ns, n, rowid)
