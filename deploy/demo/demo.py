@@ -114,8 +114,10 @@ class Lab:
 def person(lab):
     """A person's psql session, through `sealtape connect`."""
     statements = [
-        "select city, count(*), sum(total) from orders join customers c on c.id = customer"
-        " group by city order by 1",
+        (
+            "select city, count(*), sum(total) from orders join customers c on c.id = customer"
+            " group by city order by 1"
+        ),
         "update orders set note = 'checked by ada' where id = 77",
         "select * from salaries",
     ]
