@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from hashlib import sha256
+from hashlib import sha256, shake_256
 from typing import TYPE_CHECKING, Final
 
 from cryptography.exceptions import InvalidTag
@@ -37,7 +37,8 @@ PURPOSES: Final = ("auditor", "indexer")
 PUBLIC_TAG: Final = "sealtape-public-key-1"
 PRIVATE_TAG: Final = "sealtape-private-key-1"
 
-_SEED_SIZE: Final = 64
+_MLKEM_SEED_SIZE: Final = 64
+_SEED_SIZE: Final = 32
 _MLKEM_PUBLIC_SIZE: Final = 1184
 _X25519_SIZE: Final = 32
 _KEY_ID: Final = re.compile(rf"(?:{'|'.join(PURPOSES)})-[0-9a-f]{{16}}", re.ASCII)
@@ -65,7 +66,7 @@ SUITES: Final = {
         HYBRID,
         hpke.KEM.MLKEM768_X25519,
         _MLKEM_PUBLIC_SIZE + _X25519_SIZE,
-        _SEED_SIZE + _X25519_SIZE,
+        _SEED_SIZE,
         1088 + 32,
     ),
 }
@@ -239,5 +240,7 @@ def _private_object(private: PrivateKey) -> X25519PrivateKey | hpke.MLKEM768X255
 
 
 def _hybrid_private(raw: bytes) -> tuple[MLKEM768PrivateKey, X25519PrivateKey]:
-    mlkem = MLKEM768PrivateKey.from_seed_bytes(raw[:_SEED_SIZE])
-    return mlkem, X25519PrivateKey.from_private_bytes(raw[_SEED_SIZE:])
+    # The private key is X-Wing's 32-byte seed, so that other implementations can take it.
+    expanded = shake_256(raw).digest(_MLKEM_SEED_SIZE + _X25519_SIZE)
+    mlkem = MLKEM768PrivateKey.from_seed_bytes(expanded[:_MLKEM_SEED_SIZE])
+    return mlkem, X25519PrivateKey.from_private_bytes(expanded[_MLKEM_SEED_SIZE:])

@@ -52,6 +52,15 @@ def test_wrap_vectors(case):
     assert wraps.unwrap(private_keys()[case["recipient"]], wrapped).hex() == case["key"]
 
 
+def test_the_hybrid_key_is_the_one_of_x_wing():
+    """The first published vector of the X-Wing draft: seed, and how the public key begins."""
+    seed = bytes.fromhex("7f9c2ba4e88f827d616045507605853ed73b8093f6efbc88eb1a6eacfa66ef26")
+    public = wraps.private_key("auditor", wraps.HYBRID, seed).public.raw
+    assert public.hex().startswith(
+        "e2236b35a8c24b39b10aa1323a96a919a2ced88400633a7b07131713fc14b2b5b19cfc3d"
+    )
+
+
 @suites
 def test_what_is_wrapped_is_unwrapped(suite):
     private, public = pair(suite)

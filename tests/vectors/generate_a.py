@@ -374,7 +374,7 @@ def sha(data):
 def wrap_vectors():
     auditor = wraps.private_key("auditor", wraps.X25519, SECRET)
     indexer = wraps.private_key("indexer", wraps.X25519, SALT)
-    hybrid = wraps.private_key("auditor", wraps.HYBRID, SECRET + SALT + PAYLOAD_SALT)
+    hybrid = wraps.private_key("auditor", wraps.HYBRID, PAYLOAD_SALT)
     labels = keys.derive_label_keys(SECRET, SALT, SESSION, EPOCH)
     return {
         "description": "Label keys wrapped to readers by HPKE. Bytes are hex. Keys for tests only.",
