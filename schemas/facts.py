@@ -10,6 +10,7 @@ import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import TypeAlias
 
 from sealtape.schemas.errors import FormatError
 from sealtape.schemas.frames import MAX_BODY, MAX_EPOCH
@@ -266,6 +267,7 @@ def _encode_live(sessions: Sequence[Live]) -> bytes:
 NO_TEXT = encode_text("", 0, b"")
 NO_STATEMENT = encode_statement()
 NO_TAIL = encode_tail()
+_BLANK = NO_TEXT + NO_STATEMENT
 
 
 def encode_fact(
@@ -291,6 +293,12 @@ def encode_facts(totals: Sequence[int], facts: Sequence[bytes]) -> bytes:
 
 
 # -- decoding --------------------------------------------------------------------------------------
+
+
+_Statement: TypeAlias = tuple[str, int, bytes, str, str, str, tuple[str, ...]]
+_Tail: TypeAlias = tuple[
+    tuple[str, ...], str, int, int, int, str, str, dict[str, str], tuple[Live, ...]
+]
 
 
 def decode_facts(body: bytes, ts_ns: int) -> FactsBody:
@@ -325,6 +333,14 @@ def _read_fact(data: bytes, position: int, ts_ns: int) -> tuple[Fact, int]:
     offset, position = read_within(data, position, 0, _MAX_LONG)
     length, position = read_within(data, position, 0, _MAX_LONG)
     ref, position = read_within(data, position, -1, n)
+    statement, position = _read_statement(data, position)
+    tail, position = _read_tail(data, position)
+    return Fact(n, kind, ts_ns + at_ns, leg, offset, length, ref, *statement, *tail), position
+
+
+def _read_statement(data: bytes, position: int) -> tuple[_Statement, int]:
+    if data.startswith(_BLANK, position):
+        return ("", 0, b"", "", "", "", ()), position + len(_BLANK)
     text, position = read_string(data, position, MAX_TEXT)
     text_length, position = read_within(data, position, 0, _MAX_LONG)
     text_sha256, position = read_bytes(data, position, _DIGEST)
@@ -334,6 +350,20 @@ def _read_fact(data: bytes, position: int, ts_ns: int) -> tuple[Fact, int]:
     fingerprint, position = read_string(data, position, MAX_FINGERPRINT)
     effect, position = read_string(data, position, MAX_EFFECT)
     objects, position = read_array(data, position, MAX_OBJECTS, _read_object)
+    return (
+        text,
+        text_length,
+        text_sha256,
+        normalized,
+        fingerprint,
+        effect,
+        tuple(objects),
+    ), position
+
+
+def _read_tail(data: bytes, position: int) -> tuple[_Tail, int]:
+    if data.startswith(NO_TAIL, position):
+        return ((), "", -1, 0, 0, "", "", {}, ()), position + len(NO_TAIL)
     parameters, position = read_array(data, position, MAX_PARAMETERS, _read_parameter)
     status, position = read_string(data, position, MAX_STATUS)
     rows, position = read_within(data, position, -1, _MAX_LONG)
@@ -343,32 +373,17 @@ def _read_fact(data: bytes, position: int, ts_ns: int) -> tuple[Fact, int]:
     message, position = read_string(data, position, MAX_MESSAGE)
     attributes, position = read_map(data, position, MAX_ATTRIBUTES, MAX_ATTRIBUTE, MAX_VALUE)
     live, position = read_array(data, position, MAX_LIVE, _read_live)
-    fact = Fact(
-        n=n,
-        kind=kind,
-        ts_ns=ts_ns + at_ns,
-        leg=leg,
-        offset=offset,
-        length=length,
-        ref=ref,
-        text=text,
-        text_length=text_length,
-        text_sha256=text_sha256,
-        normalized=normalized,
-        fingerprint=fingerprint,
-        effect=effect,
-        objects=tuple(objects),
-        parameters=tuple(parameters),
-        status=status,
-        rows=rows,
-        bytes_out=bytes_out,
-        duration_ns=duration_ns,
-        code=code,
-        message=message,
-        attributes=attributes,
-        live=tuple(live),
-    )
-    return fact, position
+    return (
+        tuple(parameters),
+        status,
+        rows,
+        bytes_out,
+        duration_ns,
+        code,
+        message,
+        attributes,
+        tuple(live),
+    ), position
 
 
 def _read_object(data: bytes, position: int) -> tuple[str, int]:

@@ -188,18 +188,22 @@ def encode_map(values: Mapping[str, str]) -> bytes:
 
 def read_long(data: bytes, position: int) -> tuple[int, int]:
     """Read an Avro long. Refuses overlong forms and numbers beyond 64 bits."""
-    z = shift = 0
     try:
-        while (byte := data[position]) > 0x7F:
+        byte = data[position]
+        if byte < 0x80:  # most numbers are small
+            return (byte >> 1) ^ -(byte & 1), position + 1
+        z = shift = 0
+        while byte > 0x7F:
             z |= (byte & 0x7F) << shift
             shift += 7
             position += 1
             if shift > _LONG_SHIFT:
                 raise FormatError("A number is longer than 64 bits.", position=position)
+            byte = data[position]
     except IndexError:
         raise FormatError("The data ends inside a number.", position=position) from None
     z |= byte << shift
-    if (byte == 0 and shift) or z >> 64:
+    if byte == 0 or z >> 64:
         raise FormatError("A number is not in its shortest 64-bit form.", position=position)
     return (z >> 1) ^ -(z & 1), position + 1
 
