@@ -1,1 +1,7 @@
-"""The index: where sessions and their commands are searched."""
+"""The index: one port, and one adapter per search engine behind it."""
+
+from __future__ import annotations
+
+from sealtape.indexer.index.base import Hits, Index, Page, Update, open_index
+
+__all__ = ["Hits", "Index", "Page", "Update", "open_index"]

@@ -24,15 +24,6 @@ from sealtape.indexer.query import (
 
 __all__ = ["Condition", "commands", "packed_address", "sessions"]
 
-_COLUMNS = {
-    "user": "s.user",
-    "target": "s.target",
-    "agent": "s.agent",
-    "run": "s.run",
-    "protocol": "s.protocol",
-    "effect": "c.effect",
-    "error": "c.error",
-}
 JOURNAL = "journal"
 
 
@@ -45,12 +36,12 @@ class Condition:
 
 
 def commands(query: Query) -> Condition:
-    """The condition on `commands c JOIN sessions s`."""
+    """The condition on `commands AS c`."""
     return _all([_command_term(term) for term in query.terms])
 
 
 def sessions(query: Query) -> Condition:
-    """The condition on `sessions s`."""
+    """The condition on `sessions AS s`."""
     positive: list[Condition] = []
     times: list[Condition] = []
     found: list[Condition] = []
@@ -109,18 +100,18 @@ def _session_term(term: Term | Not) -> Condition:
         return Condition("s.ended_ns >= ?", (term.ns,))
     if isinstance(term, Until):
         return Condition("s.started_ns < ?", (term.ns,))
-    return _positive(term)
+    return _positive(term, "s")
 
 
-def _positive(term: Term) -> Condition:
+def _positive(term: Term, table: str = "c") -> Condition:
     if isinstance(term, Text):
         return Condition("c.id IN (SELECT rowid FROM words WHERE words MATCH ?)", (_phrase(term),))
     if isinstance(term, Match):
-        return _any([_value(term.field, value) for value in term.values])
+        return _any([_value(table, term.field, value) for value in term.values])
     if isinstance(term, Failed):
         return Condition("c.failed = ?", (int(term.wanted),))
     if isinstance(term, Source):
-        return _any([_network(network) for network in term.networks])
+        return _any([_network(table, network) for network in term.networks])
     if isinstance(term, Since):
         return Condition("c.time_ns >= ?", (term.ns,))
     return Condition("c.time_ns < ?", (term.ns,))
@@ -131,15 +122,15 @@ def _phrase(term: Text) -> str:
     return f'"{" ".join(term.words)}"' + " *" * term.prefix
 
 
-def _value(field: str, value: Value) -> Condition:
+def _value(table: str, field: str, value: Value) -> Condition:
     text = value.text
     if field == "session":
-        return Condition("(s.session >= ? AND s.session < ?)", (text, text + "g"))
+        return Condition(f"({table}.session >= ? AND {table}.session < ?)", (text, text + "g"))
     if field == "group":
-        return _listed("s.groups", value, behind_dot=False)
+        return _listed(f"{table}.groups", value, behind_dot=False)
     if field == "table":
         return _listed("c.tables", value, behind_dot=True)
-    column = _COLUMNS[field]
+    column = f"{table}.{field}"
     if not value.prefix:
         return Condition(f"{column} = ?", (text,))
     return Condition(f"({column} <> '' AND substr({column}, 1, ?) = ?)", (len(text), text))
@@ -164,11 +155,11 @@ def _listed(column: str, value: Value, *, behind_dot: bool) -> Condition:
     )
 
 
-def _network(text: str) -> Condition:
+def _network(table: str, text: str) -> Condition:
     network = ipaddress.ip_network(text)
     family = bytes([network.version])
     low, high = network.network_address.packed, network.broadcast_address.packed
-    return Condition("s.source BETWEEN ? AND ?", (family + low, family + high))
+    return Condition(f"{table}.source BETWEEN ? AND ?", (family + low, family + high))
 
 
 def _some_command(conditions: list[Condition]) -> Condition:

@@ -43,34 +43,33 @@ _CHECKPOINT_ATTEMPTS = 50
 _CHECKPOINT_PAUSE_S = 0.1
 _TABLES = ("sessions", "commands", "words", "progress", "positions", "dropped")
 
-_PUT_SESSION = """
-INSERT INTO sessions (session, revision, started_ns, ended_ns, user, groups, target, agent, run,
-                      protocol, source, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (session) DO UPDATE SET
-  revision = excluded.revision, started_ns = excluded.started_ns, ended_ns = excluded.ended_ns,
-  user = excluded.user, groups = excluded.groups, target = excluded.target,
-  agent = excluded.agent, run = excluded.run, protocol = excluded.protocol,
-  source = excluded.source, body = excluded.body
-WHERE excluded.revision >= sessions.revision
-"""
-_PUT_COMMAND = """
-INSERT INTO commands (name, session, version, time_ns, n, effect, error, failed, tables, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (name) DO UPDATE SET
-  version = excluded.version, time_ns = excluded.time_ns, n = excluded.n,
-  effect = excluded.effect, error = excluded.error, failed = excluded.failed,
-  tables = excluded.tables, body = excluded.body
-WHERE excluded.version >= commands.version
-RETURNING id
-"""
+_NAMES = ("user", "groups", "target", "agent", "run", "protocol", "source")
+_SESSION_COLUMNS = ("session", "revision", "started_ns", "ended_ns", *_NAMES, "body")
+_COMMAND_COLUMNS = (
+    *("name", "session", "version", "time_ns", "n", *_NAMES),
+    *("effect", "error", "failed", "tables", "body"),
+)
+
+
+def _upsert(table: str, columns: tuple[str, ...], key: str, newer: str) -> str:
+    """Insert, or replace what is not newer; a row comes back if something was written."""
+    changes = ", ".join(f"{column} = excluded.{column}" for column in columns if column != key)
+    return (
+        f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}) "  # noqa: S608  (names of ours)
+        f"ON CONFLICT ({key}) DO UPDATE SET {changes} "
+        f"WHERE excluded.{newer} >= {table}.{newer} RETURNING id"
+    )
+
+
+_PUT_SESSION = _upsert("sessions", _SESSION_COLUMNS, "session", "revision")
+_PUT_COMMAND = _upsert("commands", _COMMAND_COLUMNS, "name", "version")
 _SESSIONS = """
 SELECT s.body, s.started_ns, 0, s.id FROM sessions AS s
 WHERE ({where}) AND (s.started_ns, 0, s.id) {sign} (?, ?, ?)
 ORDER BY s.started_ns {order}, s.id {order} LIMIT ?
 """
 _COMMANDS = """
-SELECT c.body, c.time_ns, c.n, c.id FROM commands AS c JOIN sessions AS s ON s.session = c.session
+SELECT c.body, c.time_ns, c.n, c.id FROM commands AS c
 WHERE ({where}) AND (c.time_ns, c.n, c.id) {sign} (?, ?, ?)
 ORDER BY c.time_ns {order}, c.n {order}, c.id {order} LIMIT ?
 """
@@ -235,7 +234,7 @@ def _put(
     gone = {session for session in named if _is_dropped(connection, session)}
     for row in sessions:
         if row[0] not in gone:
-            connection.execute(_PUT_SESSION, row)
+            connection.execute(_PUT_SESSION, row).fetchall()
     for document in update.commands:
         if document.session.hex() not in gone:
             _put_command(connection, document)
@@ -254,6 +253,13 @@ def _session_row(document: SessionDocument) -> tuple[object, ...]:
         document.revision,
         document.started_ns,
         _FOREVER if document.ended_ns is None else document.ended_ns,
+        *_names(document),
+        document.to_json().decode(),
+    )
+
+
+def _names(document: SessionDocument | CommandDocument) -> tuple[object, ...]:
+    return (
         tokens.fold(document.user),
         _folded(document.groups),
         tokens.fold(document.target),
@@ -261,7 +267,6 @@ def _session_row(document: SessionDocument) -> tuple[object, ...]:
         tokens.fold(document.run),
         tokens.fold(document.protocol),
         fts5.packed_address(document.source),
-        document.to_json().decode(),
     )
 
 
@@ -272,6 +277,7 @@ def _put_command(connection: sqlite3.Connection, document: CommandDocument) -> N
         document.version,
         document.time_ns,
         document.n,
+        *_names(document),
         tokens.fold(document.effect),
         tokens.fold(document.error),
         int(document.status == "error"),

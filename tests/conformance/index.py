@@ -123,20 +123,21 @@ def holds(term, owner: SessionDocument, found: CommandDocument | None) -> bool:
         case Until(ns):
             return (found.time_ns if found else owner.started_ns) < ns
         case Source(networks):
-            return bool(owner.source) and any(
-                ipaddress.ip_address(owner.source) in ipaddress.ip_network(network)
+            source = (found or owner).source
+            return bool(source) and any(
+                ipaddress.ip_address(source) in ipaddress.ip_network(network)
                 for network in networks
             )
         case Match("session", values):
             return any(owner.id.startswith(value.text) for value in values)
         case Match("group", values):
-            return any(names(owner.groups, value) for value in values)
+            return any(names((found or owner).groups, value) for value in values)
         case Match("table", values):
             return any(names(found.tables, value, behind_dot=True) for value in values)
         case Match("effect" | "error" as field, values):
             return any(names([getattr(found, field)], value) for value in values)
         case Match(field, values):
-            return any(names([getattr(owner, field)], value) for value in values)
+            return any(names([getattr(found or owner, field)], value) for value in values)
 
 
 def of_command(term) -> bool:
@@ -214,6 +215,7 @@ def random_world(dice: random.Random):
                     owner,
                     n,
                     time_ns=owner.started_ns + dice.randrange(20) * S,
+                    user=dice.choice((owner.user, owner.user, "carl")),
                     text=dice.choice((" ", ".", "_", "(")).join(dice.choices(WORDS, k=3)),
                     tables=tuple(dice.sample(TABLES, dice.randrange(3))),
                     effect=dice.choice(("read", "write", "")),
@@ -245,7 +247,7 @@ def random_term(dice: random.Random):
         return Match("session", (Value(value.lstrip("0") or "0", prefix=True),))
     field, choices = dice.choice(
         (
-            ("user", USERS[:-1]),
+            ("user", (*USERS[:-1], "carl")),
             ("group", ("dba", "ops", "eu")),
             ("agent", ("agent-7",)),
             ("run", ("run-1",)),
@@ -337,7 +339,13 @@ class IndexContract:
         new = replace(old, revision=4, state="closed", ended_ns=9 * S, user="ben")
         running = command(old, 0, text="drop table orders")
         done = replace(
-            running, version=1, status="error", error="42P01", message="no such table", seq=9
+            running,
+            version=1,
+            user="ben",
+            status="error",
+            error="42P01",
+            message="no such table",
+            seq=9,
         )
         for first, then in (((new, done), (old, running)), ((old, running), (new, done))):
             await index.clear()

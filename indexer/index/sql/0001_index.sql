@@ -24,6 +24,13 @@ CREATE TABLE commands (
     version INTEGER NOT NULL,
     time_ns INTEGER NOT NULL,
     n INTEGER NOT NULL,
+    user TEXT NOT NULL,                 -- of its own: a refusal in a journal names its client
+    groups TEXT NOT NULL,
+    target TEXT NOT NULL,
+    agent TEXT NOT NULL,
+    run TEXT NOT NULL,
+    protocol TEXT NOT NULL,
+    source BLOB NOT NULL,
     effect TEXT NOT NULL,
     error TEXT NOT NULL,
     failed INTEGER NOT NULL,
