@@ -1,0 +1,1 @@
+"""PostgreSQL capture: the codec (pure) and the network ring around it."""

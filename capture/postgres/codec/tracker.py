@@ -1,0 +1,691 @@
+"""The state machine of one PostgreSQL session: bytes of both directions in, facts out.
+
+`client(chunk, ts_ns)` and `server(chunk, ts_ns)` take what was read on the `client_in` and
+`target_in` legs, in the order it was read, and never change it. Facts go to `emit`, which numbers
+them. Neither ever raises on odd bytes: where a direction stops being PostgreSQL, one NODE fact says
+so (`lost sync`), and from then on the bytes are recorded but not understood.
+
+*Commands.* One COMMAND when the client sends a Query, an Execute or a FunctionCall, and one RESULT
+with `ref` on it. A Query with several statements is one command: its RESULT comes with
+ReadyForQuery, adds up the rows and lists the tags. An Execute's RESULT comes with its own end. A
+failed Parse that no Execute followed is a COMMAND of its own. A deferred constraint may fail at
+Sync: then the group's last command gets a second RESULT, which overrides the first.
+
+*Names.* What a prepared statement's name stands for changes only when the server says so
+(ParseComplete, CloseComplete), and inside one group (up to Sync) as the client says, because the
+server skips the rest of a group that fails. Where neither tells, the statement is `UNKNOWN`; a name
+never stands for a text the server may not have accepted.
+
+*Bounds.* In flight at most `MAX_IN_FLIGHT` replies; `MAX_STATEMENTS` names and `MAX_REMEMBERED`
+bytes of their texts, oldest forgotten first; `MAX_PORTALS` portals.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sealtape.capture.postgres.codec import messages
+from sealtape.capture.postgres.codec.memory import Memory, Prepared
+from sealtape.capture.postgres.codec.messages import ProtocolViolation
+from sealtape.capture.postgres.codec.scanner import Handler, Scanner
+from sealtape.capture.postgres.codec.statements import (
+    MAX_TEXT,
+    REDACTED,
+    Classifier,
+    Statement,
+    function_call,
+    redact,
+    redact_message,
+    unparsed,
+)
+from sealtape.capture.postgres.codec.values import literal, show_all
+from sealtape.schemas.errors import FormatError
+from sealtape.schemas.facts import (
+    COMMAND,
+    MAX_STATUS,
+    NO_STATEMENT,
+    NO_TAIL,
+    NO_TEXT,
+    NODE,
+    RESULT,
+    encode_tail,
+    encode_text,
+    text_digest,
+)
+from sealtape.schemas.slices import CLIENT_IN, TARGET_IN
+from sealtape.schemas.wire import encode_long, encode_string
+
+Emit = Callable[[int, int, int, int, int, int, bytes, bytes, bytes], int]
+"""`(kind, ts_ns, leg, offset, length, ref, text, statement, tail)` returns the fact's `n`.
+
+`text`, `statement` and `tail` are parts encoded by `schemas.facts`.
+"""
+
+MAX_IN_FLIGHT = 65_536
+_QUERY, _EXECUTE, _FUNCTION, _PARSE, _CLOSE, _DESCRIBE, _COPY_END, _SYNC = range(8)
+_COMMANDS = (_QUERY, _EXECUTE, _FUNCTION)
+_DATA_ROW, _COPY_DATA = b"Dd"
+_UNSAFE_ENCODINGS = frozenset(
+    ("SJIS", "SHIFT_JIS_2004", "BIG5", "GBK", "UHC", "GB18030", "JOHAB", "MSKANJI", "UNICODE?")
+)
+
+# An entry of the FIFO of replies to come is a tuple: what is expected, and what it needs.
+#   (_QUERY | _EXECUTE | _FUNCTION, n, started_ns, Statement)
+#   (_PARSE, name, Prepared, offset, length, ts_ns)   (_CLOSE, name or None)   (_DESCRIBE, name)
+#   (_COPY_END,)                                      (_SYNC, portals bound since the last one)
+_Entry = tuple[Any, ...]
+
+
+class Tracker:
+    """Follows one session from AuthenticationOk on."""
+
+    def __init__(
+        self,
+        *,
+        emit: Emit,
+        classifier: Classifier,
+        salt: bytes,
+        full_text: bool = False,
+        parameters: bool = False,
+        client_offset: int = 0,
+        server_offset: int = 0,
+    ) -> None:
+        """Start at the given offsets of the two legs.
+
+        `salt` is `facts.text_salt` of the epoch. `full_text` and `parameters` are what the target
+        opted in to.
+        """
+        self._emit = emit
+        self._classifier = classifier
+        self._salt = salt
+        self._full_text = full_text
+        self._parameters = parameters
+        self._scan_client = Scanner(
+            kinds=messages.CLIENT_KINDS,
+            handlers=self._client_handlers(),
+            limits={ord("Q"): MAX_TEXT, ord("P"): MAX_TEXT, ord("B"): 1 << 14},
+            digests={ord("Q"): 0, ord("P"): 1},
+            salt=salt,
+            offset=client_offset,
+        )
+        self._scan_server = Scanner(
+            kinds=messages.SERVER_KINDS,
+            handlers=self._server_handlers(),
+            limits={ord("E"): messages.MAX_ERROR, **self._server_limits()},
+            offset=server_offset,
+        )
+        self._server_counts = self._scan_server.counts
+        self._client_sizes = self._scan_client.sizes
+        self.client_lost = False
+        self.server_lost = False
+        self.transaction = "I"
+        self._now = 0
+        self._pending: deque[_Entry] = deque()
+        self._memory = Memory()
+        self._bound: dict[bytes, tuple[Prepared, tuple[str, ...]]] = {}
+        self._skipping = False  # the server ignores everything up to the next Sync
+        self._group_failed = False
+        self._group_n = -1  # the last command of this group that has its RESULT
+        self._copy_in = False  # the server ignores Sync until CopyDone or CopyFail
+        self._copied = 0  # CopyData bytes of the client before the command at the head
+        self._mark = server_offset  # end of the last command in the server's stream
+        self._rows = 0  # DataRows counted before the command at the head
+        self._tags: list[bytes] = []
+        self._total = 0
+        self._cite = (0, 0)
+        self._failure: dict[str, str] | None = None
+        self._settings = {"client_encoding": "UTF8", "standard_conforming_strings": "on"}
+        self._odd = False  # literals may read otherwise than the parser thinks
+        self._statuses: dict[bytes, bytes] = {}
+
+    def _client_handlers(self) -> Mapping[int, Handler]:
+        return {
+            ord("Q"): self._query,
+            ord("P"): self._parse,
+            ord("B"): self._bind,
+            ord("D"): self._describe,
+            ord("E"): self._execute,
+            ord("C"): self._close,
+            ord("S"): self._sync,
+            ord("F"): self._function,
+            ord("c"): self._copy_end,
+            ord("f"): self._copy_end,
+        }
+
+    def _server_handlers(self) -> Mapping[int, Handler]:
+        return {
+            ord("1"): self._parsed,
+            ord("3"): self._closed,
+            ord("T"): self._described,
+            ord("n"): self._described,
+            ord("C"): self._complete,
+            ord("I"): self._empty,
+            ord("s"): self._suspended,
+            ord("E"): self._error,
+            ord("Z"): self._ready,
+            ord("S"): self._parameter,
+            ord("G"): self._copying,
+            ord("W"): self._copying,
+        }
+
+    def _server_limits(self) -> Mapping[int, int]:
+        return {}
+
+    @property
+    def offsets(self) -> tuple[int, int]:
+        """How far the two legs have been understood (client_in, target_in)."""
+        return self._scan_client.offset, self._scan_server.offset
+
+    # -- chunks -----------------------------------------------------------------------------
+
+    def client(self, chunk: bytes, ts_ns: int) -> None:
+        """Take bytes read from the client."""
+        if self.client_lost:
+            return
+        self._now = ts_ns
+        try:
+            self._scan_client.feed(chunk)
+            if len(self._pending) > MAX_IN_FLIGHT:
+                raise ProtocolViolation("Too many replies are outstanding to follow them.")
+        except FormatError as error:
+            self.client_lost = self.server_lost = True
+            self._lose(CLIENT_IN, self._scan_client.offset, len(chunk), error)
+        else:
+            if self.server_lost:
+                self._assume()
+
+    def server(self, chunk: bytes, ts_ns: int) -> None:
+        """Take bytes read from the target."""
+        if self.server_lost:
+            return
+        self._now = ts_ns
+        try:
+            self._scan_server.feed(chunk)
+        except FormatError as error:
+            self.server_lost = True
+            self._lose(TARGET_IN, self._scan_server.offset, len(chunk), error)
+            self._assume()
+
+    def _lose(self, leg: int, offset: int, length: int, error: FormatError) -> None:
+        tail = encode_tail(status="lost sync", message=error.message)
+        self._emit(NODE, self._now, leg, offset, length, -1, NO_TEXT, NO_STATEMENT, tail)
+        if self.client_lost:
+            self._pending.clear()
+
+    def _assume(self) -> None:
+        """Believe the client where the server cannot be understood any more."""
+        for entry in self._pending:
+            if entry[0] == _PARSE:
+                self._memory.accept(entry[1], entry[2])
+            elif entry[0] == _CLOSE:
+                self._memory.forget(entry[1])
+            elif entry[0] == _SYNC and entry[1]:
+                self._memory.bind(entry[1])
+        self._pending.clear()
+
+    # -- from the client --------------------------------------------------------------------
+
+    def _query(
+        self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
+    ) -> None:
+        text = bytes(buffer[start:stop])
+        if stop - start == length - 5:
+            end = text.find(b"\0")
+            if end < 0:
+                raise ProtocolViolation("A Query has no end of text.")
+            text = text[:end]
+            statement, part = self._classify(text)
+        else:
+            statement, part = self._overlong(text)
+        self._command(_QUERY, offset, length, statement, part, NO_TAIL)
+
+    def _command(
+        self,
+        kind: int,
+        offset: int,
+        length: int,
+        statement: Statement,
+        text: bytes,
+        tail: bytes,
+    ) -> None:
+        now = self._now
+        n = self._emit(COMMAND, now, CLIENT_IN, offset, length, -1, text, statement.encoded, tail)
+        self._pending.append((kind, n, now, statement))
+        if statement.forgets or statement.closes or statement.relexes:
+            self._sql_effects(statement)
+
+    def _classify(self, text: bytes) -> tuple[Statement, bytes]:
+        if self._odd and (b"\\" in text or not text.isascii()):
+            statement = unparsed(text, len(text))
+        else:
+            statement = self._classifier.statement(text)
+        digest = text_digest(self._salt, text)
+        if not self._full_text:
+            return statement, b"\x00" + encode_long(len(text)) + b"\x40" + digest
+        return statement, encode_text(redact(text), len(text), digest)
+
+    def _overlong(self, prefix: bytes) -> tuple[Statement, bytes]:
+        """Describe a text of which only a prefix is here; the scanner has its digest."""
+        digest = self._scan_client.digest
+        assert digest is not None
+        statement = unparsed(prefix, digest.length)
+        text = redact(prefix) if self._full_text else ""
+        return statement, encode_text(text, digest.length, digest.digest())
+
+    def _parse(
+        self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
+    ) -> None:
+        body = bytes(buffer[start:stop])
+        name_end = body.find(b"\0")
+        if name_end < 0:
+            raise ProtocolViolation("A Parse has no end of its name.")
+        name = body[:name_end]
+        text_end = body.find(b"\0", name_end + 1)
+        if text_end >= 0:
+            text = body[name_end + 1 : text_end]
+            statement, part = self._classify(text)
+        elif stop - start < length - 5:
+            text = body[name_end + 1 :]
+            statement, part = self._overlong(text)
+        else:
+            raise ProtocolViolation("A Parse has no end of text.")
+        types = body[text_end + 1 :] if text_end >= 0 else b""
+        prepared = Prepared(name, text, statement, part, types)
+        self._memory.propose(name, prepared)
+        self._pending.append((_PARSE, name, prepared, offset, length, self._now))
+
+    def _bind(
+        self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
+    ) -> None:
+        portal_end = buffer.find(b"\0", start, stop)
+        name_end = buffer.find(b"\0", portal_end + 1, stop)
+        if portal_end < 0 or name_end < 0:
+            raise ProtocolViolation("A Bind has no end of its names.")
+        portal = bytes(buffer[start:portal_end])
+        prepared = self._memory.lookup(bytes(buffer[portal_end + 1 : name_end]))
+        shown: tuple[str, ...] = ()
+        if self._parameters and stop - start == length - 5:
+            shown = self._show_parameters(bytes(buffer[start:stop]), prepared)
+        self._bound[portal] = (prepared, shown)
+
+    def _show_parameters(self, body: bytes, prepared: Prepared) -> tuple[str, ...]:
+        """Spell the parameters of a Bind, of a target that opted in."""
+        try:
+            _, _, codes, values, _ = messages.bind(body)
+        except ProtocolViolation:
+            return ()  # the server will refuse it
+        if prepared.statement.secret:
+            return (REDACTED,) * len(values)
+        return tuple(map(literal, show_all(values, prepared.parameter_types(), codes)))
+
+    def _describe(
+        self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
+    ) -> None:
+        if buffer[start : start + 1] == b"S":
+            self._pending.append((_DESCRIBE, bytes(buffer[start + 1 : stop - 1])))
+
+    def _execute(
+        self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
+    ) -> None:
+        end = buffer.find(b"\0", start, stop)
+        if end < 0:
+            raise ProtocolViolation("An Execute has no end of its name.")
+        portal = bytes(buffer[start:end])
+        bound = self._bound.get(portal)
+        if bound is None:
+            bound = self._memory.portal(portal)
+        prepared, shown = bound
+        if not portal and not shown:
+            tail = prepared.tail
+        else:
+            attributes = prepared.attributes()
+            if portal:
+                attributes["portal"] = portal.decode("utf-8", "replace")
+            tail = encode_tail(parameters=shown, attributes=attributes)
+        self._command(_EXECUTE, offset, length, prepared.statement, prepared.part, tail)
+
+    def _close(
+        self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
+    ) -> None:
+        name = bytes(buffer[start + 1 : stop - 1])
+        if buffer[start : start + 1] == b"S":
+            self._memory.propose(name, None)
+            self._pending.append((_CLOSE, name))
+            return
+        self._bound.pop(name, None)
+        self._memory.drop_portals((name,))
+        self._pending.append((_CLOSE, None))
+
+    def _sync(
+        self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
+    ) -> None:
+        if self._copy_in:
+            return
+        if self._skipping:
+            self._skipping = False
+            while self._pending:
+                self._skip(self._pending.popleft())
+        self._pending.append((_SYNC, self._bound))
+        if self._bound:
+            self._bound = {}
+        self._memory.group += 1
+
+    def _function(
+        self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
+    ) -> None:
+        oid = int.from_bytes(buffer[start : start + 4], "big")
+        self._command(_FUNCTION, offset, length, function_call(oid), NO_TEXT, NO_TAIL)
+
+    def _copy_end(
+        self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
+    ) -> None:
+        if self._copy_in:
+            self._copy_in = False
+        elif self._pending:
+            self._pending.append((_COPY_END,))
+
+    def _sql_effects(self, statement: Statement) -> None:
+        """Follow SQL that works on names the protocol uses too; done at the start and at the end.
+
+        To forget too much costs a statement's text, to forget too little would be a lie.
+        """
+        for name in statement.forgets:
+            self._memory.forget(None if name == "*" else name.encode())
+        if statement.closes:
+            self._bound.clear()
+            self._memory.drop_portals(None)
+        if statement.relexes:
+            self._odd = True
+
+    # -- from the server --------------------------------------------------------------------
+
+    def _head(self) -> _Entry | None:
+        pending = self._pending
+        while pending:
+            if pending[0][0] != _COPY_END:
+                return pending[0]
+            pending.popleft()  # of a COPY that failed before the client had ended it
+        return None
+
+    def _parsed(
+        self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
+    ) -> None:
+        entry = self._head()
+        if entry is None or entry[0] != _PARSE:
+            raise ProtocolViolation("A ParseComplete nobody asked for.")
+        self._pending.popleft()
+        self._memory.settle(entry[1])
+        self._memory.accept(entry[1], entry[2])
+
+    def _closed(
+        self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
+    ) -> None:
+        entry = self._head()
+        if entry is None or entry[0] != _CLOSE:
+            raise ProtocolViolation("A CloseComplete nobody asked for.")
+        self._pending.popleft()
+        if entry[1] is not None:
+            self._memory.settle(entry[1])
+            self._memory.forget(entry[1])
+
+    def _described(
+        self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
+    ) -> None:
+        entry = self._head()
+        if entry is not None and entry[0] == _DESCRIBE:
+            self._pending.popleft()
+            if stop - start == length - 5:
+                self._memory.describe(entry[1], bytes(buffer[start:stop]))
+
+    def _complete(
+        self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
+    ) -> None:
+        self._end(bytes(buffer[start : stop - 1]), offset, length)
+
+    def _empty(
+        self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
+    ) -> None:
+        self._end(b"EMPTY", offset, length)
+
+    def _suspended(
+        self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
+    ) -> None:
+        self._end(b"SUSPENDED", offset, length)
+
+    def _end(self, tag: bytes, offset: int, length: int) -> None:
+        """One statement is over: the whole command (Execute), or a part of it (Query)."""
+        entry = self._head()
+        if entry is None:
+            return
+        rows = self._server_counts[_DATA_ROW]
+        count = tag[tag.rfind(b" ") + 1 :]
+        done = int(count) if count.isdigit() and len(count) < 20 else rows - self._rows
+        self._rows = rows
+        if entry[0] == _EXECUTE:
+            self._pending.popleft()
+            self._group_n = entry[1]
+            self._result(entry, tag, done, offset, length)
+        elif entry[0] == _QUERY:
+            self._tags.append(tag)
+            self._total += done
+            self._cite = (offset, length)
+        else:
+            raise ProtocolViolation("A CommandComplete nobody asked for.")
+
+    def _result(
+        self, entry: _Entry, tag: bytes, rows: int, offset: int, length: int, extra: str = ""
+    ) -> None:
+        """Emit the RESULT of a command that worked."""
+        end = offset + length
+        status = self._statuses.get(tag)
+        if status is None:
+            status = self._status(tag)
+        _, n, started, statement = entry
+        copied = self._client_sizes[_COPY_DATA] - self._copied
+        tail = b"".join(
+            (
+                b"\x00",
+                status,
+                encode_long(rows),
+                encode_long(end - self._mark),
+                encode_long(self._now - started if self._now > started else 0),
+                b"\x00\x00\x00\x00",
+            )
+        )
+        if copied or extra:
+            tail = self._long_tail(tag, rows, end - self._mark, started, copied, extra)
+        self._mark = end
+        self._emit(RESULT, self._now, TARGET_IN, offset, length, n, NO_TEXT, NO_STATEMENT, tail)
+        if statement.forgets or statement.closes:
+            self._sql_effects(statement)
+
+    def _status(self, tag: bytes) -> bytes:
+        if len(self._statuses) >= 256:
+            self._statuses.clear()
+        found = encode_string(tag[:MAX_STATUS].decode("ascii", "replace")[:MAX_STATUS])
+        self._statuses[tag] = found
+        return found
+
+    def _long_tail(
+        self, tag: bytes, rows: int, size: int, started: int, copied: int, extra: str
+    ) -> bytes:
+        attributes = {}
+        if copied:
+            attributes["copy_in_bytes"] = str(copied)
+            self._copied = self._client_sizes[_COPY_DATA]
+        if extra:
+            attributes["statements"] = extra
+        return encode_tail(
+            status=tag.decode("ascii", "replace"),
+            rows=rows,
+            bytes_out=size,
+            duration_ns=max(0, self._now - started),
+            attributes=attributes,
+        )
+
+    def _ready(
+        self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
+    ) -> None:
+        self.transaction = chr(buffer[start]) if stop > start else "I"
+        entry = self._head()
+        if entry is None:
+            self._mark = offset + length
+            return
+        kind = entry[0]
+        if kind == _SYNC:
+            self._settle_portals(entry[1])
+        elif kind in (_QUERY, _FUNCTION):
+            self._finish(entry, offset, length)
+        else:
+            raise ProtocolViolation("A ReadyForQuery before what was asked.")
+        self._pending.popleft()
+        self._mark = offset + length
+        self._rows = self._server_counts[_DATA_ROW]
+        self._group_failed = False
+        self._group_n = -1
+        if self.transaction == "I":
+            self._memory.drop_portals(None)
+        if self._odd and not self._pending:
+            self._relex()
+
+    def _settle_portals(self, bound: dict[bytes, tuple[Prepared, tuple[str, ...]]]) -> None:
+        if not bound:
+            return
+        if self._group_failed:
+            self._memory.drop_portals(bound)
+        elif self.transaction != "I":
+            self._memory.bind(bound)
+
+    def _finish(self, entry: _Entry, offset: int, length: int) -> None:
+        """A Query or FunctionCall is over: ReadyForQuery came."""
+        end = offset + length
+        if self._failure is not None:
+            cited = self._cite
+            self._fail(entry[1], entry[2], self._failure, *cited, end=end)
+            self._failure = None
+            if entry[3].forgets or entry[3].closes:
+                self._sql_effects(entry[3])
+        else:
+            tags = self._tags or [b"FUNCTION CALL" if entry[0] == _FUNCTION else b""]
+            extra = str(len(tags)) if len(tags) > 1 else ""
+            self._result(entry, b"; ".join(tags), self._total, offset, length, extra)
+        self._tags = []
+        self._total = 0
+
+    def _error(
+        self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
+    ) -> None:
+        self._copy_in = False
+        found = messages.fields(bytes(buffer[start:stop]))
+        entry = self._head()
+        if entry is not None and entry[0] in (_QUERY, _FUNCTION) and not _is_last(found):
+            self._failure = found
+            self._cite = (offset, length)
+            return
+        if entry is None:
+            self._fail(-1, self._now, found, offset, length, end=offset + length)
+            return
+        self._group_failed = True
+        self._fail_group(found, offset, length)
+
+    def _fail_group(self, found: dict[str, str], offset: int, length: int) -> None:
+        """Give the error to whom it belongs, and skip what the server will skip: up to Sync."""
+        parse: _Entry | None = None
+        told = False
+        end = offset + length
+        pending = self._pending
+        while pending and pending[0][0] != _SYNC:
+            entry = pending.popleft()
+            if entry[0] in _COMMANDS and not told:
+                told = True
+                self._fail(entry[1], entry[2], found, offset, length, end=end)
+                continue
+            if entry[0] == _PARSE and parse is None:
+                parse = entry
+            self._skip(entry)
+        self._skipping = not pending
+        if told:
+            return
+        n = self._group_n
+        if parse is not None:
+            n = self._failed_parse(parse)
+        self._fail(n, parse[5] if parse else self._now, found, offset, length, end=end)
+
+    def _failed_parse(self, entry: _Entry) -> int:
+        """Emit the COMMAND of a Parse that failed before anything executed it."""
+        _, name, prepared, offset, length, _ = entry
+        if not name:
+            self._memory.forget(b"")
+        tail = encode_tail(attributes={"stage": "parse", **prepared.attributes()})
+        encoded = prepared.statement.encoded
+        return self._emit(
+            COMMAND, self._now, CLIENT_IN, offset, length, -1, prepared.part, encoded, tail
+        )
+
+    def _skip(self, entry: _Entry) -> None:
+        """Take back what the server will not do because something before it failed."""
+        if entry[0] in _COMMANDS:
+            _, n, started, _ = entry
+            tail = encode_tail(status="skipped", rows=0, duration_ns=max(0, self._now - started))
+            self._emit(RESULT, self._now, TARGET_IN, self._mark, 0, n, NO_TEXT, NO_STATEMENT, tail)
+        elif entry[0] in (_PARSE, _CLOSE) and entry[1] is not None:
+            self._memory.settle(entry[1])
+
+    def _fail(
+        self, n: int, started: int, found: dict[str, str], offset: int, length: int, *, end: int
+    ) -> None:
+        """Emit the RESULT of a command that failed, or of nothing in particular (`n` is -1)."""
+        code = found.get("C", "")[:5]
+        text = found.get("M", "")[: messages.MAX_NOTE]
+        rows = self._server_counts[_DATA_ROW]
+        tail = encode_tail(
+            status="cancelled" if code == "57014" else "error",
+            rows=self._total + rows - self._rows,
+            bytes_out=end - self._mark,
+            duration_ns=max(0, self._now - started),
+            code=code,
+            message=redact_message(code, text, full_text=self._full_text),
+            attributes={"severity": found.get("V", found.get("S", ""))},
+        )
+        self._mark = end
+        self._rows = rows
+        self._copied = self._client_sizes[_COPY_DATA]
+        self._emit(RESULT, self._now, TARGET_IN, offset, length, n, NO_TEXT, NO_STATEMENT, tail)
+
+    def _parameter(
+        self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
+    ) -> None:
+        name, value = messages.parameter(bytes(buffer[start:stop]))
+        if name in self._settings:
+            self._settings[name] = value
+            self._odd = True
+            if not self._pending:
+                self._relex()
+
+    def _relex(self) -> None:
+        """Nothing is in flight: what the server last reported holds for the next text."""
+        strings = self._settings["standard_conforming_strings"]
+        encoding = self._settings["client_encoding"].upper()
+        self._odd = strings != "on" or encoding in _UNSAFE_ENCODINGS
+
+    def _copying(
+        self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
+    ) -> None:
+        """COPY takes the client's data now: Syncs sent for convenience count for nothing."""
+        entry = self._head()
+        if entry is None or entry[0] not in (_QUERY, _EXECUTE):
+            raise ProtocolViolation("A CopyInResponse nobody asked for.")
+        pending = self._pending
+        while len(pending) > 1 and pending[1][0] == _SYNC:
+            del pending[1]
+        if len(pending) > 1 and pending[1][0] == _COPY_END:
+            del pending[1]
+        else:
+            self._copy_in = True
+
+
+def _is_last(found: dict[str, str]) -> bool:
+    """Whether an error ends the session, so that no ReadyForQuery follows."""
+    return found.get("V", found.get("S", "")) in ("FATAL", "PANIC")

@@ -1,0 +1,345 @@
+"""The relay: two protocols joined, every chunk recorded and tracked before it is sent on.
+
+Per chunk: `recorder.data`, `tracker.client` or `.server`, `worker.forward`. The worker calls the
+other side's `write` once this loop tick's bytes are in the spool; until then they count as `held`.
+
+Reading is paused by a set of reasons and goes on when the set is empty: the peer does not take more
+(`peer`), too much is held (`held`), the recorder stalls (`spool`), the session is over (`over`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from sealtape.capture.postgres.codec.messages import ProtocolViolation
+from sealtape.capture.postgres.target import Greeting
+from sealtape.capture.postgres.wire import Wire
+from sealtape.schemas.slices import CLIENT_IN, CLIENT_OUT, TARGET_IN, TARGET_OUT
+
+HIGH_WATER: Final = 512 << 10  # bytes a transport buffers before its peer's reading is paused
+HELD_HIGH: Final = 1 << 20  # bytes on their way through the spool, likewise
+HELD_LOW: Final = 256 << 10
+LINGER_S: Final = 5.0  # for a peer to close after it was told the end
+STUCK_S: Final = 120.0  # for a peer that does not take what is left for it
+
+
+class Recorder(Protocol):
+    """What the relay needs of a session's recorder."""
+
+    def data(self, leg: int, data: bytes, replaces: int = 0) -> None:
+        """Record bytes of a leg."""
+
+
+class Forwarder(Protocol):
+    """What the relay needs of the worker."""
+
+    def now_ns(self) -> int:
+        """The time of this loop tick."""
+
+    def forward(
+        self, recorder: Recorder, transport_write: Callable[[bytes], None], data: bytes
+    ) -> None:
+        """Call `transport_write(data)` when what was recorded so far is in the spool."""
+
+
+class Tracker(Protocol):
+    """What the relay needs of the codec."""
+
+    def client(self, chunk: bytes, ts_ns: int) -> None:
+        """Take bytes of the client."""
+
+    def server(self, chunk: bytes, ts_ns: int) -> None:
+        """Take bytes of the target."""
+
+    @property
+    def server_at_boundary(self) -> bool:
+        """Whether a message towards the client may be put in here."""
+
+
+class Side(asyncio.Protocol):
+    """One connection of the pair.
+
+    Attributes:
+        held: bytes recorded for this side that the worker has not yet handed to `write`.
+        dropping: what still arrives here is recorded, but no longer sent on.
+        ended: the far end will send no more.
+        lost: the connection is closed.
+    """
+
+    peer: Side
+
+    def __init__(self, relay: Relay, wire: Wire) -> None:
+        self.relay = relay
+        self.transport = wire.transport
+        self.held = 0
+        self.dropping = False
+        self.ended = False
+        self.lost = False
+        self._half_open = not wire.tls
+        self._finishing = False
+        self._half = False
+        self._shut = False
+        self._reasons: set[str] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    # -- pausing -----------------------------------------------------------------------------------
+
+    def hold(self, reason: str) -> None:
+        """Stop reading from this side for a reason."""
+        if not self._reasons and not self.transport.is_closing():
+            self.transport.pause_reading()
+        self._reasons.add(reason)
+
+    def free(self, reason: str) -> None:
+        """Take back a reason; reading goes on with the last one."""
+        if reason in self._reasons:
+            self._reasons.remove(reason)
+            self._read_on()
+
+    def _read_on(self) -> None:
+        if not self._reasons and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def holds(self, reason: str) -> bool:
+        """Whether reading is paused for that reason."""
+        return reason in self._reasons
+
+    def pause_writing(self) -> None:
+        self.peer.hold("peer")
+
+    def resume_writing(self) -> None:
+        self.peer.free("peer")
+
+    # -- sending -----------------------------------------------------------------------------------
+
+    def send(self, data: bytes) -> None:
+        """Write `data` once everything recorded so far is spooled."""
+        held = self.held = self.held + len(data)
+        self.relay.forward(self.relay.recorder, self.write, data)
+        if held > HELD_HIGH:
+            self.peer.hold("held")
+
+    def write(self, data: bytes) -> None:
+        """Write spooled bytes."""
+        held = self.held = self.held - len(data)
+        if self.lost or self.relay.failed:
+            return
+        self.transport.write(data)
+        if held <= HELD_LOW and self.peer.holds("held"):
+            self.peer.free("held")
+        if not held and self._finishing:
+            self._shut_down()
+
+    # -- ending ------------------------------------------------------------------------------------
+
+    def finish(self, *, half: bool = False) -> None:
+        """Send no more than what is held, then close; `half` waits for the far end to close."""
+        self._half = half and (self._half or not self._finishing)
+        self._finishing = True
+        if not half and self._reasons:
+            self._reasons.clear()  # read to the end, so that the end is seen
+            self._read_on()
+        if not self.held or self.relay.failed:
+            self._shut_down()
+
+    def _shut_down(self) -> None:
+        """End our half, and close when the far end has too, or after a while.
+
+        Closing with unread bytes in the kernel resets the connection, and the far end could lose
+        what it was sent last.
+        """
+        if self.transport.is_closing():
+            return
+        if not self._shut and not self.ended and self.transport.can_write_eof():
+            self._shut = True
+            self.transport.write_eof()
+        if not self._shut or self.ended:
+            self._close()
+        elif not self._half:
+            self._later(LINGER_S, self._close)
+
+    def _close(self) -> None:
+        self.transport.close()
+        self._later(STUCK_S, self.transport.abort)
+
+    def _later(self, delay_s: float, call: Callable[[], None]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(delay_s, call)
+
+    def eof_received(self) -> bool:
+        self.ended = True
+        self.relay.ended(self)
+        # Over TLS there is no half-open connection.
+        return self._half_open and not (self._finishing and not self.held and not self._half)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = self.ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self.relay.ended(self)
+
+
+class ClientSide(Side):
+    """The client's connection."""
+
+    def data_received(self, data: bytes) -> None:
+        relay = self.relay
+        relay.recorder.data(CLIENT_IN, data)
+        if self.dropping:
+            relay.recorder.data(TARGET_OUT, b"", len(data))
+            return
+        try:
+            relay.tracker.client(data, relay.now_ns())
+        except ProtocolViolation:
+            relay.recorder.data(TARGET_OUT, b"", len(data))
+            relay.on_violation("client")
+            return
+        self.peer.send(data)
+
+    def write(self, data: bytes) -> None:
+        self.relay.boundaries.popleft()
+        Side.write(self, data)
+
+
+class TargetSide(Side):
+    """The target's connection."""
+
+    def data_received(self, data: bytes) -> None:
+        relay = self.relay
+        clean = relay.tracker.server_at_boundary
+        relay.recorder.data(TARGET_IN, data)
+        try:
+            relay.tracker.server(data, relay.now_ns())
+        except ProtocolViolation:
+            self.dropping = True
+            relay.clean_end = clean
+            relay.on_violation("target")
+        if self.dropping:
+            relay.recorder.data(CLIENT_OUT, b"", len(data))
+            return
+        relay.boundaries.append(clean)
+        self.peer.send(data)
+
+
+class Relay:
+    """Joins a client and a target until both are closed.
+
+    Args:
+        worker: forwards what is spooled.
+        recorder, tracker: of this session.
+        client, target: their connections; `start` takes the transports over.
+        on_violation: called with `client` or `target` when that side breaks the protocol.
+
+    Attributes:
+        boundaries: for each chunk held for the client, whether a message may be put in before it.
+        clean_end: whether one may be put in where the target's bytes were given up; None: still on.
+        failed: recording has failed, and nothing that is held may go out.
+        first_to_end: `client` or `target`, empty while both are there.
+    """
+
+    def __init__(
+        self,
+        *,
+        worker: Forwarder,
+        recorder: Recorder,
+        tracker: Tracker,
+        client: Wire,
+        target: Wire,
+        on_violation: Callable[[str], None],
+    ) -> None:
+        self.recorder = recorder
+        self.tracker = tracker
+        self.forward = worker.forward
+        self.now_ns = worker.now_ns
+        self.on_violation = on_violation
+        self.boundaries: deque[bool] = deque()
+        self.clean_end: bool | None = None
+        self.failed = False
+        self.first_to_end = ""
+        self._over = False
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._wires = client, target
+        self.client = ClientSide(self, client)
+        self.target = TargetSide(self, target)
+        self.client.peer, self.target.peer = self.target, self.client
+
+    def start(self, greeting: Greeting, key_data: bytes) -> None:
+        """Send the target's greeting with `key_data` for its BackendKeyData, and relay from here on."""
+        stream, start, stop = greeting.stream, greeting.key_start, greeting.key_stop
+        if stop:
+            self.recorder.data(TARGET_IN, stream[:stop])
+            self.recorder.data(CLIENT_OUT, key_data, stop - start)
+            self.recorder.data(TARGET_IN, stream[stop:])
+        else:
+            self.recorder.data(TARGET_IN, stream)
+        self.tracker.server(stream, self.now_ns())
+        self._put_in(stream[:start] + key_data + stream[stop:] if stop else stream)
+        for side, wire in zip((self.client, self.target), self._wires, strict=True):
+            side.transport.set_write_buffer_limits(high=HIGH_WATER)
+            left = wire.take_over(side)
+            if left:
+                side.data_received(left)
+            if wire.lost:
+                side.connection_lost(None)
+            elif wire.ended:
+                side.eof_received()
+
+    def end(self, message: bytes) -> None:
+        """Tell the client `message` where the protocol has a place for it, and close both sides."""
+        if self._over:
+            return
+        self._over = self.client.dropping = self.target.dropping = True
+        clean = self.tracker.server_at_boundary if self.clean_end is None else self.clean_end
+        if clean and not self.client.lost:
+            self.recorder.data(CLIENT_OUT, message)
+            self._put_in(message)
+        self.client.finish()
+        self.target.finish()
+
+    def fail(self, message: bytes) -> None:
+        """Close both sides after a failure to record: what is held is never sent.
+
+        `message` itself is not recorded: there is nothing to record it with.
+        """
+        if self.failed:
+            return
+        clean = self.boundaries[0] if self.boundaries else self.tracker.server_at_boundary
+        self.failed = self._over = self.client.dropping = self.target.dropping = True
+        if clean and not self.client.transport.is_closing():
+            self.client.transport.write(message)
+        self.client.finish()
+        self.target.finish()
+
+    def stall(self, *, stalled: bool) -> None:
+        """Stop or go on reading from both sides: the spool cannot take more for now."""
+        for side in (self.client, self.target):
+            if stalled:
+                side.hold("spool")
+            else:
+                side.free("spool")
+
+    async def closed(self) -> None:
+        """Return when both sides are closed."""
+        await self._closed
+
+    def ended(self, side: Side) -> None:
+        """Take note that `side` will send no more, or is lost."""
+        client, target = self.client, self.target
+        if not self.first_to_end:
+            self.first_to_end = "client" if side is client else "target"
+        if side is target:
+            client.dropping = True
+            client.finish()
+        else:
+            target.dropping = target.dropping or client.lost
+            target.finish(half=not client.lost and not self._over)
+        if client.lost and target.lost and not self._closed.done():
+            self._closed.set_result(None)
+
+    def _put_in(self, message: bytes) -> None:
+        self.boundaries.append(True)
+        self.client.send(message)
