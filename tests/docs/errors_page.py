@@ -12,12 +12,13 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "errors.md"
 HEAD = """\
 # Errors
 
-Every failure is one of these. The message says what happened, to what, and what to do. Programs can rely on the *code* (with
-`--json` an error is `{"error": {"code", "message", "exit_code"}}` on standard error) and on the *exit code* of the command line.
-An indented error is a kind of the one above it: whoever handles the outer one handles the inner ones.
+Every failure is one of these. The message says what happened, to what, and what to do. Programs
+can rely on the *code* (with `--json` an error is `{"error": {"code", "message", "exit_code"}}` on
+standard error) and on the *exit code* of the command line. An indented error is a kind of the one
+above it: whoever handles the outer one handles the inner ones.
 
-Malformed bytes are always a `format` error or one of its kinds, whichever program wrote them. Messages, hints and logged values
-never hold secrets or recorded content.
+Malformed bytes are always a `format` error or one of its kinds, whichever program wrote them.
+Messages, hints and logged values never hold secrets or recorded content.
 
 | error | code | exit | what it means |
 |---|---|---|---|
