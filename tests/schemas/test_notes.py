@@ -20,7 +20,7 @@ VERIFIER = notes.Verifier.from_vkey(VECTORS["vkey"])
 OTHER = notes.Verifier.from_vkey(VECTORS["other_vkey"])
 NOTE = VECTORS["note"].encode()
 
-# From the documentation of Go's golang.org/x/mod/sumdb/note.
+# From the documentation of Go's sumdb/note package.
 GO_VKEY = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
 GO_NOTE = """\
 If you think cryptography is the answer to your problem,
