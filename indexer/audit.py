@@ -23,7 +23,7 @@ from sealtape.schemas.notes import Verifier
 from sealtape.schemas.segments import FragmentRecord, parse_manifest
 from sealtape.schemas.tree import CompactRange
 from sealtape.schemas.verify import ChainVerifier, Report, SegmentVerifier, SessionVerifier
-from sealtape.schemas.verify.rows import StoredRow
+from sealtape.schemas.verify.base import StoredRow
 
 Progress = Callable[[int, str], None]
 

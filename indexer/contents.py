@@ -10,7 +10,7 @@ from sealtape.schemas.errors import FormatError, KeyUnavailable
 from sealtape.schemas.frames import Frame, Suite
 from sealtape.schemas.keys import LABELS, Packer, label_of, open_payload
 from sealtape.schemas.verify import Report
-from sealtape.schemas.verify.rows import StoredRow
+from sealtape.schemas.verify.base import StoredRow
 from sealtape.schemas.wraps import PrivateKey, unwrap
 
 

@@ -9,8 +9,8 @@ from typing import Final
 from sealtape.schemas import frames, tree
 from sealtape.schemas.errors import FormatError
 from sealtape.schemas.segments import FragmentRecord, SegmentRecord, fragments_root, record_hash
+from sealtape.schemas.verify.base import StoredRow
 from sealtape.schemas.verify.findings import Report
-from sealtape.schemas.verify.rows import StoredRow
 
 FIRST_PREV: Final = bytes(32)
 

@@ -16,8 +16,8 @@ from sealtape.schemas.frames import EXTENSION_KINDS, KIND_NAMES, Kind, Suite
 from sealtape.schemas.notes import Verifier, open_note, parse_checkpoint, session_origin
 from sealtape.schemas.segments import FragmentRecord
 from sealtape.schemas.tree import CompactRange
+from sealtape.schemas.verify.base import StoredRow
 from sealtape.schemas.verify.findings import Report
-from sealtape.schemas.verify.rows import StoredRow
 
 # A journal is open as long as its node runs; it signs a heartbeat at least this often.
 JOURNAL_SILENCE_NS: Final = 60 * 1_000_000_000
@@ -87,13 +87,14 @@ class SessionVerifier:
         """Announce the frames that come next: `record` says which, `thing` names their object."""
         self._object = thing
         epoch = self._epochs.setdefault(record.epoch, Epoch(record.epoch))
-        if record.lo != epoch.tree.hi:
-            self._hole(epoch, record.lo)
         for gap in record.gaps:
             epoch.broken = True
-            self._incomplete(
-                "session", f"frames {gap.lo} to {gap.hi - 1} were lost: {gap.reason}", epoch, gap.lo
-            )
+            reason = f"frames {gap.lo} to {gap.hi - 1} were lost: {gap.reason}"
+            self._incomplete("session", reason, epoch, gap.lo)
+            if gap.lo == epoch.tree.hi:
+                epoch.tree = CompactRange(gap.hi)
+        if record.lo != epoch.tree.hi:
+            self._hole(epoch, record.lo)
         if record.checkpoint is not None:
             epoch.pending[record.checkpoint.size] = record.checkpoint.note
 
@@ -269,12 +270,12 @@ class SessionVerifier:
 
     def _finish_epoch(self, epoch: Epoch, following: Epoch | None) -> None:
         size = epoch.tree.hi
+        if epoch.broken or epoch.opening is None:
+            return  # the reason is a finding already
         for unmet in sorted(epoch.pending):
             self._tampered(
                 "checkpoint", f"{unmet} frames were signed, {size} are there", epoch, size
             )
-        if epoch.broken or epoch.opening is None:
-            return
         if following is not None:
             self._link(epoch, following)
         elif epoch.close is None:
@@ -290,16 +291,10 @@ class SessionVerifier:
     def _link(self, epoch: Epoch, following: Epoch) -> None:
         """An epoch that a later one continues ends where that one says, signed by the node."""
         continues = None if following.opening is None else following.opening.continues
-        if following.opening is None:
-            return
+        if continues is None:
+            return  # the following OPEN cannot be read, which is a finding already
         size = epoch.tree.hi
-        if continues is None or continues.epoch != epoch.number:
-            self._tampered(
-                "session",
-                f"epoch {following.number} does not say that it continues this one",
-                epoch,
-            )
-        elif continues.size != size or continues.root != epoch.tree.root():
+        if continues.size != size or continues.root != epoch.tree.root():
             self._tampered(
                 "session",
                 f"epoch {following.number} continues {continues.size} frames, not these {size}",
