@@ -23,8 +23,8 @@ bytes of their texts, oldest forgotten first; `MAX_PORTALS` portals.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from sealtape.capture.postgres.codec import messages
 from sealtape.capture.postgres.codec.memory import Memory, Prepared
@@ -57,11 +57,25 @@ from sealtape.schemas.facts import (
 from sealtape.schemas.slices import CLIENT_IN, TARGET_IN
 from sealtape.schemas.wire import encode_long, encode_string
 
-Emit = Callable[[int, int, int, int, int, int, bytes, bytes, bytes], int]
-"""`(kind, ts_ns, leg, offset, length, ref, text, statement, tail)` returns the fact's `n`.
 
-`text`, `statement` and `tail` are parts encoded by `schemas.facts`.
-"""
+class Emit(Protocol):
+    """Takes a fact in parts that `schemas.facts` encoded; a recorder's `fact` is one."""
+
+    def __call__(
+        self,
+        kind: int,
+        leg: int,
+        offset: int,
+        length: int,
+        ref: int,
+        text: bytes,
+        statement: bytes,
+        tail: bytes,
+        *,
+        error: bool = False,
+    ) -> int:
+        """Return the number of the fact; `error` is true for the RESULT of what failed."""
+
 
 MAX_IN_FLIGHT = 65_536
 _QUERY, _EXECUTE, _FUNCTION, _PARSE, _CLOSE, _DESCRIBE, _COPY_END, _SYNC = range(8)
@@ -174,6 +188,11 @@ class Tracker:
         return {}
 
     @property
+    def server_at_boundary(self) -> bool:
+        """Whether a message towards the client may be put in here."""
+        return self._scan_server.at_boundary and not self.server_lost
+
+    @property
     def offsets(self) -> tuple[int, int]:
         """How far the two legs have been understood (client_in, target_in)."""
         return self._scan_client.offset, self._scan_server.offset
@@ -210,7 +229,7 @@ class Tracker:
 
     def _lose(self, leg: int, offset: int, length: int, error: FormatError) -> None:
         tail = encode_tail(status="lost sync", message=error.message)
-        self._emit(NODE, self._now, leg, offset, length, -1, NO_TEXT, NO_STATEMENT, tail)
+        self._emit(NODE, leg, offset, length, -1, NO_TEXT, NO_STATEMENT, tail)
         if self.client_lost:
             self._pending.clear()
 
@@ -251,7 +270,7 @@ class Tracker:
         tail: bytes,
     ) -> None:
         now = self._now
-        n = self._emit(COMMAND, now, CLIENT_IN, offset, length, -1, text, statement.encoded, tail)
+        n = self._emit(COMMAND, CLIENT_IN, offset, length, -1, text, statement.encoded, tail)
         self._pending.append((kind, n, now, statement))
         if statement.forgets or statement.closes or statement.relexes:
             self._sql_effects(statement)
@@ -497,7 +516,7 @@ class Tracker:
         if copied or extra:
             tail = self._long_tail(tag, rows, end - self._mark, started, copied, extra)
         self._mark = end
-        self._emit(RESULT, self._now, TARGET_IN, offset, length, n, NO_TEXT, NO_STATEMENT, tail)
+        self._emit(RESULT, TARGET_IN, offset, length, n, NO_TEXT, NO_STATEMENT, tail)
         if statement.forgets or statement.closes:
             self._sql_effects(statement)
 
@@ -620,16 +639,14 @@ class Tracker:
             self._memory.forget(b"")
         tail = encode_tail(attributes={"stage": "parse", **prepared.attributes()})
         encoded = prepared.statement.encoded
-        return self._emit(
-            COMMAND, self._now, CLIENT_IN, offset, length, -1, prepared.part, encoded, tail
-        )
+        return self._emit(COMMAND, CLIENT_IN, offset, length, -1, prepared.part, encoded, tail)
 
     def _skip(self, entry: _Entry) -> None:
         """Take back what the server will not do because something before it failed."""
         if entry[0] in _COMMANDS:
             _, n, started, _ = entry
             tail = encode_tail(status="skipped", rows=0, duration_ns=max(0, self._now - started))
-            self._emit(RESULT, self._now, TARGET_IN, self._mark, 0, n, NO_TEXT, NO_STATEMENT, tail)
+            self._emit(RESULT, TARGET_IN, self._mark, 0, n, NO_TEXT, NO_STATEMENT, tail)
         elif entry[0] in (_PARSE, _CLOSE) and entry[1] is not None:
             self._memory.settle(entry[1])
 
@@ -652,7 +669,7 @@ class Tracker:
         self._mark = end
         self._rows = rows
         self._copied = self._client_sizes[_COPY_DATA]
-        self._emit(RESULT, self._now, TARGET_IN, offset, length, n, NO_TEXT, NO_STATEMENT, tail)
+        self._emit(RESULT, TARGET_IN, offset, length, n, NO_TEXT, NO_STATEMENT, tail, error=True)
 
     def _parameter(
         self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
