@@ -335,7 +335,7 @@ def _read_fact(data: bytes, position: int, ts_ns: int) -> tuple[Fact, int]:
     ref, position = read_within(data, position, -1, n)
     statement, position = _read_statement(data, position)
     tail, position = _read_tail(data, position)
-    return Fact(n, kind, ts_ns + at_ns, leg, offset, length, ref, *statement, *tail), position
+    return Fact(n, kind, ts_ns + at_ns, leg, offset, length, ref, *(statement + tail)), position
 
 
 def _read_statement(data: bytes, position: int) -> tuple[_Statement, int]:

@@ -366,15 +366,15 @@ def record_hash(record: SegmentRecord) -> bytes:
 def encode_manifest(record: SegmentRecord, fragments: Sequence[FragmentRecord]) -> bytes:
     """Write a manifest: the segment record, then its fragment records, one line each."""
     lines = [record.to_json(), *(fragment.to_json() for fragment in fragments)]
-    data = b"".join(line + b"\n" for line in lines)
     _check_manifest(record, fragments, lines[1:])
+    data = b"".join(line + b"\n" for line in lines)
+    _check_size(data)
     return data
 
 
 def parse_manifest(data: bytes) -> tuple[SegmentRecord, tuple[FragmentRecord, ...]]:
     """Read a manifest; count, root, rows and names of its fragments must be the record's."""
-    if len(data) > MAX_MANIFEST:
-        raise FormatError(f"A manifest has {len(data)} bytes; {MAX_MANIFEST} are allowed.")
+    _check_size(data)
     first, *lines = data.split(b"\n")
     if not lines or lines.pop():
         raise FormatError("A manifest must end with a line end.")
@@ -384,6 +384,11 @@ def parse_manifest(data: bytes) -> tuple[SegmentRecord, tuple[FragmentRecord, ..
     fragments = tuple(map(FragmentRecord.from_json, lines))
     _check_manifest(record, fragments, lines)
     return record, fragments
+
+
+def _check_size(data: bytes) -> None:
+    if len(data) > MAX_MANIFEST:
+        raise FormatError(f"A manifest has {len(data)} bytes; {MAX_MANIFEST} are allowed.")
 
 
 def _check_manifest(
