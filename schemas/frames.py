@@ -11,7 +11,7 @@ big-endian, which anybody can rebuild from the columns::
         36     8  ts_ns           i64, nanoseconds since the Unix epoch
         44     1  kind            u8
         45     1  suite           u8
-        46     2  flags           u16, all zero today
+        46     2  flags           u16, none defined yet
         48     4  payload_len     u32, at most 1 MiB
         52    32  SHA-256 of the stored payload
 
@@ -102,7 +102,11 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One frame with its stored payload; `kind` and `suite` may be values this version lacks."""
+    """One frame with its stored payload.
+
+    `kind`, `suite` and `flags` may be values this version does not know: such a frame is hashed
+    and kept like any other, only its payload is not read.
+    """
 
     session: bytes
     epoch: int
@@ -156,7 +160,7 @@ def aad(
     payload_len: int,
 ) -> bytes:
     """The first 52 bytes of a header; FormatError when a field is out of its range."""
-    _check(session, seq, flags, payload_len)
+    _check(session, seq, payload_len)
     try:
         return AAD.pack(MAGIC, session, epoch, seq, ts_ns, kind, suite, flags, payload_len)
     except struct.error as exc:
@@ -181,13 +185,13 @@ def header(
 
 
 def parse_header(data: bytes) -> Header:
-    """Read the 84 bytes strictly: length, magic, flags, ranges. Kind and suite may be unknown."""
+    """Read the 84 bytes: length, magic and ranges. Kind, suite and flags may be unknown ones."""
     if len(data) != HEADER_SIZE:
         raise FormatError(f"frame header must be 84 bytes, not {len(data)}")
     magic, session, epoch, seq, ts_ns, kind, suite, flags, payload_len, digest = HEADER.unpack(data)
     if magic != MAGIC:
         raise FormatError(f"frame header starts with {magic!r}, not with {MAGIC!r}")
-    _check(session, seq, flags, payload_len)
+    _check(session, seq, payload_len)
     return Header(session, epoch, seq, ts_ns, kind, suite, flags, payload_len, digest)
 
 
@@ -196,13 +200,11 @@ def leaf_hash(header: bytes) -> bytes:
     return sha256(b"\0" + header).digest()
 
 
-def _check(session: bytes, seq: int, flags: int, payload_len: int) -> None:
+def _check(session: bytes, seq: int, payload_len: int) -> None:
     # struct would pad a short session and cut a long one; the other ranges are narrower than it.
     if len(session) != SESSION_SIZE:
         raise FormatError(f"session must be 16 bytes, not {len(session)}")
     if seq > MAX_SEQ:
         raise FormatError(f"seq must be below 2**63, not {seq}")
-    if flags & ~DEFINED_FLAGS:
-        raise FormatError(f"frame has undefined flags {flags:#06x}")
     if payload_len > MAX_PAYLOAD:
         raise FormatError(f"payload must be at most {MAX_PAYLOAD} bytes, not {payload_len}")

@@ -35,6 +35,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from sealtape.schemas.errors import FormatError, KeyCommitmentError, KeyUnavailable, SealtapeError
 from sealtape.schemas.frames import (
+    DEFINED_FLAGS,
     KIND_NAMES,
     MAX_BODY,
     MAX_EPOCH,
@@ -295,8 +296,10 @@ def _check_body(body: bytes) -> None:
         raise FormatError(f"a frame's body must be at most {MAX_BODY} bytes, not {len(body)}")
 
 
-def check_suite(kind: int, suite: int) -> None:
-    """Raise FormatError where a known kind is stored in a form it must not have."""
+def check_suite(kind: int, suite: int, flags: int = 0) -> None:
+    """Raise FormatError where a known kind is stored in a form it must not have, or an unknown."""
+    if flags & ~DEFINED_FLAGS:
+        raise FormatError(f"frame has undefined flags {flags:#06x}")
     if suite not in (Suite.PUBLIC, Suite.SALTED, Suite.AES256GCM):
         raise FormatError(f"frame has unknown suite {suite}")
     if kind in KIND_NAMES and (kind in PUBLIC_KINDS) != (suite == Suite.PUBLIC):
@@ -305,7 +308,7 @@ def check_suite(kind: int, suite: int) -> None:
 
 def open_payload(frame: Frame, label_key: bytes | None, packer: Packer | None = None) -> bytes:
     """The frame's body. `label_key` is the key of `label_of(kind)`; other suites need none."""
-    check_suite(frame.kind, frame.suite)
+    check_suite(frame.kind, frame.suite, frame.flags)
     if frame.suite == Suite.PUBLIC:
         return frame.payload
     if frame.suite == Suite.SALTED:
@@ -317,13 +320,18 @@ def open_payload(frame: Frame, label_key: bytes | None, packer: Packer | None = 
             f"frame {frame.seq} is encrypted and no key was given",
             hint="Its keys were deleted or are wrapped for somebody else.",
         )
-    return open_frame_with_key(frame, frame_key(label_key, frame.seq), packer)
+    return _decrypt(frame, frame_key(label_key, frame.seq), packer)
 
 
 def open_frame_with_key(frame: Frame, key: bytes, packer: Packer | None = None) -> bytes:
     """The body of an encrypted frame under its own disclosed key K_seq."""
+    check_suite(frame.kind, frame.suite, frame.flags)
     if frame.suite != Suite.AES256GCM:
         raise FormatError(f"frame {frame.seq} is not encrypted (suite {frame.suite})")
+    return _decrypt(frame, key, packer)
+
+
+def _decrypt(frame: Frame, key: bytes, packer: Packer | None) -> bytes:
     if len(frame.payload) < COMMIT_SIZE + TAG_SIZE:
         raise FormatError(f"payload of frame {frame.seq} is shorter than commitment and tag")
     if not hmac.compare_digest(frame.payload[:COMMIT_SIZE], commitment(key)):

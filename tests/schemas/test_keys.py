@@ -434,6 +434,7 @@ def test_every_bit_of_an_encrypted_payload_counts():
         ({"kind": 200}, FormatError),
         ({"kind": Kind.GAP}, FormatError),
         ({"suite": 77}, FormatError),
+        ({"flags": 1}, FormatError),
         ({"suite": Suite.PUBLIC}, FormatError),
     ],
 )
@@ -467,6 +468,18 @@ def test_payloads_too_short_for_their_suite():
     salted = changed(sealer().seal(0, 0, Kind.DATA, b""), payload=bytes(31))
     with pytest.raises(FormatError, match="shorter than its salt"):
         keys.open_payload(salted, None)
+
+
+def test_undefined_flags_close_a_frame_to_every_key():
+    label_keys = vector_keys()
+    made = changed(sealer(label_keys).seal(0, 0, Kind.DATA, b"x"), flags=0x8000)
+    with pytest.raises(FormatError, match="undefined flags 0x8000"):
+        keys.open_payload(made, label_keys.data)
+    with pytest.raises(FormatError, match="undefined flags 0x8000"):
+        keys.open_frame_with_key(made, keys.frame_key(label_keys.data, 0))
+    public = changed(sealer().seal(0, 0, Kind.OPEN, b"x"), flags=1)
+    with pytest.raises(FormatError, match="undefined flags 0x0001"):
+        keys.open_payload(public, None)
 
 
 def test_a_disclosed_key_is_for_encrypted_frames():
