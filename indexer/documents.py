@@ -1,0 +1,370 @@
+"""From frames to documents: one `SessionFold` per session. Pure.
+
+A fold takes the frames of a session, each (epoch, seq) once and in order, and keeps the session's
+document and the commands that changed. What it needs to go on after a restart is small
+(`progress`) and is kept in the index beside the documents, in the same write.
+
+* `revision` is twice the frames that went by, plus one when sealed: the same frames always make the
+  same document, in whatever batches they came.
+* A command is `running` at its COMMAND fact and `ok` or `error` at its RESULT. A later RESULT (a
+  deferred constraint) overrides. CLOSE ends what still runs, as an error without a code.
+* A REFUSAL fact is a command with the effect `refused`, under the journal it stands in.
+* A journal is a session with the protocol `journal`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from sealtape.schemas import canonical, facts
+from sealtape.schemas.bodies import Close, Ident, Opening, parse_open
+from sealtape.schemas.documents import CommandDocument, SessionDocument, command_id
+from sealtape.schemas.errors import FormatError
+from sealtape.schemas.facts import Fact, decode_facts
+from sealtape.schemas.frames import Frame, Kind
+from sealtape.schemas.slices import CLIENT_IN, CLIENT_OUT
+
+__all__ = ["JOURNAL", "REFUSED", "Orphan", "SessionFold", "finished"]
+
+JOURNAL = "journal"
+REFUSED = "refused"
+UNANSWERED = "The session ended before a result."
+SKIPPED = "Skipped because of an earlier error."
+
+MAX_RUNNING = 16_384
+"""Commands without a result that are kept in memory; of older ones the index is asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A RESULT whose command is no longer in memory: apply it with `finished`."""
+
+    command: str
+    result: Fact
+
+
+@dataclass(slots=True)
+class _Epoch:
+    """How far an epoch was read; `first_n` is the number of its first fact."""
+
+    next_seq: int = 0
+    first_n: int = -1
+    closed: bool = False
+
+
+class SessionFold:
+    """The documents of one session while its frames go by. Not for several threads."""
+
+    __slots__ = (
+        "_changed",
+        "_dirty",
+        "_epochs",
+        "_orphans",
+        "_running",
+        "document",
+        "session",
+        "skipped",
+    )
+
+    def __init__(self, session: bytes) -> None:
+        """Begin with nothing known."""
+        self.session = session
+        self.document: SessionDocument | None = None
+        self.skipped = 0
+        """Frames that could not be read (no key, or damaged), in this process."""
+        self._epochs: dict[int, _Epoch] = {}
+        self._running: dict[int, CommandDocument | None] = {}
+        self._changed: dict[str, CommandDocument] = {}
+        self._orphans: list[Orphan] = []
+        self._dirty = False
+
+    # -- frames ------------------------------------------------------------------------------------
+
+    def next_seq(self, epoch: int) -> int:
+        """The seq of the frame that is expected next."""
+        known = self._epochs.get(epoch)
+        return known.next_seq if known else 0
+
+    @property
+    def closed(self) -> bool:
+        """Whether the last epoch has ended."""
+        return bool(self._epochs) and self._epochs[max(self._epochs)].closed
+
+    def feed(self, frame: Frame, body: bytes | None) -> bool:
+        """Take a frame; `body` is None where it cannot be opened. False: it was seen before.
+
+        Frames that were left out count as lost; the caller has tried to find them.
+        """
+        epoch = self._epochs.setdefault(frame.epoch, _Epoch())
+        if frame.seq < epoch.next_seq:
+            return False
+        epoch.next_seq = frame.seq + 1
+        self._dirty = True
+        try:
+            if body is None:
+                raise FormatError("The frame cannot be opened.")
+            self._read(frame, body, epoch)
+        except FormatError:
+            self.skipped += 1
+        document = self.document
+        if document is not None:
+            self.document = replace(
+                document,
+                frames=document.frames + 1,
+                state="closed" if self.closed else "live",
+                ended_ns=document.ended_ns if self.closed else None,
+                close_reason=document.close_reason if self.closed else "",
+                revision=self._revision(),
+            )
+        return True
+
+    def seal(self) -> bool:
+        """Note that all frames are sealed; True if that was news."""
+        document = self.document
+        if document is None or document.state != "closed":
+            return False
+        self.document = replace(document, state="sealed", revision=self._revision() + 1)
+        self._dirty = True
+        return True
+
+    def take(self) -> tuple[SessionDocument | None, list[CommandDocument], list[Orphan]]:
+        """What changed since the last call: the session, commands, results for older commands."""
+        document = self.document if self._dirty else None
+        changed, orphans = list(self._changed.values()), self._orphans
+        self._changed, self._orphans, self._dirty = {}, [], False
+        return document, changed, orphans
+
+    def _revision(self) -> int:
+        return 2 * sum(epoch.next_seq for epoch in self._epochs.values())
+
+    def _read(self, frame: Frame, body: bytes, epoch: _Epoch) -> None:
+        if frame.kind == Kind.OPEN:
+            self._open(frame, parse_open(body, None)[0])
+        elif self.document is None:
+            raise FormatError("The session has no opening.")
+        elif frame.kind == Kind.IDENT:
+            self.document = _identified(self.document, Ident.from_json(body))
+        elif frame.kind == Kind.FACTS:
+            self._facts(self.document, frame, body, epoch)
+        elif frame.kind == Kind.CLOSE:
+            epoch.closed = True
+            self._close(self.document, frame, Close.from_json(body))
+
+    def _open(self, frame: Frame, opening: Opening) -> None:
+        if self.document is None:
+            self.document = SessionDocument(
+                session=self.session,
+                tenant=opening.tenant,
+                retention=opening.retention.name,
+                user="",
+                target="",
+                protocol=JOURNAL if opening.type == "journal" else "",
+                node=opening.node,
+                started_ns=frame.ts_ns,
+                revision=0,
+            )
+
+    def _close(self, document: SessionDocument, frame: Frame, close: Close) -> None:
+        for command in self._running.values():
+            if command is not None:
+                ended = replace(
+                    command, status="error", message=UNANSWERED, version=command.version + 1
+                )
+                self._changed[ended.id] = ended
+        self._running.clear()
+        self.document = replace(
+            document,
+            ended_ns=frame.ts_ns,
+            close_reason=close.reason,
+            bytes_client=max(document.bytes_client, close.totals[CLIENT_IN]),
+            bytes_server=max(document.bytes_server, close.totals[CLIENT_OUT]),
+            commands=max(document.commands, close.commands),
+            errors=max(document.errors, close.errors),
+        )
+
+    # -- facts -------------------------------------------------------------------------------------
+
+    def _facts(self, document: SessionDocument, frame: Frame, body: bytes, epoch: _Epoch) -> None:
+        read = decode_facts(body, frame.ts_ns)
+        if epoch.first_n < 0:
+            epoch.first_n = read.facts[0].n
+        commands = errors = 0
+        for fact in read.facts:
+            if fact.kind == facts.COMMAND:
+                commands += 1
+                self._started(_command(document, frame, fact))
+            elif fact.kind == facts.RESULT:
+                errors += _failed(fact)
+                self._result(fact)
+            elif fact.kind == facts.REFUSAL:
+                refusal = _refusal(document, frame, fact)
+                self._changed[refusal.id] = refusal
+        self.document = replace(
+            document,
+            bytes_client=max(document.bytes_client, read.totals[CLIENT_IN]),
+            bytes_server=max(document.bytes_server, read.totals[CLIENT_OUT]),
+            commands=document.commands + commands,
+            errors=document.errors + errors,
+        )
+
+    def _started(self, command: CommandDocument) -> None:
+        self._changed[command.id] = command
+        if len(self._running) >= MAX_RUNNING:
+            del self._running[next(iter(self._running))]
+        self._running[command.n] = command
+
+    def _result(self, fact: Fact) -> None:
+        command = self._running.pop(fact.ref, None)
+        if command is None:
+            name = command_id(self.session, self._epoch_of(fact.ref), fact.ref)
+            command = self._changed.get(name)
+            if command is None:
+                self._orphans.append(Orphan(name, fact))
+                return
+        ended = finished(command, fact)
+        self._changed[ended.id] = ended
+
+    def _epoch_of(self, n: int) -> int:
+        known = [number for number, epoch in self._epochs.items() if 0 <= epoch.first_n <= n]
+        return max(known, default=0)
+
+    # -- over a restart ----------------------------------------------------------------------------
+
+    def running(self) -> list[str]:
+        """Ids of the commands without a result that a restored fold does not hold yet."""
+        return [
+            command_id(self.session, self._epoch_of(n), n)
+            for n, command in self._running.items()
+            if command is None
+        ]
+
+    def give(self, command: CommandDocument) -> None:
+        """Hold a running command again, after a restart."""
+        if command.status == "running":
+            self._running[command.n] = command
+
+    def progress(self) -> bytes:
+        """What `restore` needs beside the document: canonical JSON without anything personal."""
+        return canonical.encode(
+            {
+                "v": 1,
+                "epochs": [
+                    {
+                        "epoch": number,
+                        "next": str(epoch.next_seq),
+                        "first_n": str(epoch.first_n),
+                        "closed": epoch.closed,
+                    }
+                    for number, epoch in sorted(self._epochs.items())
+                ],
+                "running": [str(n) for n in self._running],
+            }
+        )
+
+    @classmethod
+    def restore(
+        cls, session: bytes, progress: bytes, document: SessionDocument | None
+    ) -> SessionFold:
+        """A fold that goes on where another one was. Raises FormatError."""
+        fold = cls(session)
+        fold.document = document
+        fields = canonical.fields(progress, "progress")
+        fields.version(1)
+        for item in fields.objects("epochs"):
+            fold._epochs[item.integer("epoch")] = _Epoch(
+                next_seq=item.decimal("next"),
+                first_n=item.decimal("first_n", -1),
+                closed=item.boolean("closed"),
+            )
+            item.end()
+        fold._running = dict.fromkeys(
+            int(n) for n in fields.decimals("running", max_items=MAX_RUNNING)
+        )
+        fields.end()
+        return fold
+
+
+def finished(command: CommandDocument, result: Fact) -> CommandDocument:
+    """The command with its result."""
+    failed = _failed(result)
+    skipped = result.status == "skipped"
+    return replace(
+        command,
+        status="error" if failed or skipped else "ok",
+        rows=result.rows,
+        bytes_out=result.bytes_out,
+        duration_ns=result.duration_ns,
+        error=result.code if failed else "",
+        message=result.message or (SKIPPED if skipped else ""),
+        version=command.version + 1,
+    )
+
+
+def _failed(result: Fact) -> bool:
+    return bool(result.code) or result.status in ("error", "cancelled")
+
+
+def _identified(document: SessionDocument, ident: Ident) -> SessionDocument:
+    agent = ident.agent
+    return replace(
+        document,
+        user=ident.user,
+        groups=ident.groups,
+        agent=agent.id if agent else "",
+        on_behalf_of=agent.on_behalf_of if agent else (),
+        run=agent.run if agent else "",
+        target=ident.target,
+        protocol=document.protocol or ident.protocol,
+        database=ident.database,
+        source=ident.source_ip,
+        client=ident.application or ident.software,
+    )
+
+
+def _command(document: SessionDocument, frame: Frame, fact: Fact) -> CommandDocument:
+    return CommandDocument(
+        session=document.session,
+        epoch=frame.epoch,
+        n=fact.n,
+        seq=frame.seq,
+        tenant=document.tenant,
+        retention=document.retention,
+        user=document.user,
+        groups=document.groups,
+        agent=document.agent,
+        run=document.run,
+        target=document.target,
+        protocol=document.protocol,
+        source=document.source,
+        time_ns=fact.ts_ns,
+        leg=fact.leg,
+        offset=fact.offset,
+        length=fact.length,
+        text=fact.text or fact.normalized,
+        fingerprint=fact.fingerprint,
+        effect=fact.effect,
+        tables=fact.objects,
+    )
+
+
+def _refusal(document: SessionDocument, frame: Frame, fact: Fact) -> CommandDocument:
+    def said(name: str) -> str:
+        values: Mapping[str, str] = fact.attributes
+        return values.get(name, "")
+
+    return replace(
+        _command(document, frame, fact),
+        user=said("user") or document.user,
+        agent=said("agent") or document.agent,
+        target=said("target") or document.target,
+        protocol=said("protocol") or document.protocol,
+        source=said("source") or document.source,
+        text=fact.text or fact.normalized or fact.message,
+        effect=REFUSED,
+        status="error",
+        error=fact.code or fact.status,
+        message=fact.message,
+        duration_ns=fact.duration_ns,
+        version=1,
+    )
