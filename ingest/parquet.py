@@ -195,6 +195,19 @@ def read_rows(
         raise FormatError(f"This is not a readable segment: {error}") from error
 
 
+def read_leaves(data: bytes | memoryview, start: int, end: int) -> list[bytes]:
+    """The leaves of rows `[start, end)` alone. Raises `FormatError`."""
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        _check_schema(file)
+        leaves: list[bytes] = (
+            file.read(columns=["leaf"]).column(0).slice(start, end - start).to_pylist()
+        )
+        return leaves
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise FormatError(f"This is not a readable segment: {error}") from error
+
+
 def _check_schema(file: pq.ParquetFile) -> None:
     found = file.schema_arrow.remove_metadata()
     if not found.equals(_SCHEMA):

@@ -1,0 +1,210 @@
+"""One (session, epoch) on its way into segments: what is sealed of it, and what waits.
+
+Frames wait until a checkpoint signed by the session's own key covers them, so a fragment ends at a
+signed size wherever one comes in time, and a frame that somebody slipped into the bus is told from
+the true one before anything is sealed. Pure: no I/O, no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from sealtape.ingest.ledger.rows import Head
+from sealtape.ingest.parquet import Row
+from sealtape.schemas.bodies import Close, Opening
+from sealtape.schemas.errors import FormatError
+from sealtape.schemas.frames import Kind
+from sealtape.schemas.notes import Verifier
+from sealtape.schemas.segments import FragmentGap
+from sealtape.schemas.tree import CompactRange
+
+__all__ = ["Piece", "Stretch", "Track", "close_reason"]
+
+UNREADABLE = "unreadable"
+NEVER = -(2**63)
+
+
+@dataclass(slots=True)
+class Piece:
+    """Waiting frames without a hole between them, from `run.lo` on."""
+
+    run: CompactRange
+    gap: FragmentGap | None = None
+    rows: list[Row] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+    rivals: dict[int, tuple[Row, int]] = field(default_factory=dict)
+    """Other frames with the same seq as a waiting one, with their bus offsets."""
+    signed_run: CompactRange | None = None
+    note: str = ""
+    attested: bool = False
+    since_ns: int = 0
+
+    @property
+    def signed(self) -> int:
+        """Frames below this seq are under a signature; `run.lo` when none are."""
+        return self.run.lo if self.signed_run is None else self.signed_run.hi
+
+    def range_at(self, size: int) -> CompactRange:
+        """The compact range [run.lo, size)."""
+        if size == self.run.hi:
+            return self.run.copy()
+        part = CompactRange(self.run.lo)
+        for row in self.rows[: size - self.run.lo]:
+            part.append(row.leaf)
+        return part
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Frames of one epoch that go into one fragment."""
+
+    opening: Opening
+    run: CompactRange
+    rows: list[Row]
+    checkpoint: tuple[int, str] | None
+    gap: FragmentGap | None
+
+
+class Track:
+    """State of one (session, epoch). `head` is what the ledger holds, None if nothing."""
+
+    __slots__ = (
+        "ahead",
+        "base",
+        "early",
+        "ended",
+        "epoch",
+        "head",
+        "last_ts_ns",
+        "opening",
+        "opening_payload",
+        "pieces",
+        "session",
+        "verifier",
+    )
+
+    def __init__(self, session: bytes, epoch: int, head: Head | None) -> None:
+        """Begin at what the ledger holds."""
+        self.session = session
+        self.epoch = epoch
+        self.head = head
+        self.opening: Opening | None = None
+        self.opening_payload = b""
+        self.verifier: Verifier | None = None
+        self.base = CompactRange()
+        self.pieces: list[Piece] = []
+        self.early: dict[int, tuple[Row, int, int]] = {}
+        """Frames past a hole: (row, offset, time they came)."""
+        self.ahead: dict[int, tuple[bytes, int, int]] = {}
+        """Verified checkpoints past the last frame: (note, offset, time they came)."""
+        self.last_ts_ns = NEVER
+        self.ended = False
+        if head is not None:
+            self.base = CompactRange(head.lo, head.hi, head.nodes)
+            self.last_ts_ns = head.last_ts_ns
+            self.ended = bool(head.closed)
+
+    @property
+    def next_seq(self) -> int:
+        """The seq that goes on without a hole."""
+        return self.pieces[-1].run.hi if self.pieces else self.base.hi
+
+    @property
+    def waiting(self) -> bool:
+        """Whether anything is held that the ledger does not have."""
+        return bool(self.pieces or self.early or self.ahead)
+
+    def open(self, opening: Opening, payload: bytes, verifier: Verifier) -> None:
+        """Take what OPEN says; the frame itself is added by `append`."""
+        self.opening = opening
+        self.opening_payload = payload
+        self.verifier = verifier
+
+    def append(self, row: Row, offset: int, now_ns: int) -> None:
+        """Add the frame that goes on without a hole."""
+        if not self.pieces:
+            self.pieces.append(Piece(CompactRange(self.base.hi), since_ns=now_ns))
+        piece = self.pieces[-1]
+        if not piece.rows:
+            piece.since_ns = now_ns
+        piece.rows.append(row)
+        piece.offsets.append(offset)
+        piece.run.append(row.leaf)
+        if row.kind == Kind.CLOSE:
+            self.ended = True
+        self.last_ts_ns = max(self.last_ts_ns, row.ts_ns)
+
+    def jump(self, seq: int, now_ns: int) -> None:
+        """Give up on the frames before `seq` and go on there."""
+        gap = FragmentGap(self.next_seq, seq, "lost")
+        self.pieces.append(Piece(CompactRange(seq), gap, since_ns=now_ns))
+
+    def waiting_row(self, seq: int) -> tuple[Piece, Row] | None:
+        """The waiting frame with this seq."""
+        for piece in self.pieces:
+            if piece.run.lo <= seq < piece.run.hi:
+                return piece, piece.rows[seq - piece.run.lo]
+        return None
+
+    def root_at(self, size: int) -> bytes | None:
+        """The root of the first `size` frames; None where it cannot be known any more."""
+        if self.base.lo != 0:
+            return None
+        if size == self.base.hi:
+            return self.base.root()
+        if not self.pieces or self.pieces[0].gap is not None:
+            return None
+        piece = self.pieces[0]
+        if not piece.run.lo < size <= piece.run.hi:
+            return None
+        whole = self.base.copy()
+        whole.extend(piece.range_at(size))
+        return whole.root()
+
+    def swap_rivals(self, size: int, root: bytes) -> bool:
+        """Try the rivals below `size` instead; keep them when theirs is the signed root."""
+        piece = self.pieces[0]
+        rivals = {seq: rival for seq, rival in piece.rivals.items() if seq < size}
+        if not rivals:
+            return False
+        lo = piece.run.lo
+        rows = [rivals.get(row.seq, (row,))[0] for row in piece.rows]
+        whole = self.base.copy()
+        for row in rows[: size - lo]:
+            whole.append(row.leaf)
+        if whole.root() != root:
+            return False
+        for seq, (_, offset) in rivals.items():
+            index = seq - lo
+            piece.rivals[seq] = (piece.rows[index], piece.offsets[index])
+            piece.offsets[index] = offset
+        piece.rows = rows
+        piece.run = CompactRange(lo)
+        for row in rows:
+            piece.run.append(row.leaf)
+        return True
+
+    def sign(self, size: int, note: bytes, *, attested: bool) -> None:
+        """Note that a verified checkpoint covers the waiting frames below `size`."""
+        for piece in self.pieces:
+            if piece.run.lo < size <= piece.run.hi and size > piece.signed:
+                piece.signed_run = piece.range_at(size)
+                piece.note = note.decode()
+                piece.attested = attested
+
+    def held_offsets(self) -> Iterator[int]:
+        """The bus offsets of what is held beside the pieces."""
+        yield from (offset for _, offset, _ in self.early.values())
+        yield from (offset for _, offset, _ in self.ahead.values())
+
+
+def close_reason(rows: list[Row]) -> str | None:
+    """The reason of the CLOSE among the last rows, None when there is none."""
+    for row in reversed(rows):
+        if row.kind == Kind.CLOSE:
+            try:
+                return Close.from_json(row.payload).reason
+            except FormatError:
+                return UNREADABLE
+    return None
