@@ -1,12 +1,12 @@
 """Cancel keys of ours, and the way a CancelRequest takes from any worker to the session it names.
 
-The 32-bit process number that clients already send says where the session lives:
+The 32-bit process number of a key says where the session lives:
 
     0 | node 7 bits | worker 6 bits | session 18 bits
 
-The rest is secret: 32 bits for a protocol 3.0 client, 32 bytes for a 3.2 client. A worker that gets a
-request for another worker of its node passes it on through a datagram socket in the node's run
-folder; one for another node it cannot answer. Nothing is ever answered: the protocol has no word for
+The rest is secret: 32 bits for a protocol 3.0 client, 32 bytes for a 3.2 client. A worker that gets
+a request for another worker of its node passes it on through a datagram socket in the node's run
+folder; one for another node goes nowhere. Nothing is ever answered: the protocol has no word for
 it, and a guesser learns nothing.
 """
 

@@ -79,15 +79,10 @@ REFUSALS: Final = MappingProxyType(
             "target `{target}` does not allow database `{database}`",
             "Leave the database out to open the target's own.",
         ),
-        "replication-not-allowed": Words(
-            "42501",
-            "target `{target}` does not allow replication connections",
-            "The target needs replication = true.",
-        ),
         "parameter-not-allowed": Words(
-            "42501",
+            "0A000",
             "{what}",
-            "Leave it out, or have it added to the target's startup_parameters.",
+            "Leave it out, or have the target's settings allow it.",
         ),
         # the target
         "target-down": Words("08001", "target `{target}` cannot be reached", "Try again later."),

@@ -12,51 +12,24 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from time import monotonic_ns
+from typing import TYPE_CHECKING, Final
 
-from sealtape.capture.postgres.codec.messages import ProtocolViolation
 from sealtape.capture.postgres.target import Greeting
 from sealtape.capture.postgres.wire import Wire
 from sealtape.schemas.slices import CLIENT_IN, CLIENT_OUT, TARGET_IN, TARGET_OUT
 
+if TYPE_CHECKING:
+    from sealtape.capture.postgres.codec.tracker import Tracker
+    from sealtape.capture.recorder import SessionRecorder
+    from sealtape.capture.worker import Worker
+
 HIGH_WATER: Final = 512 << 10  # bytes a transport buffers before its peer's reading is paused
 HELD_HIGH: Final = 1 << 20  # bytes on their way through the spool, likewise
+STATE_CHECK: Final = 1 << 20  # bytes of the target between two looks at whether a STATE is due
 HELD_LOW: Final = 256 << 10
 LINGER_S: Final = 5.0  # for a peer to close after it was told the end
 STUCK_S: Final = 120.0  # for a peer that does not take what is left for it
-
-
-class Recorder(Protocol):
-    """What the relay needs of a session's recorder."""
-
-    def data(self, leg: int, data: bytes, replaces: int = 0) -> None:
-        """Record bytes of a leg."""
-
-
-class Forwarder(Protocol):
-    """What the relay needs of the worker."""
-
-    def now_ns(self) -> int:
-        """The time of this loop tick."""
-
-    def forward(
-        self, recorder: Recorder, transport_write: Callable[[bytes], None], data: bytes
-    ) -> None:
-        """Call `transport_write(data)` when what was recorded so far is in the spool."""
-
-
-class Tracker(Protocol):
-    """What the relay needs of the codec."""
-
-    def client(self, chunk: bytes, ts_ns: int) -> None:
-        """Take bytes of the client."""
-
-    def server(self, chunk: bytes, ts_ns: int) -> None:
-        """Take bytes of the target."""
-
-    @property
-    def server_at_boundary(self) -> bool:
-        """Whether a message towards the client may be put in here."""
 
 
 class Side(asyncio.Protocol):
@@ -171,10 +144,10 @@ class Side(asyncio.Protocol):
         self._timer = asyncio.get_running_loop().call_later(delay_s, call)
 
     def eof_received(self) -> bool:
+        """Say whether the way back stays open: not over TLS, and not when there is no way back."""
         self.ended = True
         self.relay.ended(self)
-        # Over TLS there is no half-open connection.
-        return self._half_open and not (self._finishing and not self.held and not self._half)
+        return self._half_open and not (self._finishing and not self.held)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = self.ended = True
@@ -192,12 +165,8 @@ class ClientSide(Side):
         if self.dropping:
             relay.recorder.data(TARGET_OUT, b"", len(data))
             return
-        try:
-            relay.tracker.client(data, relay.now_ns())
-        except ProtocolViolation:
-            relay.recorder.data(TARGET_OUT, b"", len(data))
-            relay.on_violation("client")
-            return
+        relay.answered = False
+        relay.tracker.client(data, monotonic_ns())
         self.peer.send(data)
 
     def write(self, data: bytes) -> None:
@@ -208,21 +177,25 @@ class ClientSide(Side):
 class TargetSide(Side):
     """The target's connection."""
 
+    def eof_received(self) -> bool:
+        Side.eof_received(self)
+        return False  # a target that ends has nobody to read on
+
     def data_received(self, data: bytes) -> None:
         relay = self.relay
         clean = relay.tracker.server_at_boundary
         relay.recorder.data(TARGET_IN, data)
-        try:
-            relay.tracker.server(data, relay.now_ns())
-        except ProtocolViolation:
-            self.dropping = True
-            relay.clean_end = clean
-            relay.on_violation("target")
+        relay.tracker.server(data, monotonic_ns())
         if self.dropping:
             relay.recorder.data(CLIENT_OUT, b"", len(data))
             return
         relay.boundaries.append(clean)
+        relay.answered = True
         self.peer.send(data)
+        relay.unstated += len(data)
+        if relay.unstated > STATE_CHECK and relay.tracker.at_rest:
+            relay.unstated = 0
+            relay.recorder.state_if_due()
 
 
 class Relay:
@@ -232,34 +205,32 @@ class Relay:
         worker: forwards what is spooled.
         recorder, tracker: of this session.
         client, target: their connections; `start` takes the transports over.
-        on_violation: called with `client` or `target` when that side breaks the protocol.
 
     Attributes:
         boundaries: for each chunk held for the client, whether a message may be put in before it.
-        clean_end: whether one may be put in where the target's bytes were given up; None: still on.
         failed: recording has failed, and nothing that is held may go out.
         first_to_end: `client` or `target`, empty while both are there.
+        answered: the target was heard last.
+        unstated: bytes of the target since the last look at whether a STATE frame is due.
     """
 
     def __init__(
         self,
         *,
-        worker: Forwarder,
-        recorder: Recorder,
+        worker: Worker,
+        recorder: SessionRecorder,
         tracker: Tracker,
         client: Wire,
         target: Wire,
-        on_violation: Callable[[str], None],
     ) -> None:
         self.recorder = recorder
         self.tracker = tracker
         self.forward = worker.forward
-        self.now_ns = worker.now_ns
-        self.on_violation = on_violation
         self.boundaries: deque[bool] = deque()
-        self.clean_end: bool | None = None
         self.failed = False
         self.first_to_end = ""
+        self.answered = True
+        self.unstated = 0
         self._over = False
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._wires = client, target
@@ -268,7 +239,7 @@ class Relay:
         self.client.peer, self.target.peer = self.target, self.client
 
     def start(self, greeting: Greeting, key_data: bytes) -> None:
-        """Send the target's greeting with `key_data` for its BackendKeyData, and relay from here on."""
+        """Send the target's greeting, `key_data` for its BackendKeyData, and relay from here on."""
         stream, start, stop = greeting.stream, greeting.key_start, greeting.key_stop
         if stop:
             self.recorder.data(TARGET_IN, stream[:stop])
@@ -276,7 +247,7 @@ class Relay:
             self.recorder.data(TARGET_IN, stream[stop:])
         else:
             self.recorder.data(TARGET_IN, stream)
-        self.tracker.server(stream, self.now_ns())
+        self.tracker.server(stream, monotonic_ns())
         self._put_in(stream[:start] + key_data + stream[stop:] if stop else stream)
         for side, wire in zip((self.client, self.target), self._wires, strict=True):
             side.transport.set_write_buffer_limits(high=HIGH_WATER)
@@ -293,8 +264,7 @@ class Relay:
         if self._over:
             return
         self._over = self.client.dropping = self.target.dropping = True
-        clean = self.tracker.server_at_boundary if self.clean_end is None else self.clean_end
-        if clean and not self.client.lost:
+        if self.tracker.server_at_boundary and not self.client.lost:
             self.recorder.data(CLIENT_OUT, message)
             self._put_in(message)
         self.client.finish()
@@ -313,6 +283,17 @@ class Relay:
             self.client.transport.write(message)
         self.client.finish()
         self.target.finish()
+
+    @property
+    def idle(self) -> bool:
+        """Whether the client waits for nothing and no transaction is open."""
+        tracker = self.tracker
+        return self.answered and tracker.server_at_boundary and tracker.transaction == "I"
+
+    def abort(self) -> None:
+        """Close both sides at once."""
+        self.client.transport.abort()
+        self.target.transport.abort()
 
     def stall(self, *, stalled: bool) -> None:
         """Stop or go on reading from both sides: the spool cannot take more for now."""

@@ -28,7 +28,7 @@ MAX_GREETING: Final = 1 << 20  # bytes from AuthenticationOk to ReadyForQuery
 _ANSWER_LIMIT: Final = 64 << 10  # bytes of one message during authentication
 
 Credential = Callable[[], Awaitable[str | None]]
-"""Returns the password of the target's user, read anew for each connection; None when there is none."""
+"""Returns the password of the target's user, read anew for each connection; None: there is none."""
 
 
 @dataclass(slots=True)

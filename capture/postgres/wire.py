@@ -21,8 +21,8 @@ class Disconnected(ConnectionError):
 class Wire(asyncio.Protocol):
     """Buffers what arrives, bounded, until `take_over` puts another protocol in its place.
 
-    uvloop ignores `pause_reading` inside `connection_made`, so reading is paused only when more than
-    `limit` bytes wait; one late chunk of a TLS transport is kept too.
+    uvloop ignores `pause_reading` inside `connection_made`, so reading is paused only once
+    more than `limit` bytes wait; one late chunk of a TLS transport is kept too.
     """
 
     def __init__(self, *, tls: bool, limit: int = PRE_AUTH_LIMIT) -> None:
