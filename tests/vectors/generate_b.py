@@ -278,9 +278,9 @@ def fact_vectors():
         "live": [live],
     }
     cases = [
-        ("a command and its result", [14 + 25, 0, 120, 0], [command, result]),
-        ("an error", [39, 0, 120, 0], [command, error]),
-        ("full text and parameters", [39, 0, 0, 0], [opted]),
+        ("a command and its result", [39, 39, 120, 120], [command, result]),
+        ("an error", [39, 39, 120, 120], [command, error]),
+        ("full text and parameters", [39, 39, 0, 0], [opted]),
         ("a heartbeat", [0, 0, 0, 0], [beat]),
         ("an unknown kind", [0, 0, 0, 0], [EMPTY_FACT | {"kind": 200, "n": 5}]),
     ]
@@ -385,7 +385,7 @@ def body_vectors():
     beacon = bodies.Beacon("sealtape.example/log", 4711, b"\xdd" * 32)
     openings = [
         ("a session", opening()),
-        ("a recovery epoch, with a beacon", opening(1, beacon=beacon)),
+        ("a recovery epoch, with a beacon", opening(1, beacon=beacon, salt=OTHER * 2)),
         ("without encryption", opening(suite=1, salt=b"")),
         ("a journal", opening(type="journal", number=0)),
     ]
