@@ -1,0 +1,226 @@
+"""Reading the frames of a session, sealed and live, and the keys to open them with.
+
+What is sealed comes from the ledger's fragments and the vault's segments, the rest from the bus.
+One segment at a time is in memory. Frames come in the order of (epoch, seq), each once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from sealtape.capture.bus import Bus
+from sealtape.ingest.keyring import Keyring
+from sealtape.ingest.ledger import Ledger
+from sealtape.ingest.ledger.rows import FragmentRow
+from sealtape.ingest.parquet import read_rows
+from sealtape.ingest.vault import Vault
+from sealtape.schemas import messages
+from sealtape.schemas.errors import FormatError, KeyUnavailable, Missing, NotFound
+from sealtape.schemas.frames import Frame, Suite
+from sealtape.schemas.keys import Packer, label_of, open_payload
+from sealtape.schemas.messages import KeyMessage
+from sealtape.schemas.wraps import PrivateKey, Wrap, unwrap
+
+__all__ = ["BEGIN", "Keys", "Place", "Recording", "Segments"]
+
+READ_BYTES = 4 << 20
+MAX_KEYS = 65_536
+"""Keys kept unwrapped; the oldest go first and come back from the keyring."""
+
+Place = tuple[int, int]
+"""An (epoch, seq)."""
+
+BEGIN: Place = (0, 0)
+
+
+class Keys:
+    """Label keys of sessions, unwrapped with one private key and remembered."""
+
+    def __init__(self, keyring: Keyring, private: PrivateKey | None) -> None:
+        """Take the keyring; without a private key only unencrypted frames open."""
+        self._keyring = keyring
+        self._private = private
+        self._packer = Packer()
+        self._known: dict[tuple[bytes, int, str], bytes] = {}
+
+    def learn(self, message: KeyMessage) -> None:
+        """Take a key from the bus, before the keyring has it. Another reader's is left alone."""
+        name = (message.session, message.epoch, message.label)
+        if self._private is not None and message.recipient == self._private.id:
+            wrap = Wrap(*name, message.recipient, message.suite, message.sealed)
+            self._keep(name, unwrap(self._private, wrap))
+
+    async def open(self, frame: Frame) -> bytes:
+        """The body of a frame.
+
+        Raises KeyUnavailable where there is no key of it for us, FormatError where it is damaged.
+        """
+        label = label_of(frame.kind)
+        key = None
+        if label is not None and frame.suite == Suite.AES256GCM:
+            key = await self._key(frame.session, frame.epoch, label)
+        return open_payload(frame, key, self._packer)
+
+    async def _key(self, session: bytes, epoch: int, label: str) -> bytes:
+        name = (session, epoch, label)
+        if name not in self._known:
+            self._keep(name, await self._unwrapped(*name))
+        return self._known[name]
+
+    def _keep(self, name: tuple[bytes, int, str], key: bytes) -> None:
+        if len(self._known) >= MAX_KEYS:
+            del self._known[next(iter(self._known))]
+        self._known.setdefault(name, key)
+
+    async def _unwrapped(self, session: bytes, epoch: int, label: str) -> bytes:
+        told = {"session": session.hex(), "epoch": epoch, "label": label}
+        what = f"The {label} key of session {session.hex()}"
+        if self._private is None:
+            raise KeyUnavailable(
+                f"{what} is wrapped, and no private key was given.",
+                hint="Run this where the key file is, or name it in [keys].",
+                **told,
+            )
+        wraps = await self._keyring.get(session, epoch, label)
+        for wrap in wraps:
+            if wrap.recipient == self._private.id:
+                return unwrap(self._private, wrap)
+        if await self._keyring.destroyed(session):
+            raise KeyUnavailable(
+                f"{what} was destroyed: its recording was deleted.",
+                hint="It can still be verified, but never be read again.",
+                **told,
+            )
+        readers = ", ".join(wrap.recipient for wrap in wraps) or "nobody"
+        raise KeyUnavailable(
+            f"{what} is wrapped for {readers}, not for {self._private.id}.",
+            hint="Use the private key that belongs to one of them.",
+            **told,
+        )
+
+
+class Segments:
+    """Frames out of segments. The last segment read is kept, as neighbours often lie in it."""
+
+    def __init__(self, vault: Vault) -> None:
+        """Take the vault."""
+        self._vault = vault
+        self._key = ""
+        self._data = b""
+
+    async def frames(self, fragment: FragmentRow, lo: int, hi: int) -> AsyncIterator[Frame]:
+        """The frames of a fragment with seq in [lo, hi).
+
+        Raises Missing (the object is gone) or FormatError (it is no longer what was sealed).
+        """
+        record = fragment.record
+        lo, hi = max(lo, record.lo), min(hi, record.hi)
+        if lo >= hi:
+            return
+        if fragment.segment_key != self._key:
+            self._key, self._data = "", b""
+            self._data = await self._vault.get(fragment.segment_key)
+            self._key = fragment.segment_key
+        first = record.rows[0] - record.lo
+        expected = lo
+        for _, row in read_rows(self._data, first + lo, first + hi):
+            if (row.session, row.epoch, row.seq) != (record.session, record.epoch, expected):
+                raise FormatError(
+                    f"{fragment.segment_key} does not hold frame {expected} where it should.",
+                    hint="Run `sealtape verify`.",
+                )
+            expected += 1
+            yield row.frame()
+        if expected != hi:
+            raise FormatError(
+                f"{fragment.segment_key} ends before frame {expected}.",
+                hint="Run `sealtape verify`.",
+            )
+
+
+class _Trimmed(Exception):
+    """The bus deleted what was to be read next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One session, to be read from anywhere. Without a bus only what is sealed is read."""
+
+    session: bytes
+    ledger: Ledger
+    vault: Vault
+    bus: Bus | None = None
+    keys: Keys | None = None
+
+    async def frames(self, start: Place = BEGIN) -> AsyncIterator[Frame]:
+        """All frames from `start` on that exist now, sealed ones first, then the bus's.
+
+        Raises NotFound when there is no frame of the session anywhere.
+        """
+        place, found = start, False
+        while True:
+            # Asked before the fragments: what is below this position is sealed in one of them.
+            position = await self._position() if self.bus is not None else 0
+            fragments = await self.ledger.fragments(self.session)
+            found = found or bool(fragments)
+            async for frame in self._sealed(fragments, place):
+                place = (frame.epoch, frame.seq + 1)
+                yield frame
+            try:
+                async for frame in self._live(position):
+                    found = True
+                    if (frame.epoch, frame.seq) >= place:
+                        place = (frame.epoch, frame.seq + 1)
+                        yield frame
+            except _Trimmed:
+                continue  # sealed meanwhile, all of it
+            break
+        if not found:
+            raise NotFound(
+                f"There is no frame of session {self.session.hex()}.",
+                hint="List sessions with `sealtape sessions`.",
+            )
+
+    async def _sealed(self, fragments: Sequence[FragmentRow], start: Place) -> AsyncIterator[Frame]:
+        segments = Segments(self.vault)
+        for fragment in fragments:
+            record = fragment.record
+            if (record.epoch, record.hi) > start:
+                lo = start[1] if record.epoch == start[0] else 0
+                async for frame in segments.frames(fragment, lo, record.hi):
+                    yield frame
+
+    async def _position(self) -> int:
+        assert self.bus is not None
+        partition = self.bus.partition_of(self.session)
+        first, _ = await self.bus.bounds(partition)
+        return max(first, await self.ledger.position(self.bus.topic, partition))
+
+    async def _live(self, position: int) -> AsyncIterator[Frame]:
+        if self.bus is None:
+            return
+        partition = self.bus.partition_of(self.session)
+        _, end = await self.bus.bounds(partition)
+        while position < end:
+            try:
+                batch = await self.bus.read(partition, position, max_bytes=READ_BYTES, wait_s=0)
+            except Missing:
+                raise _Trimmed from None
+            for record in batch.records:
+                frame = self._frame(record.value) if record.key == self.session else None
+                if frame is not None:
+                    yield frame
+            if batch.next_offset == position:
+                return
+            position = batch.next_offset
+
+    def _frame(self, value: bytes) -> Frame | None:
+        """The frame in a message, if it holds one; keys are learned on the way."""
+        try:
+            message = messages.decode(value)
+            if isinstance(message, KeyMessage) and self.keys is not None:
+                self.keys.learn(message)
+        except FormatError:
+            return None
+        return message if isinstance(message, Frame) else None
