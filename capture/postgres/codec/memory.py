@@ -8,6 +8,7 @@ group's rest if it fails), in a later group only if nothing else could be meant.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from sealtape.capture.postgres.codec.statements import UNKNOWN, Statement
 from sealtape.schemas.facts import NO_TAIL, NO_TEXT, encode_tail
@@ -21,12 +22,20 @@ MAX_REMEMBERED = 16 << 20
 class Prepared:
     """A prepared statement: its text as sent (at most 64 KiB) and what is cached of its facts."""
 
-    __slots__ = ("columns", "name", "part", "statement", "tail", "text", "types")
+    __slots__ = ("columns", "name", "part", "statement", "tail", "text", "types", "whole")
 
     def __init__(
-        self, name: bytes, text: bytes, statement: Statement, part: bytes, types: bytes = b""
+        self,
+        name: bytes,
+        text: bytes,
+        statement: Statement,
+        part: bytes,
+        types: bytes = b"",
+        *,
+        whole: bool = True,
     ) -> None:
         """Keep name, text, classification, encoded text part and the Parse's parameter types."""
+        self.whole = whole
         self.name = name
         self.text = text
         self.statement = statement
@@ -51,7 +60,8 @@ class Prepared:
 
 
 NOT_KNOWN = Prepared(b"", b"", UNKNOWN, NO_TEXT)
-Bound = tuple[Prepared, tuple[str, ...]]
+Bound = tuple[Prepared, tuple[str, ...], bytes]
+"""A portal: its statement, its parameters as facts tell them, its Bind's body if that is short."""
 
 
 class Memory:
@@ -65,6 +75,23 @@ class Memory:
         self._unsettled: dict[bytes, tuple[int, Prepared | None, int]] = {}
         self._portals: dict[bytes, Bound] = {}
         self.group = 0
+
+    def state(self) -> dict[str, Any]:
+        """Everything, by name."""
+        return {
+            "group": self.group,
+            "statements": self._statements,
+            "portals": self._portals,
+            "unsettled": self._unsettled,
+        }
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Take over a `state`; `statements` is a list here, oldest first."""
+        self.group = state["group"]
+        self._unsettled = state["unsettled"]
+        self._portals = state["portals"]
+        for prepared in state["statements"]:
+            self.accept(prepared.name, prepared)
 
     # -- statements -----------------------------------------------------------------------------
 
@@ -128,7 +155,7 @@ class Memory:
 
     def portal(self, name: bytes) -> Bound:
         """What an Execute of a portal bound in an earlier group would run."""
-        return self._portals.get(name, (NOT_KNOWN, ()))
+        return self._portals.get(name, (NOT_KNOWN, (), b""))
 
     def bind(self, bound: Mapping[bytes, Bound]) -> None:
         """A group that bound these portals went well and the transaction is still open."""

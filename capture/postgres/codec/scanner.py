@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from struct import Struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sealtape.capture.postgres.codec.messages import MAX_MESSAGE, ProtocolViolation
 
@@ -234,6 +234,28 @@ class Scanner:
         kind, size = _head(head)
         self._stub = b""
         return self._begin(chunk, need - 5, kind, size)
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether `state` is all there is to know: no wanted message is half here."""
+        return self._prefix is None
+
+    def state(self) -> list[Any]:
+        """What a scanner needs to go on from here, as JSON values; only when `at_rest`."""
+        counted = [
+            [kind, count, self.sizes[kind]] for kind, count in enumerate(self.counts) if count
+        ]
+        sizes = [self._left, self._kind, self._length, self._begun]
+        return [self.offset, list(self._stub), sizes, counted]
+
+    def resume(self, state: list[Any]) -> None:
+        """Go on from a `state`; the rest of a half-read message is only counted."""
+        offset, stub, sizes, counted = state
+        self.offset = int(offset)
+        self._stub = bytes(stub)
+        self._left, self._kind, self._length, self._begun = map(int, sizes)
+        for kind, count, size in counted:
+            self.counts[kind], self.sizes[kind] = int(count), int(size)
 
     @property
     def at_boundary(self) -> bool:

@@ -24,10 +24,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from sealtape.capture.postgres.codec import messages
-from sealtape.capture.postgres.codec.memory import Memory, Prepared
+from sealtape.capture.postgres.codec.memory import Bound, Memory, Prepared
 from sealtape.capture.postgres.codec.messages import ProtocolViolation
 from sealtape.capture.postgres.codec.scanner import Handler, Scanner
 from sealtape.capture.postgres.codec.statements import (
@@ -36,53 +36,34 @@ from sealtape.capture.postgres.codec.statements import (
     Classifier,
     Statement,
     function_call,
-    redact,
-    redact_message,
     unparsed,
 )
+from sealtape.capture.postgres.codec.teller import Emit, Teller, severity
 from sealtape.capture.postgres.codec.values import literal, show_all
 from sealtape.schemas.errors import FormatError
-from sealtape.schemas.facts import (
-    COMMAND,
-    MAX_STATUS,
-    NO_STATEMENT,
-    NO_TAIL,
-    NO_TEXT,
-    NODE,
-    RESULT,
-    encode_tail,
-    encode_text,
-    text_digest,
-)
+from sealtape.schemas.facts import NO_TAIL, NO_TEXT, encode_tail
 from sealtape.schemas.slices import CLIENT_IN, TARGET_IN
-from sealtape.schemas.wire import encode_long, encode_string
-
-
-class Emit(Protocol):
-    """Takes a fact in parts that `schemas.facts` encoded; a recorder's `fact` is one."""
-
-    def __call__(
-        self,
-        kind: int,
-        leg: int,
-        offset: int,
-        length: int,
-        ref: int,
-        text: bytes,
-        statement: bytes,
-        tail: bytes,
-        *,
-        error: bool = False,
-    ) -> int:
-        """Return the number of the fact; `error` is true for the RESULT of what failed."""
-
 
 MAX_IN_FLIGHT = 65_536
+MAX_BIND = 4096
+"""Bytes of a Bind that are remembered with its portal, for its result formats."""
 _QUERY, _EXECUTE, _FUNCTION, _PARSE, _CLOSE, _DESCRIBE, _COPY_END, _SYNC = range(8)
+_LAST = ("FATAL", "PANIC")
+"""Severities after which no ReadyForQuery follows."""
 _COMMANDS = (_QUERY, _EXECUTE, _FUNCTION)
-_DATA_ROW, _COPY_DATA = b"Dd"
 _UNSAFE_ENCODINGS = frozenset(
     ("SJIS", "SHIFT_JIS_2004", "BIG5", "GBK", "UHC", "GB18030", "JOHAB", "MSKANJI", "UNICODE?")
+)
+
+_PLAIN = (
+    "transaction",
+    "_skipping",
+    "_group_failed",
+    "_group_n",
+    "_copy_in",
+    "_total",
+    "_cite",
+    "_failure",
 )
 
 # An entry of the FIFO of replies to come is a tuple: what is expected, and what it needs.
@@ -111,10 +92,6 @@ class Tracker:
         `salt` is `facts.text_salt` of the epoch. `full_text` and `parameters` are what the target
         opted in to.
         """
-        self._emit = emit
-        self._classifier = classifier
-        self._salt = salt
-        self._full_text = full_text
         self._parameters = parameters
         self._scan_client = Scanner(
             kinds=messages.CLIENT_KINDS,
@@ -130,29 +107,30 @@ class Tracker:
             limits={ord("E"): messages.MAX_ERROR, **self._server_limits()},
             offset=server_offset,
         )
-        self._server_counts = self._scan_server.counts
-        self._client_sizes = self._scan_client.sizes
+        self._teller = Teller(
+            emit=emit,
+            classifier=classifier,
+            salt=salt,
+            full_text=full_text,
+            server_counts=self._scan_server.counts,
+            client_sizes=self._scan_client.sizes,
+            mark=server_offset,
+        )
         self.client_lost = False
         self.server_lost = False
         self.transaction = "I"
-        self._now = 0
         self._pending: deque[_Entry] = deque()
         self._memory = Memory()
-        self._bound: dict[bytes, tuple[Prepared, tuple[str, ...]]] = {}
+        self._bound: dict[bytes, Bound] = {}
         self._skipping = False  # the server ignores everything up to the next Sync
         self._group_failed = False
         self._group_n = -1  # the last command of this group that has its RESULT
         self._copy_in = False  # the server ignores Sync until CopyDone or CopyFail
-        self._copied = 0  # CopyData bytes of the client before the command at the head
-        self._mark = server_offset  # end of the last command in the server's stream
-        self._rows = 0  # DataRows counted before the command at the head
         self._tags: list[bytes] = []
         self._total = 0
         self._cite = (0, 0)
         self._failure: dict[str, str] | None = None
         self._settings = {"client_encoding": "UTF8", "standard_conforming_strings": "on"}
-        self._odd = False  # literals may read otherwise than the parser thinks
-        self._statuses: dict[bytes, bytes] = {}
 
     def _client_handlers(self) -> Mapping[int, Handler]:
         return {
@@ -197,13 +175,57 @@ class Tracker:
         """How far the two legs have been understood (client_in, target_in)."""
         return self._scan_client.offset, self._scan_server.offset
 
+    # -- state ------------------------------------------------------------------------------
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether `snapshot.dump` can be taken here."""
+        sound = not (self.client_lost or self.server_lost)
+        return sound and self._scan_client.at_rest and self._scan_server.at_rest
+
+    def state(self) -> dict[str, Any]:
+        """Everything that changes, for `snapshot`."""
+        return {
+            "scanners": [self._scan_client.state(), self._scan_server.state()],
+            "plain": {name: getattr(self, name) for name in _PLAIN},
+            "teller": self._teller.state(),
+            "settings": self._settings,
+            "tags": self._tags,
+            "pending": list(self._pending),
+            "bound": self._bound,
+            **self._memory.state(),
+        }
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Take over a `state`; only right after construction."""
+        for scanner, kept in zip(
+            (self._scan_client, self._scan_server), state["scanners"], strict=True
+        ):
+            scanner.resume(kept)
+        for name in _PLAIN:
+            setattr(self, name, state["plain"][name])
+        self._teller.resume(state["teller"])
+        self._settings = state["settings"]
+        self._tags = state["tags"]
+        self._pending = deque(state["pending"])
+        self._bound = state["bound"]
+        self._memory.resume(state)
+
+    def prepare(self, name: bytes, text: bytes, types: bytes, *, whole: bool) -> Prepared:
+        """Make a prepared statement from what a snapshot keeps of it."""
+        if whole:
+            statement, part = self._teller.classify(text)
+        else:
+            statement, part = unparsed(text, len(text)), NO_TEXT
+        return Prepared(name, text, statement, part, types, whole=whole)
+
     # -- chunks -----------------------------------------------------------------------------
 
     def client(self, chunk: bytes, ts_ns: int) -> None:
         """Take bytes read from the client."""
         if self.client_lost:
             return
-        self._now = ts_ns
+        self._teller.now = ts_ns
         try:
             self._scan_client.feed(chunk)
             if len(self._pending) > MAX_IN_FLIGHT:
@@ -219,7 +241,7 @@ class Tracker:
         """Take bytes read from the target."""
         if self.server_lost:
             return
-        self._now = ts_ns
+        self._teller.now = ts_ns
         try:
             self._scan_server.feed(chunk)
         except FormatError as error:
@@ -228,8 +250,7 @@ class Tracker:
             self._assume()
 
     def _lose(self, leg: int, offset: int, length: int, error: FormatError) -> None:
-        tail = encode_tail(status="lost sync", message=error.message)
-        self._emit(NODE, leg, offset, length, -1, NO_TEXT, NO_STATEMENT, tail)
+        self._teller.lost(leg, offset, length, error.message)
         if self.client_lost:
             self._pending.clear()
 
@@ -255,7 +276,7 @@ class Tracker:
             if end < 0:
                 raise ProtocolViolation("A Query has no end of text.")
             text = text[:end]
-            statement, part = self._classify(text)
+            statement, part = self._teller.classify(text)
         else:
             statement, part = self._overlong(text)
         self._command(_QUERY, offset, length, statement, part, NO_TAIL)
@@ -269,29 +290,16 @@ class Tracker:
         text: bytes,
         tail: bytes,
     ) -> None:
-        now = self._now
-        n = self._emit(COMMAND, CLIENT_IN, offset, length, -1, text, statement.encoded, tail)
-        self._pending.append((kind, n, now, statement))
+        teller = self._teller
+        n = teller.command(offset, length, statement.encoded, text, tail)
+        self._pending.append((kind, n, teller.now, statement))
         if statement.forgets or statement.closes or statement.relexes:
             self._sql_effects(statement)
 
-    def _classify(self, text: bytes) -> tuple[Statement, bytes]:
-        if self._odd and (b"\\" in text or not text.isascii()):
-            statement = unparsed(text, len(text))
-        else:
-            statement = self._classifier.statement(text)
-        digest = text_digest(self._salt, text)
-        if not self._full_text:
-            return statement, b"\x00" + encode_long(len(text)) + b"\x40" + digest
-        return statement, encode_text(redact(text), len(text), digest)
-
     def _overlong(self, prefix: bytes) -> tuple[Statement, bytes]:
-        """Describe a text of which only a prefix is here; the scanner has its digest."""
         digest = self._scan_client.digest
         assert digest is not None
-        statement = unparsed(prefix, digest.length)
-        text = redact(prefix) if self._full_text else ""
-        return statement, encode_text(text, digest.length, digest.digest())
+        return self._teller.overlong(prefix, digest)
 
     def _parse(
         self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
@@ -304,16 +312,17 @@ class Tracker:
         text_end = body.find(b"\0", name_end + 1)
         if text_end >= 0:
             text = body[name_end + 1 : text_end]
-            statement, part = self._classify(text)
+            statement, part = self._teller.classify(text)
         elif stop - start < length - 5:
             text = body[name_end + 1 :]
             statement, part = self._overlong(text)
         else:
             raise ProtocolViolation("A Parse has no end of text.")
         types = body[text_end + 1 :] if text_end >= 0 else b""
-        prepared = Prepared(name, text, statement, part, types)
+        whole = text_end >= 0
+        prepared = Prepared(name, text, statement, part, types, whole=whole)
         self._memory.propose(name, prepared)
-        self._pending.append((_PARSE, name, prepared, offset, length, self._now))
+        self._pending.append((_PARSE, name, prepared, offset, length, self._teller.now))
 
     def _bind(
         self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
@@ -327,7 +336,8 @@ class Tracker:
         shown: tuple[str, ...] = ()
         if self._parameters and stop - start == length - 5:
             shown = self._show_parameters(bytes(buffer[start:stop]), prepared)
-        self._bound[portal] = (prepared, shown)
+        raw = bytes(buffer[start:stop]) if stop - start <= MAX_BIND else b""
+        self._bound[portal] = (prepared, shown, raw)
 
     def _show_parameters(self, body: bytes, prepared: Prepared) -> tuple[str, ...]:
         """Spell the parameters of a Bind, of a target that opted in."""
@@ -355,7 +365,7 @@ class Tracker:
         bound = self._bound.get(portal)
         if bound is None:
             bound = self._memory.portal(portal)
-        prepared, shown = bound
+        prepared, shown, _ = bound
         if not portal and not shown:
             tail = prepared.tail
         else:
@@ -416,7 +426,7 @@ class Tracker:
             self._bound.clear()
             self._memory.drop_portals(None)
         if statement.relexes:
-            self._odd = True
+            self._teller.odd = True
 
     # -- from the server --------------------------------------------------------------------
 
@@ -455,7 +465,7 @@ class Tracker:
         entry = self._head()
         if entry is not None and entry[0] == _DESCRIBE:
             self._pending.popleft()
-            if stop - start == length - 5:
+            if start < stop and stop - start == length - 5:  # NoData has no body
                 self._memory.describe(entry[1], bytes(buffer[start:stop]))
 
     def _complete(
@@ -478,71 +488,22 @@ class Tracker:
         entry = self._head()
         if entry is None:
             return
-        rows = self._server_counts[_DATA_ROW]
         count = tag[tag.rfind(b" ") + 1 :]
-        done = int(count) if count.isdigit() and len(count) < 20 else rows - self._rows
-        self._rows = rows
+        rows = self._teller.since()
+        if count.isdigit() and len(count) < 20:
+            rows = int(count)
         if entry[0] == _EXECUTE:
             self._pending.popleft()
-            self._group_n = entry[1]
-            self._result(entry, tag, done, offset, length)
+            _, n, started, statement = entry
+            self._group_n = n
+            self._teller.result(n, started, tag, rows, offset, length)
+            if statement.forgets or statement.closes:
+                self._sql_effects(statement)
         elif entry[0] == _QUERY:
             self._tags.append(tag)
-            self._total += done
-            self._cite = (offset, length)
+            self._total += rows
         else:
             raise ProtocolViolation("A CommandComplete nobody asked for.")
-
-    def _result(
-        self, entry: _Entry, tag: bytes, rows: int, offset: int, length: int, extra: str = ""
-    ) -> None:
-        """Emit the RESULT of a command that worked."""
-        end = offset + length
-        status = self._statuses.get(tag)
-        if status is None:
-            status = self._status(tag)
-        _, n, started, statement = entry
-        copied = self._client_sizes[_COPY_DATA] - self._copied
-        tail = b"".join(
-            (
-                b"\x00",
-                status,
-                encode_long(rows),
-                encode_long(end - self._mark),
-                encode_long(self._now - started if self._now > started else 0),
-                b"\x00\x00\x00\x00",
-            )
-        )
-        if copied or extra:
-            tail = self._long_tail(tag, rows, end - self._mark, started, copied, extra)
-        self._mark = end
-        self._emit(RESULT, TARGET_IN, offset, length, n, NO_TEXT, NO_STATEMENT, tail)
-        if statement.forgets or statement.closes:
-            self._sql_effects(statement)
-
-    def _status(self, tag: bytes) -> bytes:
-        if len(self._statuses) >= 256:
-            self._statuses.clear()
-        found = encode_string(tag[:MAX_STATUS].decode("ascii", "replace")[:MAX_STATUS])
-        self._statuses[tag] = found
-        return found
-
-    def _long_tail(
-        self, tag: bytes, rows: int, size: int, started: int, copied: int, extra: str
-    ) -> bytes:
-        attributes = {}
-        if copied:
-            attributes["copy_in_bytes"] = str(copied)
-            self._copied = self._client_sizes[_COPY_DATA]
-        if extra:
-            attributes["statements"] = extra
-        return encode_tail(
-            status=tag.decode("ascii", "replace"),
-            rows=rows,
-            bytes_out=size,
-            duration_ns=max(0, self._now - started),
-            attributes=attributes,
-        )
 
     def _ready(
         self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
@@ -550,7 +511,7 @@ class Tracker:
         self.transaction = chr(buffer[start]) if stop > start else "I"
         entry = self._head()
         if entry is None:
-            self._mark = offset + length
+            self._teller.ready(offset + length)
             return
         kind = entry[0]
         if kind == _SYNC:
@@ -560,16 +521,15 @@ class Tracker:
         else:
             raise ProtocolViolation("A ReadyForQuery before what was asked.")
         self._pending.popleft()
-        self._mark = offset + length
-        self._rows = self._server_counts[_DATA_ROW]
+        self._teller.ready(offset + length)
         self._group_failed = False
         self._group_n = -1
         if self.transaction == "I":
             self._memory.drop_portals(None)
-        if self._odd and not self._pending:
+        if self._teller.odd and not self._pending:
             self._relex()
 
-    def _settle_portals(self, bound: dict[bytes, tuple[Prepared, tuple[str, ...]]]) -> None:
+    def _settle_portals(self, bound: dict[bytes, Bound]) -> None:
         if not bound:
             return
         if self._group_failed:
@@ -579,19 +539,19 @@ class Tracker:
 
     def _finish(self, entry: _Entry, offset: int, length: int) -> None:
         """A Query or FunctionCall is over: ReadyForQuery came."""
-        end = offset + length
+        kind, n, started, statement = entry
         if self._failure is not None:
-            cited = self._cite
-            self._fail(entry[1], entry[2], self._failure, *cited, end=end)
+            end = offset + length
+            self._teller.fail(n, started, self._failure, self._total, self._cite, end)
             self._failure = None
-            if entry[3].forgets or entry[3].closes:
-                self._sql_effects(entry[3])
         else:
-            tags = self._tags or [b"FUNCTION CALL" if entry[0] == _FUNCTION else b""]
-            extra = str(len(tags)) if len(tags) > 1 else ""
-            self._result(entry, b"; ".join(tags), self._total, offset, length, extra)
+            tags = self._tags or [b"FUNCTION CALL" if kind == _FUNCTION else b""]
+            tag = b"; ".join(tags)
+            self._teller.result(n, started, tag, self._total, offset, length, len(tags))
         self._tags = []
         self._total = 0
+        if statement.forgets or statement.closes:
+            self._sql_effects(statement)
 
     def _error(
         self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
@@ -599,12 +559,13 @@ class Tracker:
         self._copy_in = False
         found = messages.fields(bytes(buffer[start:stop]))
         entry = self._head()
-        if entry is not None and entry[0] in (_QUERY, _FUNCTION) and not _is_last(found):
+        if entry is not None and entry[0] in (_QUERY, _FUNCTION) and severity(found) not in _LAST:
             self._failure = found
             self._cite = (offset, length)
             return
         if entry is None:
-            self._fail(-1, self._now, found, offset, length, end=offset + length)
+            now = self._teller.now
+            self._teller.fail(-1, now, found, 0, (offset, length), offset + length)
             return
         self._group_failed = True
         self._fail_group(found, offset, length)
@@ -612,64 +573,36 @@ class Tracker:
     def _fail_group(self, found: dict[str, str], offset: int, length: int) -> None:
         """Give the error to whom it belongs, and skip what the server will skip: up to Sync."""
         parse: _Entry | None = None
-        told = False
-        end = offset + length
+        owner: tuple[int, int] | None = None
         pending = self._pending
+        skipped = []
         while pending and pending[0][0] != _SYNC:
             entry = pending.popleft()
-            if entry[0] in _COMMANDS and not told:
-                told = True
-                self._fail(entry[1], entry[2], found, offset, length, end=end)
+            if entry[0] in _COMMANDS and owner is None:
+                owner = (entry[1], entry[2])
                 continue
             if entry[0] == _PARSE and parse is None:
                 parse = entry
-            self._skip(entry)
+            skipped.append(entry)
         self._skipping = not pending
-        if told:
-            return
-        n = self._group_n
-        if parse is not None:
-            n = self._failed_parse(parse)
-        self._fail(n, parse[5] if parse else self._now, found, offset, length, end=end)
-
-    def _failed_parse(self, entry: _Entry) -> int:
-        """Emit the COMMAND of a Parse that failed before anything executed it."""
-        _, name, prepared, offset, length, _ = entry
-        if not name:
-            self._memory.forget(b"")
-        tail = encode_tail(attributes={"stage": "parse", **prepared.attributes()})
-        encoded = prepared.statement.encoded
-        return self._emit(COMMAND, CLIENT_IN, offset, length, -1, prepared.part, encoded, tail)
+        if owner is None:
+            owner = (self._group_n, self._teller.now)
+            if parse is not None:
+                owner = (self._teller.failed_parse(*parse[2:5]), parse[5])
+        if parse is not None and not parse[1]:
+            self._memory.forget(b"")  # the server drops the unnamed statement before it parses
+        self._teller.fail(*owner, found, self._total, (offset, length), offset + length)
+        self._total = 0
+        self._tags = []
+        for entry in skipped:
+            self._skip(entry)
 
     def _skip(self, entry: _Entry) -> None:
         """Take back what the server will not do because something before it failed."""
         if entry[0] in _COMMANDS:
-            _, n, started, _ = entry
-            tail = encode_tail(status="skipped", rows=0, duration_ns=max(0, self._now - started))
-            self._emit(RESULT, TARGET_IN, self._mark, 0, n, NO_TEXT, NO_STATEMENT, tail)
+            self._teller.skipped(entry[1], entry[2])
         elif entry[0] in (_PARSE, _CLOSE) and entry[1] is not None:
             self._memory.settle(entry[1])
-
-    def _fail(
-        self, n: int, started: int, found: dict[str, str], offset: int, length: int, *, end: int
-    ) -> None:
-        """Emit the RESULT of a command that failed, or of nothing in particular (`n` is -1)."""
-        code = found.get("C", "")[:5]
-        text = found.get("M", "")[: messages.MAX_NOTE]
-        rows = self._server_counts[_DATA_ROW]
-        tail = encode_tail(
-            status="cancelled" if code == "57014" else "error",
-            rows=self._total + rows - self._rows,
-            bytes_out=end - self._mark,
-            duration_ns=max(0, self._now - started),
-            code=code,
-            message=redact_message(code, text, full_text=self._full_text),
-            attributes={"severity": found.get("V", found.get("S", ""))},
-        )
-        self._mark = end
-        self._rows = rows
-        self._copied = self._client_sizes[_COPY_DATA]
-        self._emit(RESULT, TARGET_IN, offset, length, n, NO_TEXT, NO_STATEMENT, tail, error=True)
 
     def _parameter(
         self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
@@ -677,7 +610,7 @@ class Tracker:
         name, value = messages.parameter(bytes(buffer[start:stop]))
         if name in self._settings:
             self._settings[name] = value
-            self._odd = True
+            self._teller.odd = True
             if not self._pending:
                 self._relex()
 
@@ -685,7 +618,7 @@ class Tracker:
         """Nothing is in flight: what the server last reported holds for the next text."""
         strings = self._settings["standard_conforming_strings"]
         encoding = self._settings["client_encoding"].upper()
-        self._odd = strings != "on" or encoding in _UNSAFE_ENCODINGS
+        self._teller.odd = strings != "on" or encoding in _UNSAFE_ENCODINGS
 
     def _copying(
         self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
@@ -701,8 +634,3 @@ class Tracker:
             del pending[1]
         else:
             self._copy_in = True
-
-
-def _is_last(found: dict[str, str]) -> bool:
-    """Whether an error ends the session, so that no ReadyForQuery follows."""
-    return found.get("V", found.get("S", "")) in ("FATAL", "PANIC")
