@@ -1,0 +1,313 @@
+"""The event loop's side of a lane: what one loop tick recorded, one write, then the forwards.
+
+Whatever sessions record while the loop handles one round of input is put down together: an entry
+per session with its new slices and facts, and all frames that were finished. Only then are the
+bytes they stand for written to the other side, in order. How sure "put down" is depends on the
+level:
+
+* `spooled`: written to the page cache by the loop itself;
+* `durable`: written and fdatasync'ed by a thread; what comes meanwhile goes with the next batch;
+* `acked`: every tick is cut into frames, and bytes go on when the bus has acknowledged them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from sealtape.capture.clock import Clock
+from sealtape.capture.recorder import SessionRecorder
+from sealtape.capture.spool.lane import LaneFiles, Place
+from sealtape.capture.spool.records import FRAMES, SESSION, SLICES, Cut, encode_frames
+from sealtape.schemas.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+LEVELS = ("spooled", "durable", "acked")
+RETRY_S = 0.25
+RECORD_BYTES = 4 << 20
+QUEUE_HIGH = 1 << 20
+QUEUE_LOW = 256 << 10
+
+Forward = tuple["SessionRecorder | None", Callable[[bytes], object], bytes]
+
+
+class Sink(Protocol):
+    """Takes finished messages that are in the spool (the shipper)."""
+
+    def add(self, outlet: Outlet, place: Place, cuts: list[Cut], end: int) -> None:
+        """Ship the messages of a FRAMES record; `end` is the ordinal after its last one."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """What is being put down: kept whole until it is, so a failed write loses nothing."""
+
+    announced: list[bytes] = field(default_factory=list)
+    cuts: list[Cut] = field(default_factory=list)
+    forwards: list[Forward] = field(default_factory=list)
+    groups: list[list[Cut]] = field(default_factory=list)
+
+
+class Outlet:
+    """One lane of a worker, seen from its event loop."""
+
+    def __init__(
+        self,
+        level: str,
+        files: LaneFiles,
+        sink: Sink,
+        *,
+        clock: Clock,
+        executor: Executor,
+        direct_bytes: int,
+        checkpoint_frames: int,
+        cuts: deque[tuple[int, SessionRecorder]],
+        checkpoints: deque[tuple[int, SessionRecorder]],
+        on_failing: Callable[[Outlet, StoreError], None],
+        on_working: Callable[[Outlet], None],
+    ) -> None:
+        """`cuts` and `checkpoints` are the worker's timer queues: (monotonic ns, recorder)."""
+        self.level = level
+        self.files = files
+        self.live: dict[int, SessionRecorder] = {}
+        self.now = 0
+        self.dirty: list[SessionRecorder] = []
+        self.cuts = cuts
+        self.checkpoints = checkpoints
+        self.checkpoint_frames = checkpoint_frames
+        self.mono_ns = clock.mono_ns
+        self.failing: StoreError | None = None
+        self.failing_since = 0
+        self.acked = 0
+        self._sink = sink
+        self._executor = executor
+        self._direct_bytes = direct_bytes
+        self._loop = asyncio.get_running_loop()
+        self._next = Batch()
+        self._ordinal = 0
+        self._held: deque[tuple[int, list[Forward]]] = deque()
+        self._busy = False
+        self._scheduled = False
+        self._retry: asyncio.TimerHandle | None = None
+        self._on_failing = on_failing
+        self._on_working = on_working
+
+    # -- what recorders and the relay call ---------------------------------------------------------
+
+    def begin(self) -> int:
+        """Begin a tick: one time for all it records, and a flush when the loop is through."""
+        self.now = now = self.mono_ns()
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self.flush)
+        return now
+
+    def forward(
+        self, recorder: SessionRecorder, write: Callable[[bytes], object], data: bytes
+    ) -> None:
+        """Call `write(data)` when all that was recorded before this is put down."""
+        self._next.forwards.append((recorder, write, data))
+        if not self._scheduled:
+            self.begin()
+        if self.level != "spooled":
+            recorder.queued_bytes += len(data)
+            if recorder.queued_bytes > QUEUE_HIGH:
+                recorder.stall("queue")
+
+    def emit(self, cut: Cut) -> None:
+        """Put finished messages down with this tick."""
+        self._next.cuts.append(cut)
+        if not self._scheduled:
+            self.begin()
+
+    def announce(self, recorder: SessionRecorder) -> None:
+        """Put a new session's first record down before anything else of it."""
+        self.live[recorder.number] = recorder
+        self._next.announced.append(recorder.announcement())
+
+    def settled(self) -> asyncio.Future[None]:
+        """Return a future that is done when everything up to now is put down."""
+        done: asyncio.Future[None] = self._loop.create_future()
+
+        def finish(_: bytes) -> None:
+            if not done.done():
+                done.set_result(None)
+
+        self._next.forwards.append((None, finish, b""))
+        if not self._scheduled:
+            self.begin()
+        return done
+
+    def release(self, recorder: SessionRecorder) -> None:
+        """Send what waits for this session on, although it is not put down."""
+        for _, held in self._held:
+            self._send([item for item in held if item[0] is recorder])
+            held[:] = [item for item in held if item[0] is not recorder]
+        waiting = self._next.forwards
+        self._next.forwards = [item for item in waiting if item[0] is not recorder]
+        self._send(item for item in waiting if item[0] is recorder)
+
+    def forget(self, recorder: SessionRecorder) -> None:
+        """Drop a session that never came to be, with all that waits for it."""
+        self.live.pop(recorder.number, None)
+        batch = self._next
+        batch.cuts = [cut for cut in batch.cuts if cut.number != recorder.number]
+        batch.forwards = [item for item in batch.forwards if item[0] is not recorder]
+
+    # -- the flush ---------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Put down what this tick recorded, unless a batch is under way or the spool fails."""
+        self.now = 0
+        self._scheduled = False
+        if not self._busy and self.failing is None:
+            self._attempt()
+
+    def _attempt(self) -> None:
+        slices = self._collect()
+        batch, self._next = self._next, Batch()
+        fresh = self.files.wants_fresh
+        records: list[tuple[int, list[bytes]]] = [(SESSION, [body]) for body in batch.announced]
+        if slices and not fresh:
+            records.append((SLICES, slices))
+        records += self._frame_records(batch)
+        if fresh:
+            records += [(SESSION, [recorder.snapshot()]) for recorder in self.live.values()]
+        if not records:
+            self._succeed(batch, [])
+        elif self.level == "durable":
+            self._busy = True
+            write = partial(self.files.write, records, fresh=fresh)
+            future = self._loop.run_in_executor(self._executor, write)
+            future.add_done_callback(partial(self._written, batch))
+        else:
+            try:
+                places = self.files.write(records, fresh=fresh)
+            except StoreError as exc:
+                self._fail(batch, exc)
+            else:
+                self._succeed(batch, places)
+
+    def _collect(self) -> list[bytes]:
+        """Return the slices and facts to put down; what came in bulk becomes frames instead."""
+        dirty, self.dirty = self.dirty, []
+        slices: list[bytes] = []
+        direct = -1 if self.level == "acked" else self._direct_bytes
+        for recorder in dirty:
+            recorder.dirty = False
+            if recorder.has_pieces:
+                if recorder.unspooled < direct:
+                    slices.append(recorder.take_pieces())
+                    continue
+                recorder.cut()
+            recorder.state_if_due()
+        return slices
+
+    def _frame_records(self, batch: Batch) -> list[tuple[int, list[bytes]]]:
+        records: list[tuple[int, list[bytes]]] = []
+        batch.groups = _grouped(batch.cuts)
+        ordinal = self._ordinal
+        for group in batch.groups:
+            records.append((FRAMES, encode_frames(ordinal, self.acked, group)))
+            ordinal += sum(len(cut.messages) for cut in group)
+        return records
+
+    def _written(self, batch: Batch, future: asyncio.Future[list[Place]]) -> None:
+        self._busy = False
+        error = future.exception()
+        if error is None:
+            self._succeed(batch, future.result())
+        elif isinstance(error, StoreError):
+            self._fail(batch, error)
+        else:
+            raise error
+        waits = self.dirty or self._next.cuts or self._next.forwards or self._next.announced
+        if waits and not self._scheduled:
+            self.begin()
+
+    def _succeed(self, batch: Batch, places: list[Place]) -> None:
+        if self.failing is not None:
+            self.failing = None
+            self._on_working(self)
+        for place, group in zip(places, batch.groups, strict=True):
+            self._ordinal += sum(len(cut.messages) for cut in group)
+            self._sink.add(self, place, group, self._ordinal)
+        if self.level == "acked":
+            self._held.append((self._ordinal, batch.forwards))
+            self._release_acknowledged()
+        else:
+            self._send(batch.forwards)
+
+    def _release_acknowledged(self) -> None:
+        held = self._held
+        while held and held[0][0] <= self.acked:
+            self._send(held.popleft()[1])
+
+    def _send(self, forwards: Iterable[Forward]) -> None:
+        for recorder, write, data in forwards:
+            try:
+                write(data)
+            except Exception as exc:  # noqa: BLE001 - one broken transport must not stop the others
+                context = {"message": "A relay could not write.", "exception": exc}
+                self._loop.call_exception_handler(context)
+            if recorder is not None and recorder.queued_bytes:
+                recorder.queued_bytes -= len(data)
+                if recorder.queued_bytes < QUEUE_LOW:
+                    recorder.unstall("queue")
+
+    def acknowledged(self, place: Place, end: int) -> None:
+        """The bus has the messages of a FRAMES record."""
+        self.files.acknowledge(place)
+        self.acked = end
+        self._release_acknowledged()
+
+    # -- failure -----------------------------------------------------------------------------------
+
+    def _fail(self, batch: Batch, error: StoreError) -> None:
+        """Keep everything for the next attempt, which starts a new file with all snapshots."""
+        later = self._next
+        self._next = Batch(
+            batch.announced + later.announced,
+            batch.cuts + later.cuts,
+            batch.forwards + later.forwards,
+        )
+        first = self.failing is None
+        self.failing = error
+        if first:
+            self.failing_since = self.mono_ns()
+            self._on_failing(self, error)
+        self._retry = self._loop.call_later(RETRY_S, self.retry)
+
+    def retry(self) -> None:
+        """Try again to put down what could not be."""
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        if self.failing is not None and not self._busy:
+            self._attempt()
+
+    def close(self) -> None:
+        """Stop trying."""
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+
+
+def _grouped(cuts: list[Cut]) -> list[list[Cut]]:
+    """Split cuts into records of a bounded size, in order."""
+    groups: list[list[Cut]] = []
+    size = 0
+    for cut in cuts:
+        if not groups or size > RECORD_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(cut)
+        size += sum(map(len, cut.messages))
+    return groups

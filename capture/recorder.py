@@ -1,0 +1,456 @@
+"""The recorder of one session: what the relay calls with each read, and what makes frames of it.
+
+The relay hands over bytes (`data`) and what they meant (`fact`); the recorder keeps them encoded,
+ready for the spool, and cuts them into frames by size or when the worker says that time is up.
+Big reads become frames at once and are never kept as slices. Nothing here waits for anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from sealtape.capture.epoch import Epoch, Subject, close
+from sealtape.capture.spool.records import (
+    CLEARS,
+    CLOSES,
+    Cut,
+    Pieces,
+    SessionState,
+    encode_pieces,
+    encode_session,
+)
+from sealtape.schemas.bodies import MAX_STATE_PART, Clock, Close, Gap, StateBody
+from sealtape.schemas.facts import (
+    COMMAND,
+    NO_LEG,
+    NO_STATEMENT,
+    NO_TAIL,
+    NO_TEXT,
+    encode_facts,
+    encode_head,
+)
+from sealtape.schemas.frames import Kind
+from sealtape.schemas.slices import Hole, encode_data, slice_head
+
+if TYPE_CHECKING:
+    from sealtape.capture.outlet import Outlet
+
+FACTS_BYTES = 96 << 10
+"""Facts are cut before they exceed this; one alone stays below it (docs/spec/data-and-facts.md)."""
+
+Snapshot = Callable[[], tuple[str, bytes]]
+"""Gives the codec's name and version ("postgres/1") and what it needs to start decoding here."""
+
+
+class SessionRecorder:
+    """Records one session; `open_session` of the worker makes it. One event loop only.
+
+    `offsets` are the running totals of the four legs, in bytes, including all that `data` was
+    given. `text_salt` is for `facts.text_digest`. `unrecorded` is true while bytes cannot be
+    recorded and the session's terms let it go on.
+    """
+
+    __slots__ = (
+        "_anchor",
+        "_base",
+        "_epoch",
+        "_fact_bytes",
+        "_facts",
+        "_facts_spooled",
+        "_frame_bytes",
+        "_fresh_bytes",
+        "_gap_from",
+        "_mute",
+        "_size",
+        "_slices",
+        "_slices_spooled",
+        "_snapshot",
+        "_stalls",
+        "_state_at",
+        "_state_every",
+        "about",
+        "commands",
+        "dirty",
+        "ending",
+        "errors",
+        "fact_count",
+        "last_ns",
+        "number",
+        "offsets",
+        "on_end",
+        "on_stall",
+        "outlet",
+        "queued_bytes",
+        "queued_checkpoint",
+        "queued_cut",
+        "session",
+        "subject",
+        "text_salt",
+        "unrecorded",
+    )
+
+    def __init__(
+        self,
+        epoch: Epoch,
+        subject: Subject,
+        *,
+        about: bytes,
+        anchor_ns: int,
+        opened_ns: int,
+        outlet: Outlet,
+        frame_bytes: int,
+        state_every: int,
+        on_stall: Callable[[bool], None],
+        on_end: Callable[[str], None],
+        snapshot: Snapshot | None,
+    ) -> None:
+        """Start behind the epoch's opening frames."""
+        self.session = subject.session
+        self.number = subject.number
+        self.subject = subject
+        self.about = about
+        self.text_salt = epoch.salt
+        self.offsets = [0, 0, 0, 0]
+        self.fact_count = self.commands = self.errors = 0
+        self.last_ns = opened_ns
+        self.on_stall = on_stall
+        self.on_end = on_end
+        self.dirty = self.ending = self.queued_cut = self.queued_checkpoint = False
+        self.queued_bytes = 0
+        self._stalls: set[str] = set()
+        self._epoch: Epoch | None = epoch
+        self.outlet = outlet
+        self._anchor = anchor_ns
+        self._frame_bytes = frame_bytes
+        self._snapshot = snapshot
+        self._state_every = self._state_at = state_every
+        self._mute = self.unrecorded = False
+        self._gap_from: list[int] = [0, 0, 0, 0]
+        self._base = self._size = self._fact_bytes = 0
+        self._slices_spooled = self._facts_spooled = 0
+        self._slices: list[bytes] = []
+        self._facts: list[bytes] = []
+
+    # -- the hot path ------------------------------------------------------------------------------
+
+    def data(self, leg: int, data: bytes, replaces: int = 0) -> None:
+        """Record bytes read from (or, where the gateway changed them, written to) a leg."""
+        length = len(data)
+        outlet = self.outlet
+        now = (outlet.now or outlet.begin()) + self._anchor
+        if now < self.last_ns:  # noqa: PLR1730 - max() costs a call
+            now = self.last_ns
+        offset = self.offsets[leg]
+        self.offsets[leg] = offset + length
+        if self._mute:
+            return
+        if self._size + length > self._frame_bytes:
+            self._large(leg, now, offset, data, replaces)
+            return
+        if not self._base:
+            self._start(now)
+        piece = slice_head(leg, now - self._base, offset, length, replaces) + data
+        self._slices.append(piece)
+        self._size += len(piece)
+        if not self.dirty:
+            self.dirty = True
+            outlet.dirty.append(self)
+
+    def forward(self, write: Callable[[bytes], object], data: bytes) -> None:
+        """Call `write(data)` as soon as all that was recorded before this may go on."""
+        if self.unrecorded:
+            write(data)
+        else:
+            self.outlet.forward(self, write, data)
+
+    def fact(
+        self,
+        kind: int,
+        leg: int = NO_LEG,
+        offset: int = 0,
+        length: int = 0,
+        ref: int = -1,
+        text: bytes = NO_TEXT,
+        statement: bytes = NO_STATEMENT,
+        tail: bytes = NO_TAIL,
+        *,
+        error: bool = False,
+    ) -> int:
+        """Record a fact, given its encoded parts (`schemas/facts.py`); return its number."""
+        n = self.fact_count
+        self.fact_count = n + 1
+        if kind == COMMAND:
+            self.commands += 1
+        if error:
+            self.errors += 1
+        outlet = self.outlet
+        now = (outlet.now or outlet.begin()) + self._anchor
+        if now < self.last_ns:  # noqa: PLR1730 - max() costs a call
+            now = self.last_ns
+        if self._mute:
+            return n
+        size = len(text) + len(statement) + len(tail)
+        if self._fact_bytes + size > FACTS_BYTES:
+            self.cut()
+        if not self._base:
+            self._start(now)
+        head = encode_head(n, kind, now - self._base, leg, offset, length, ref)
+        self._facts.append(b"".join((head, text, statement, tail)))
+        self._fact_bytes += size + len(head)
+        if not self.dirty:
+            self.dirty = True
+            outlet.dirty.append(self)
+        return n
+
+    def _start(self, now: int) -> None:
+        self._base = self.last_ns = now
+        if not self.queued_cut:
+            self.queued_cut = True
+            self.outlet.cuts.append((now - self._anchor, self))
+
+    def _large(self, leg: int, now: int, offset: int, data: bytes, replaces: int) -> None:
+        """Cut what is there; what does not fit a frame is cut into frames of its own."""
+        self.cut()
+        at, length = 0, len(data)
+        while length - at >= self._frame_bytes:
+            chunk = data[at : at + self._frame_bytes]
+            head = slice_head(leg, 0, offset + at, len(chunk), replaces)
+            self.last_ns = now
+            self._emit([self._seal(Kind.DATA, now, encode_data((head, chunk), 1))], CLEARS)
+            at, replaces = at + len(chunk), 0
+        if at < length:
+            self._start(now)
+            rest = data[at:] if at else data
+            head = slice_head(leg, 0, offset + at, len(rest), replaces)
+            self._slices.append(head + rest)
+            self._size += len(head) + len(rest)
+        if not self.dirty:
+            self.dirty = True
+            self.outlet.dirty.append(self)
+
+    # -- cutting -----------------------------------------------------------------------------------
+
+    @property
+    def base_mono(self) -> int:
+        """Monotonic time of the oldest thing that is in no frame; 0 when there is none."""
+        return self._base - self._anchor if self._base else 0
+
+    @property
+    def unsigned(self) -> int:
+        """Frames that no checkpoint covers."""
+        epoch = self._epoch
+        return 0 if epoch is None else epoch.size - epoch.signed
+
+    @property
+    def closed(self) -> bool:
+        """True after CLOSE."""
+        return self._epoch is None
+
+    @property
+    def size(self) -> int:
+        """Frames so far."""
+        return 0 if self._epoch is None else self._epoch.size
+
+    @property
+    def epoch(self) -> int:
+        """Number of the epoch."""
+        return 0 if self._epoch is None else self._epoch.epoch
+
+    def root(self) -> bytes:
+        """Root of the tree over all frames so far."""
+        return b"" if self._epoch is None else self._epoch.tree.root()
+
+    @property
+    def unspooled(self) -> int:
+        """Bytes of slices that no spool write holds yet, roughly."""
+        return (
+            self._size
+            if not self._slices_spooled
+            else sum(map(len, self._slices[self._slices_spooled :]))
+        )
+
+    def cut(self) -> None:
+        """Make frames of everything that is in none."""
+        if not self._base:
+            return
+        found: list[bytes] = []
+        base, slices, facts = self._base, self._slices, self._facts
+        if slices:
+            found.append(self._seal(Kind.DATA, base, encode_data(slices, len(slices))))
+        if facts:
+            found.append(self._seal(Kind.FACTS, base, encode_facts(self.offsets, facts)))
+        self._reset()
+        self._emit(found, CLEARS)
+
+    def state_if_due(self) -> None:
+        """Let a decoder start here, once per `state_every` bytes; call with the codec at rest."""
+        total = sum(self.offsets)
+        if total < self._state_at or self._snapshot is None or self._mute:
+            return
+        self._state_at = total + self._state_every
+        codec, data = self._snapshot()
+        self.cut()
+        offsets = self._totals()
+        now = self._now()
+        parts = [data[at : at + MAX_STATE_PART] for at in range(0, len(data), MAX_STATE_PART)]
+        parts = parts or [b""]
+        found = [
+            StateBody(codec, offsets, part, number, len(parts)).to_json()
+            for number, part in enumerate(parts)
+        ]
+        self._emit([self._seal(Kind.STATE, now, body) for body in found], 0)
+
+    def checkpoint(self) -> None:
+        """Sign the tree if a frame is not covered yet."""
+        if self._epoch is not None and self.unsigned:
+            self.outlet.emit(self._cut_of([self._epoch.checkpoint()], 0))
+
+    def clock(self, step_ns: int) -> None:
+        """Say that the wall clock was stepped."""
+        if self._mute:
+            return
+        self.cut()
+        now = self._now()
+        body = Clock(now, now + step_ns).to_json()
+        self._emit([self._seal(Kind.CLOCK, now, body)], 0)
+
+    # -- failure and end ---------------------------------------------------------------------------
+
+    def stall(self, reason: str) -> None:
+        """Ask the relay not to read, for one more reason."""
+        if not self._stalls:
+            self._stalls.add(reason)
+            self.on_stall(True)
+        self._stalls.add(reason)
+
+    def unstall(self, reason: str) -> None:
+        """Let the relay read again when no other reason is left."""
+        if reason in self._stalls:
+            self._stalls.remove(reason)
+            if not self._stalls:
+                self.on_stall(False)
+
+    def begin_gap(self) -> None:
+        """From here on only count: the spool fails and the terms say `continue`."""
+        if not self._mute:
+            self._mute = self.unrecorded = True
+            self._gap_from = list(self.offsets)
+
+    def end_gap(self) -> None:
+        """State what was not recorded, and record again."""
+        if not self.unrecorded:
+            return
+        self._mute = self.unrecorded = False
+        self.cut()
+        holes = tuple(
+            Hole(leg, start, end - start)
+            for leg, (start, end) in enumerate(zip(self._gap_from, self.offsets, strict=True))
+            if end > start
+        )
+        now = self._now()
+        self._emit([self._seal(Kind.GAP, now, Gap("spool", holes).to_json())], 0)
+        self._state_at = min(self._state_at, sum(self.offsets))
+
+    def finish(self, reason: str, detail: str) -> None:
+        """Seal the end; the keys are forgotten, so nothing can be added."""
+        epoch = self._epoch
+        if epoch is None:
+            return
+        self.end_gap()
+        self.cut()
+        ending = Close(reason, self._totals(), self.commands, self.errors, detail)
+        messages = close(epoch, self._now(), ending)
+        closing = self._cut_of(messages, CLEARS | CLOSES)
+        self._epoch, self._mute = None, True
+        self.outlet.emit(closing)
+
+    # -- for the spool -----------------------------------------------------------------------------
+
+    def take_pieces(self) -> bytes:
+        """Return the entry for this tick's SLICES record, and count it as taken."""
+        slices = self._slices[self._slices_spooled :] if self._slices_spooled else self._slices
+        facts = self._facts[self._facts_spooled :] if self._facts_spooled else self._facts
+        self._slices_spooled = len(self._slices)
+        self._facts_spooled = len(self._facts)
+        return encode_pieces(self.number, self._base, slices, facts)
+
+    @property
+    def has_pieces(self) -> bool:
+        """True when a slice or fact is in no frame and was not taken for the spool."""
+        return len(self._slices) > self._slices_spooled or len(self._facts) > self._facts_spooled
+
+    def announcement(self) -> bytes:
+        """Return the session's first SESSION record, which stands before its OPEN."""
+        return self._state(0, (), 0)
+
+    def snapshot(self) -> bytes:
+        """Return the body of a SESSION record for this moment; all pieces count as taken."""
+        self._slices_spooled = len(self._slices)
+        self._facts_spooled = len(self._facts)
+        epoch = self._epoch
+        assert epoch is not None
+        return self._state(epoch.size, epoch.tree.nodes, epoch.signed)
+
+    def _state(self, size: int, nodes: tuple[bytes, ...], signed: int) -> bytes:
+        slices, facts = self._slices, self._facts
+        pieces = Pieces(
+            self.number, self._base, len(slices), b"".join(slices), len(facts), b"".join(facts)
+        )
+        return encode_session(
+            SessionState(
+                number=self.number,
+                about=self.about,
+                epoch=self.epoch,
+                size=size,
+                nodes=nodes,
+                offsets=self._totals(),
+                facts=self.fact_count,
+                commands=self.commands,
+                errors=self.errors,
+                last_ns=self.last_ns,
+                signed=signed,
+                pieces=pieces,
+            )
+        )
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _reset(self) -> None:
+        self._base = self._size = self._fact_bytes = 0
+        self._slices_spooled = self._facts_spooled = 0
+        self._slices, self._facts = [], []
+
+    def _seal(self, kind: int, ts_ns: int, body: bytes) -> bytes:
+        assert self._epoch is not None
+        return self._epoch.seal(kind, ts_ns, body)
+
+    def _emit(self, messages: list[bytes], flags: int) -> None:
+        epoch = self._epoch
+        assert epoch is not None
+        outlet = self.outlet
+        if epoch.size - epoch.signed >= outlet.checkpoint_frames:
+            messages.append(epoch.checkpoint())
+        elif not self.queued_checkpoint:
+            self.queued_checkpoint = True
+            outlet.checkpoints.append((outlet.mono_ns(), self))
+        outlet.emit(self._cut_of(messages, flags))
+
+    def _cut_of(self, messages: list[bytes], flags: int) -> Cut:
+        return Cut(
+            self.number,
+            flags,
+            self._totals(),
+            self.fact_count,
+            self.commands,
+            self.errors,
+            messages,
+        )
+
+    def _totals(self) -> tuple[int, int, int, int]:
+        first, second, third, fourth = self.offsets
+        return first, second, third, fourth
+
+    def _now(self) -> int:
+        self.last_ns = max(self.last_ns, self.outlet.mono_ns() + self._anchor)
+        return self.last_ns

@@ -1,0 +1,180 @@
+"""One lane of a worker's spool: the files of one durability level.
+
+The event loop decides what a batch holds; `LaneFiles` puts it down, also from a thread, but never
+from two at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from threading import Lock
+
+from sealtape.capture.files import AppendFile, mapped, sync_directory
+from sealtape.capture.spool.files import SpoolFile, file_name
+from sealtape.capture.spool.records import FRAMES, SALT_SIZE, FileKey
+from sealtape.schemas.errors import StoreError, StoreFull
+
+
+class Budget:
+    """How much of its limit a worker's spool takes, in bytes, over all lanes and orphans."""
+
+    __slots__ = ("_lock", "limit", "used")
+
+    def __init__(self, limit: int) -> None:
+        """Nothing is used yet."""
+        self.limit = limit
+        self.used = 0
+        self._lock = Lock()
+
+    def add(self, more: int) -> None:
+        """Count bytes put down, or (negative) given back; from any thread."""
+        with self._lock:
+            self.used += more
+
+    def check(self, more: int) -> None:
+        """Raise `StoreFull` when `more` bytes would go beyond the limit."""
+        if self.used + more > self.limit:
+            raise StoreFull(
+                f"The spool holds {self.used} of {self.limit} bytes.",
+                hint="The bus must take some first, or raise capture.spool_limit.",
+            )
+
+
+class Place:
+    """Where a FRAMES record stands, until the bus has acknowledged its messages."""
+
+    __slots__ = ("end", "file", "start")
+
+    def __init__(self, file: SpoolFile, start: int, end: int) -> None:
+        """Name the bytes."""
+        self.file = file
+        self.start = start
+        self.end = end
+
+
+class LaneFiles:
+    """The files of a lane: one is written to, older ones wait for the bus."""
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        *,
+        spool_key: bytes,
+        budget: Budget,
+        file_bytes: int,
+        sync: bool,
+        create: Callable[[Path], AppendFile],
+        random: Callable[[int], bytes],
+    ) -> None:
+        """Nothing is created before the first batch."""
+        self.name = name
+        self._folder = folder
+        self._spool_key = spool_key
+        self._budget = budget
+        self._file_bytes = file_bytes
+        self._sync = sync
+        self._create = create
+        self._random = random
+        self._number = 0
+        self._active: SpoolFile | None = None
+        self._old: list[SpoolFile] = []
+        self._failed = False
+        self._lock = Lock()
+
+    @property
+    def wants_fresh(self) -> bool:
+        """True when the next batch must be `fresh`: it starts a file that needs no older one."""
+        active = self._active
+        return active is None or self._failed or active.size >= self._file_bytes
+
+    def write(self, records: Sequence[tuple[int, Sequence[bytes]]], *, fresh: bool) -> list[Place]:
+        """Put a batch down and return the places of its FRAMES records.
+
+        A `fresh` batch goes to a new file and must hold the snapshots of all live sessions. After
+        a failure nothing of the batch counts as written, and the next one must be fresh.
+        """
+        fresh, self._failed = fresh or self._failed, True
+        self._budget.check(sum(len(piece) for _, pieces in records for piece in pieces))
+        file = self._start() if fresh or self._active is None else self._active
+        before = file.size
+        try:
+            spans = file.write(records)
+            if self._sync:
+                file.sync()
+        except StoreError:
+            self._give_up(file)
+            raise
+        finally:
+            self._budget.add(file.size - before)
+        places = [
+            Place(file, start, end)
+            for (kind, _), (start, end) in zip(records, spans, strict=True)
+            if kind == FRAMES
+        ]
+        with self._lock:
+            file.unacked += len(places)
+            if file is not self._active:
+                self._retire(file)
+        self._failed = False
+        return places
+
+    def acknowledge(self, place: Place) -> None:
+        """The bus has the messages of a FRAMES record."""
+        with self._lock:
+            place.file.unacked -= 1
+
+    def deletable(self) -> list[SpoolFile]:
+        """Take out the old files whose messages are all acknowledged."""
+        with self._lock:
+            done = [file for file in self._old if not file.unacked]
+            if done:
+                self._old = [file for file in self._old if file.unacked]
+        return done
+
+    def delete(self, files: Sequence[SpoolFile]) -> None:
+        """Delete files that `deletable` returned (this takes time: not in the event loop)."""
+        for file in files:
+            size = file.size
+            with mapped("delete", file.path):
+                file.path.unlink(missing_ok=True)
+            self._budget.add(-size)
+
+    def close(self) -> list[SpoolFile]:
+        """Close the active file and return all files there are."""
+        if self._active is not None:
+            self._active.close()
+            self._old.append(self._active)
+            self._active = None
+        return self._old
+
+    def _start(self) -> SpoolFile:
+        self._number += 1
+        path = self._folder / file_name(self.name, self._number)
+        key = FileKey(self._spool_key, self._random(SALT_SIZE))
+        try:
+            file = SpoolFile(path, key, self._create, sync=self._sync)
+            if self._sync:
+                sync_directory(self._folder)
+        except StoreError:
+            with mapped("delete", path):
+                path.unlink(missing_ok=True)
+            raise
+        self._budget.add(file.size)
+        return file
+
+    def _give_up(self, file: SpoolFile) -> None:
+        """A file that failed is not written to again; one that holds nothing yet is removed."""
+        if file is self._active:
+            return
+        file.close()
+        with mapped("delete", file.path):
+            file.path.unlink(missing_ok=True)
+        self._budget.add(-file.size)
+
+    def _retire(self, file: SpoolFile) -> None:
+        if self._active is not None:
+            self._active.close()
+            self._old.append(self._active)
+        self._active = file

@@ -1,0 +1,480 @@
+"""A capture worker: it owns the sessions of one event loop, their spool and the way to the bus.
+
+`start` adopts what dead workers left, opens the journal and begins to ship. Then the listener
+opens sessions, and the relay calls their recorders. `stop` ends everything in order and waits for
+the bus.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from sealtape.capture.bus import Bus
+from sealtape.capture.clock import Clock
+from sealtape.capture.epoch import NodeIdentity, Subject, Terms, begin
+from sealtape.capture.journal import Journal
+from sealtape.capture.outlet import LEVELS, Outlet
+from sealtape.capture.recorder import SessionRecorder, Snapshot
+from sealtape.capture.recovery import as_record, encode_about, recover
+from sealtape.capture.shipper import Shipper
+from sealtape.capture.spool.adopt import Found, read_orphan
+from sealtape.capture.spool.folder import Orphan, Spool
+from sealtape.capture.spool.records import Cut
+from sealtape.schemas.bodies import Ident
+from sealtape.schemas.errors import FormatError, KeyUnavailable, Refused, SettingsError, StoreError
+from sealtape.schemas.keys import Packer
+
+SESSION_SIZE = 16
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How often what is done; the settings of `[capture]` with the same names."""
+
+    frame_bytes: int = 64 << 10
+    frame_ms: int = 200
+    checkpoint_frames: int = 256
+    checkpoint_s: float = 5.0
+    state_every: int = 64 << 20
+    grace_s: float = 10.0
+    heartbeat_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """What `sealtape status` and the health endpoint say about a worker."""
+
+    state: str
+    live: int
+    spool_bytes: int
+    spool_limit: int
+    unshipped_bytes: int
+    error: str
+
+
+def _nothing(_: object) -> None:
+    """Stand in for callbacks of the journal, which has no relay."""
+
+
+class Worker:
+    """See the module docstring. Everything but `spool.reserve` happens on one event loop."""
+
+    journal: Journal
+
+    def __init__(
+        self,
+        *,
+        bus: Bus,
+        spool: Spool,
+        identity: NodeIdentity,
+        journal_terms: Terms,
+        pace: Pace | None = None,
+        clock: Clock | None = None,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        """Nothing happens before `start`; the worker owns `spool` from here on, not the bus."""
+        self._bus = bus
+        self._spool = spool
+        self._identity = identity
+        self._journal_terms = journal_terms
+        self._pace = pace or Pace()
+        self._clock = clock or Clock()
+        self._random = random
+        self._packer = Packer()
+        self._executor = ThreadPoolExecutor(max_workers=4, thread_name_prefix="spool")
+        self._outlets: dict[str, Outlet] = {}
+        self._cuts: deque[tuple[int, SessionRecorder]] = deque()
+        self._checkpoints: deque[tuple[int, SessionRecorder]] = deque()
+        self._number = 0
+        self._reserved = 0
+        self._reserving: asyncio.Future[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._shipper: Shipper
+        self._orphans: list[Orphan] = []
+        self._draining = False
+
+    # -- life --------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Adopt orphans, open the journal, begin to ship; returns when sessions may be opened."""
+        self._shipper = Shipper(self._bus, spool_key=self._spool.key, executor=self._executor)
+        self._orphans = await self._run(self._spool.claim_orphans)
+        adopted = [await self._adopt(orphan) for orphan in self._orphans]
+        self._spawn(self._shipper.run())
+        self._spawn(self._keep_time())
+        await self._open_journal()
+        self._spawn(self._heartbeats())
+        for found in adopted:
+            if found is not None:
+                self._spawn(self._ship_orphan(*found))
+
+    async def stop(self, *, timeout_s: float = 30.0) -> bool:
+        """Close the journal, wait for the bus, let go; say whether the bus has everything.
+
+        Sessions must be closed before. What the bus does not take in time stays in the spool, for
+        the next start.
+        """
+        self._draining = True
+        for recorder in self.recorders():
+            await self.close_session(recorder, "shutdown")
+        journal = self.journal.recorder
+        self.journal.event("stopped")
+        await self.close_session(journal, "shutdown")
+        shipped = not self._failing()
+        try:
+            async with asyncio.timeout(timeout_s if shipped else 0):
+                await self._shipper.idle()
+        except TimeoutError:
+            shipped = False
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for outlet in self._outlets.values():
+            outlet.close()
+            outlet.files.close()
+        self._executor.shutdown()
+        for orphan in self._orphans:
+            orphan.release()
+        self._spool.close(remove=shipped)
+        return shipped
+
+    # -- sessions ----------------------------------------------------------------------------------
+
+    async def open_session(
+        self,
+        ident: Ident,
+        terms: Terms,
+        *,
+        on_stall: Callable[[bool], None],
+        on_end: Callable[[str], None],
+        snapshot: Snapshot | None = None,
+    ) -> SessionRecorder:
+        """Open a session; returns when its number is durable and OPEN and IDENT are spooled.
+
+        `on_stall(True)` asks the relay not to read, `on_stall(False)` to go on; `on_end(reason)` to
+        end the session in the protocol's words and then call `close_session` with that reason.
+        Raises `Refused` while the spool fails or the worker drains.
+        """
+        if self._draining:
+            raise _refusal("shutdown", "The gateway is shutting down.")
+        if (outlet := self._outlet(terms.level)).failing is not None:
+            raise _refusal("spool", "The gateway cannot record at the moment.")
+        self._number += 1
+        number = self._number
+        try:
+            await self._reserve(number)
+        except StoreError as exc:
+            raise _refusal("spool", "The gateway cannot record at the moment.") from exc
+        recorder = self._begin("session", number, ident, terms, outlet, on_stall, on_end, snapshot)
+        try:
+            async with asyncio.timeout(self._pace.grace_s):
+                await outlet.settled()
+        except TimeoutError as exc:
+            outlet.forget(recorder)
+            raise _refusal("spool", "The gateway cannot record at the moment.") from exc
+        return recorder
+
+    def forward(
+        self, recorder: SessionRecorder, write: Callable[[bytes], object], data: bytes
+    ) -> None:
+        """Call `write(data)` when all that was recorded before this is put down."""
+        recorder.forward(write, data)
+
+    async def close_session(self, recorder: SessionRecorder, reason: str, detail: str = "") -> None:
+        """Seal the end of a session; returns when it is spooled, at once while the spool fails."""
+        outlet = recorder.outlet
+        recorder.finish(reason, detail)
+        outlet.live.pop(recorder.number, None)
+        if outlet.failing is None:
+            settled = outlet.settled()
+            while not settled.done() and outlet.failing is None:
+                await asyncio.wait([settled], timeout=0.1)
+
+    def recorders(self) -> list[SessionRecorder]:
+        """Return the live sessions, the journal not among them."""
+        return [
+            recorder
+            for outlet in self._outlets.values()
+            for recorder in outlet.live.values()
+            if recorder.number
+        ]
+
+    def health(self) -> Health:
+        """Say how the worker is."""
+        failing = self._failing()
+        error = failing or self._shipper.error
+        state = "failing" if failing else "draining" if self._draining else "ok"
+        if state == "ok" and error is not None:
+            state = "bus-failing"
+        return Health(
+            state=state,
+            live=len(self.recorders()),
+            spool_bytes=self._spool.budget.used,
+            spool_limit=self._spool.budget.limit,
+            unshipped_bytes=self._shipper.unshipped_bytes,
+            error="" if error is None else str(error),
+        )
+
+    # -- opening -----------------------------------------------------------------------------------
+
+    async def _open_journal(self) -> None:
+        ident = Ident(
+            user="", target="", protocol="journal", node=self._identity.node, software="sealtape"
+        )
+        outlet = self._outlet(self._journal_terms.level)
+        recorder = self._begin(
+            "journal", 0, ident, self._journal_terms, outlet, _nothing, _nothing, None
+        )
+        self.journal = Journal(recorder)
+        await outlet.settled()
+        self.journal.event("started")
+
+    def _begin(
+        self,
+        type_: str,
+        number: int,
+        ident: Ident,
+        terms: Terms,
+        outlet: Outlet,
+        on_stall: Callable[[bool], None],
+        on_end: Callable[[str], None],
+        snapshot: Snapshot | None,
+    ) -> SessionRecorder:
+        identity = self._identity
+        subject = Subject(
+            type=type_,
+            session=self._random(SESSION_SIZE),
+            number=number,
+            boot=identity.boot,
+            worker=identity.worker,
+            ident=ident,
+            terms=terms,
+        )
+        anchor_ns = self._clock.anchor_ns()
+        now_ns = self._clock.mono_ns() + anchor_ns
+        epoch, messages = begin(
+            identity,
+            subject,
+            epoch=0,
+            ts_ns=now_ns,
+            anchor_ns=now_ns,
+            continues=None,
+            packer=self._packer,
+            random=self._random,
+        )
+        recorder = SessionRecorder(
+            epoch,
+            subject,
+            about=encode_about(subject),
+            anchor_ns=anchor_ns,
+            opened_ns=now_ns,
+            outlet=outlet,
+            frame_bytes=self._pace.frame_bytes,
+            state_every=self._pace.state_every,
+            on_stall=on_stall,
+            on_end=on_end,
+            snapshot=snapshot,
+        )
+        outlet.announce(recorder)
+        outlet.emit(Cut(number, 0, (0, 0, 0, 0), 0, 0, 0, messages))
+        return recorder
+
+    async def _reserve(self, number: int) -> None:
+        """Write the number down durably; many sessions that open at once share a write."""
+        while self._reserved < number:
+            if self._reserving is None:
+                highest = self._number
+                self._reserving = asyncio.ensure_future(
+                    self._run(partial(self._spool.reserve, highest))
+                )
+                try:
+                    await self._reserving
+                    self._reserved = highest
+                finally:
+                    self._reserving = None
+            else:
+                await asyncio.wait([self._reserving])
+
+    def _outlet(self, level: str) -> Outlet:
+        outlet = self._outlets.get(level)
+        if outlet is None:
+            if level not in LEVELS:
+                raise SettingsError(
+                    f"There is no durability level {level!r}.", hint=f"Use {', '.join(LEVELS)}."
+                )
+            outlet = self._outlets[level] = Outlet(
+                level,
+                self._spool.lane(level, sync=level == "durable"),
+                self._shipper,
+                clock=self._clock,
+                executor=self._executor,
+                direct_bytes=self._pace.frame_bytes // 4,
+                checkpoint_frames=self._pace.checkpoint_frames,
+                cuts=self._cuts,
+                checkpoints=self._checkpoints,
+                on_failing=self._spool_fails,
+                on_working=self._spool_works,
+            )
+        return outlet
+
+    # -- a spool that fails ------------------------------------------------------------------------
+
+    def _failing(self) -> StoreError | None:
+        for outlet in self._outlets.values():
+            if outlet.failing is not None:
+                return outlet.failing
+        return None
+
+    def _spool_fails(self, outlet: Outlet, error: StoreError) -> None:
+        """Stall the sessions of a level, or let them go on unrecorded where the terms say so."""
+        _log.error("The spool cannot be written: %s", error)
+        for recorder in list(outlet.live.values()):
+            if recorder.subject.terms.on_failure == "continue" or not recorder.number:
+                recorder.begin_gap()
+                outlet.release(recorder)
+            else:
+                recorder.stall("spool")
+
+    def _spool_works(self, outlet: Outlet) -> None:
+        _log.warning("The spool can be written again.")
+        for recorder in list(outlet.live.values()):
+            recorder.end_gap()
+            recorder.unstall("spool")
+        self.journal.event("spool-working", {"level": outlet.level})
+
+    def _end_stalled(self, outlet: Outlet) -> None:
+        """End what stalled for longer than the grace time."""
+        waited_ns = self._clock.mono_ns() - outlet.failing_since
+        if outlet.failing is None or waited_ns < self._pace.grace_s * 1e9:
+            return
+        for recorder in list(outlet.live.values()):
+            if recorder.number and not recorder.unrecorded and not recorder.ending:
+                recorder.ending = True
+                recorder.on_end("spool")
+
+    # -- time --------------------------------------------------------------------------------------
+
+    async def _keep_time(self) -> None:
+        """Cut what is old enough, sign what is unsigned, end what stalled, watch the clock."""
+        tick_s = self._pace.frame_ms / 1000 / 4
+        looked_ns = self._clock.mono_ns()
+        while True:
+            await asyncio.sleep(tick_s)
+            now = self._clock.mono_ns()
+            self._cut_old(now)
+            self._sign_old(now)
+            for outlet in self._outlets.values():
+                self._end_stalled(outlet)
+            if now - looked_ns >= 1_000_000_000:
+                looked_ns = now
+                self._watch_clock()
+
+    def _cut_old(self, now: int) -> None:
+        limit = now - self._pace.frame_ms * 750_000  # looked at four times in that time
+        queue = self._cuts
+        while queue and queue[0][0] <= limit:
+            _, recorder = queue.popleft()
+            recorder.queued_cut = False
+            base = recorder.base_mono
+            if not base:
+                continue
+            if base <= limit:
+                recorder.cut()
+                recorder.state_if_due()
+            else:
+                recorder.queued_cut = True
+                queue.append((base, recorder))
+
+    def _sign_old(self, now: int) -> None:
+        limit = now - int(self._pace.checkpoint_s * 0.9e9)
+        queue = self._checkpoints
+        while queue and queue[0][0] <= limit:
+            _, recorder = queue.popleft()
+            recorder.queued_checkpoint = False
+            recorder.checkpoint()
+
+    def _watch_clock(self) -> None:
+        step_ns = self._clock.step()
+        if step_ns:
+            _log.warning("The wall clock was stepped by %.3f s.", step_ns / 1e9)
+            for recorder in (*self.recorders(), self.journal.recorder):
+                recorder.clock(step_ns)
+
+    async def _heartbeats(self) -> None:
+        while True:
+            await asyncio.sleep(self._pace.heartbeat_s)
+            self.journal.heartbeat(self.recorders())
+
+    # -- recovery ----------------------------------------------------------------------------------
+
+    async def _adopt(self, orphan: Orphan) -> tuple[Orphan, Found] | None:
+        """Make the recovery epochs of a dead worker's sessions, once and for all."""
+        try:
+            found = await self._run(partial(read_orphan, orphan, self._spool.key))
+            await self._run(partial(self._recover, orphan, found))
+        except (KeyUnavailable, StoreError) as exc:
+            _log.error("The spool %s cannot be adopted: %s", orphan.folder, exc)
+            orphan.release()
+            return None
+        return orphan, found
+
+    def _recover(self, orphan: Orphan, found: Found) -> None:
+        if orphan.recovered:
+            return
+        packer = Packer()
+        records: list[list[bytes]] = []
+        for number, state in found.states.items():
+            if not state.size:
+                continue
+            try:
+                messages = recover(
+                    state,
+                    self._identity,
+                    now_ns=self._clock.mono_ns() + self._clock.anchor_ns(),
+                    packer=packer,
+                    random=self._random,
+                )
+            except FormatError as exc:
+                found.damage.append(f"session number {number}: {exc.message}")
+                continue
+            records.append(as_record(number, state, messages))
+        orphan.keep_recovery(records)
+
+    async def _ship_orphan(self, orphan: Orphan, found: Found) -> None:
+        """Bring the bus what is left, then forget the folder."""
+        for damage in found.damage:
+            _log.error("Damage in the spool of a dead worker, %s: %s", orphan.folder, damage)
+        await self._shipper.ship_orphan(orphan, found.acked)
+        await self._run(partial(orphan.remove, damaged=bool(found.damage)))
+        self.journal.event(
+            "spool-adopted",
+            {
+                "boot": orphan.boot.hex(),
+                "worker": str(orphan.worker),
+                "numbers": str(orphan.numbers),
+                "recovered": str(len(found.states)),
+                "damage": str(len(found.damage)),
+            },
+        )
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.create_task(work))
+
+
+def _refusal(reason: str, message: str) -> Refused:
+    return Refused(message, reason=reason, protocol_code="53100" if reason == "spool" else "57P01")
