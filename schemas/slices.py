@@ -31,6 +31,7 @@ __all__ = [
     "TARGET_OUT",
     "Hole",
     "Slice",
+    "advance",
     "decode_data",
     "encode_data",
     "encode_slice",
@@ -124,6 +125,22 @@ def decode_data(body: bytes, ts_ns: int) -> list[Slice]:
 
 
 # -- legs ------------------------------------------------------------------------------------------
+
+
+def advance(totals: list[int], leg: int, length: int, replaces: int = 0) -> int:
+    """Count a slice into the running totals of the legs; return the slice's offset.
+
+    What is read on an in leg counts for the paired out leg too, which it implies; an out slice takes
+    the place of `replaces` bytes of that.
+    """
+    if leg in _PAIR:
+        offset = totals[leg] - replaces
+        totals[leg] = offset + length
+        return offset
+    offset = totals[leg]
+    totals[leg] = offset + length
+    totals[leg + 1] += length
+    return offset
 
 
 def leg_stream(slices: Iterable[Slice | Hole], leg: int) -> Iterator[bytes]:

@@ -150,6 +150,10 @@ def test_out_legs_are_what_was_sent(data):
         sent[out] += passed
     for leg in LEGS:
         assert stream(items, leg) == sent[leg]
+    totals = [0, 0, 0, 0]
+    for one in items:
+        assert slices.advance(totals, one.leg, len(one.data), one.replaces) == one.offset
+    assert totals == [len(sent[leg]) for leg in LEGS]
 
 
 def test_a_change_may_reach_back_over_several_slices():

@@ -274,7 +274,8 @@ def fact_vectors():
     beat = EMPTY_FACT | {
         "kind": 7,
         "rows": 1,
-        "attributes": {"next": "18", "part": "0", "parts": "1", "worker": "0"},
+        "status": "1/1",
+        "attributes": {"next": "18", "worker": "0"},
         "live": [live],
     }
     cases = [
