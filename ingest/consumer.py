@@ -108,12 +108,12 @@ class Consumer:
                 if await self.hold():
                     return
                 pause = BACKOFF_S
-            except Fenced as error:
-                log.warning("partition %d: %s", self._partition, error)
-                pause = 0.0
             except StoreBusy as error:
                 log.warning("partition %d: %s", self._partition, error)
                 pause = error.retry_after_s
+            except Fenced as error:
+                log.warning("partition %d: %s", self._partition, error)
+                pause = BACKOFF_S
             except StoreError:
                 log.exception("partition %d", self._partition)
                 pause = BACKOFF_S

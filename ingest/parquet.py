@@ -200,10 +200,8 @@ def read_leaves(data: bytes | memoryview, start: int, end: int) -> list[bytes]:
     try:
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         _check_schema(file)
-        leaves: list[bytes] = (
-            file.read(columns=["leaf"]).column(0).slice(start, end - start).to_pylist()
-        )
-        return leaves
+        column: Any = file.read(columns=["leaf"]).column(0).slice(start, end - start)
+        return list(column.to_pylist())
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise FormatError(f"This is not a readable segment: {error}") from error
 

@@ -66,6 +66,13 @@ class Vault(Protocol):
         """Remove the object. MUST succeed when there is none, and MUST be durable on return."""
         ...
 
+    async def tidy(self) -> int:
+        """Remove what writers that crashed left behind and no key names; returns how much.
+
+        MUST NOT touch an object, nor a write that may still be going on.
+        """
+        ...
+
     async def close(self) -> None:
         """Release what the adapter holds. Closing twice is fine."""
         ...

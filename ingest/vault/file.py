@@ -61,13 +61,16 @@ class FileVault:
         check_key(key)
         await asyncio.to_thread(self._erase, key)
 
+    async def tidy(self) -> int:
+        """Remove temporary files a crash left behind more than a day ago."""
+        return await asyncio.to_thread(self._tidy)
+
     async def close(self) -> None:
         """Nothing is held between calls."""
 
-    def sweep(self, now_s: float | None = None) -> int:
-        """Remove temporary files a crash left behind more than a day ago; returns how many."""
+    def _tidy(self) -> int:
         removed = 0
-        limit = (time.time() if now_s is None else now_s) - _ABANDONED_AFTER_S
+        limit = time.time() - _ABANDONED_AFTER_S
         with _translated(_STAGING):
             for file in (self._root / _STAGING).glob("*"):
                 if file.stat().st_mtime < limit:

@@ -115,6 +115,11 @@ class VaultConformance:
             with pytest.raises(StoreError, match="cannot name an object"):
                 await call
 
+    async def test_tidying_takes_no_object(self, vault: Vault):
+        await vault.put_new("a/b", b"x")
+        assert await vault.tidy() == 0
+        assert await vault.get("a/b") == b"x"
+
     async def test_closing_twice_is_fine(self, vault: Vault):
         await vault.close()
         await vault.close()

@@ -90,14 +90,14 @@ async def test_objects_are_for_their_owner_only(vault, tmp_path):
     assert (tmp_path / "vault/a").stat().st_mode & 0o777 == 0o700
 
 
-async def test_sweep_takes_only_what_was_left_behind_long_ago(vault, tmp_path):
-    assert vault.sweep() == 0
+async def test_tidy_takes_only_what_was_left_behind_long_ago(vault, tmp_path):
+    assert await vault.tidy() == 0
     await vault.put_new("a", b"x")
     staging = tmp_path / "vault" / ".incoming"
     for name, age in (("old", 90_000), ("young", 1000)):
         (staging / name).write_bytes(b"part")
         os.utime(staging / name, (time.time() - age,) * 2)
-    assert vault.sweep() == 1
+    assert await vault.tidy() == 1
     assert [file.name for file in staging.iterdir()] == ["young"]
     assert [key async for key in vault.keys("")] == ["a"]
 
