@@ -130,8 +130,8 @@ def decode_data(body: bytes, ts_ns: int) -> list[Slice]:
 def advance(totals: list[int], leg: int, length: int, replaces: int = 0) -> int:
     """Count a slice into the running totals of the legs; return the slice's offset.
 
-    What is read on an in leg counts for the paired out leg too, which it implies; an out slice takes
-    the place of `replaces` bytes of that.
+    What is read on an in leg counts for the paired out leg too, which it implies; an out slice
+    takes the place of `replaces` bytes of that.
     """
     if leg in _PAIR:
         offset = totals[leg] - replaces
