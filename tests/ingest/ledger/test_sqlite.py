@@ -1,0 +1,121 @@
+import sqlite3
+
+import pytest
+
+from sealtape.ingest.ledger import sqlite as module
+from sealtape.ingest.ledger.sqlite import SqliteLedger
+from sealtape.schemas.errors import StoreError
+from tests.conformance.ledger import (
+    A,
+    LedgerConformance,
+    claimed,
+    contents,
+    key_of,
+    published,
+    sealed_segment,
+    session_change,
+)
+
+
+class LedgerClock:
+    def __init__(self):
+        self.now_ns = 1_790_000_000_000_000_000
+
+    def __call__(self):
+        return self.now_ns
+
+    def forward(self, seconds):
+        self.now_ns += int(seconds * 1e9)
+
+
+@pytest.fixture
+def clock():
+    return LedgerClock()
+
+
+@pytest.fixture
+async def ledger(tmp_path, clock):
+    ledger = await SqliteLedger.open("sqlite:ledger.db", tmp_path)
+    ledger._clock_ns = clock
+    yield ledger
+    await ledger.close()
+
+
+class TestSqliteLedger(LedgerConformance):
+    pass
+
+
+async def test_it_is_set_up_to_survive_a_crash_of_the_host(ledger):
+    def pragmas(connection):
+        names = ("journal_mode", "synchronous", "secure_delete", "foreign_keys")
+        return [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
+
+    assert await ledger._database.direct(pragmas) == ["wal", 2, 1, 1]
+
+
+async def test_two_processes_may_share_it(ledger, tmp_path, clock):
+    other = await SqliteLedger.open("sqlite:ledger.db", tmp_path)
+    other._clock_ns = clock
+    lease = await claimed(ledger)
+    assert await other.claim("frames", 0, "w2", 30.0) is None
+    await published(ledger, lease, 0, 5, sealed_segment(1, [(A, 0, 0, 3)]))
+    assert await contents(other) == await contents(ledger)
+    await other.close()
+
+
+async def test_read_only_changes_no_file(tmp_path, clock):
+    ledger = await SqliteLedger.open("sqlite:ledger.db", tmp_path)
+    await published(ledger, await claimed(ledger), 0, 5, sealed_segment(1, [(A, 0, 0, 3)]))
+    expected = await contents(ledger)
+    await ledger.close()
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    reading = await SqliteLedger.open("sqlite:ledger.db", tmp_path, read_only=True)
+    assert await contents(reading) == expected
+    with pytest.raises(StoreError):
+        await claimed(reading)
+    await reading.close()
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+async def test_long_lists_come_in_pages(ledger, monkeypatch):
+    monkeypatch.setattr(module, "_PAGE", 2)
+    lease = await claimed(ledger)
+    names = [bytes([number]) * 16 for number in range(5)]
+    await published(ledger, lease, 0, 0, sessions=tuple(map(session_change, names)))
+    assert [row.session async for row in ledger.sessions()] == names
+    prev, segments = bytes(32), []
+    for number in range(5):
+        segments.append(sealed_segment(number, [(A, 0, number, number + 1)], prev=prev, n=number))
+        prev = module_hash(segments[-1])
+    await published(ledger, lease, 0, 0, *segments)
+    assert [row.key async for row in ledger.segments()] == [key_of(n) for n in range(5)]
+
+
+def module_hash(segment):
+    from sealtape.schemas.segments import record_hash
+
+    return record_hash(segment.record)
+
+
+async def test_nothing_deleted_stays_in_the_bytes(ledger, tmp_path):
+    def plant(connection):
+        connection.execute(
+            "INSERT INTO quarantine VALUES ('t',0,1,'r',x'',x'',2,?,'',0)", (b"precious" * 50,)
+        )
+
+    await ledger._database.write(plant)
+    await ledger._database.write(lambda c: c.execute("DELETE FROM quarantine"))
+    await ledger._database.direct(lambda c: c.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone())
+    assert not any(b"precious" in file.read_bytes() for file in tmp_path.iterdir())
+
+
+async def test_an_edited_row_is_not_read_as_something_else(ledger, tmp_path):
+    await published(ledger, await claimed(ledger), 0, 5, sealed_segment(1, [(A, 0, 0, 3)]))
+    other = sqlite3.connect(tmp_path / "ledger.db")
+    other.execute("UPDATE segment SET record = substr(record, 1, 20)")
+    other.commit()
+    other.close()
+    from sealtape.schemas.errors import FormatError
+
+    with pytest.raises(FormatError):
+        _ = [row async for row in ledger.segments()]
