@@ -21,7 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from sealtape.capture.clock import Clock
-from sealtape.capture.recorder import SessionRecorder
+from sealtape.capture.recorder import Pace, SessionRecorder
 from sealtape.capture.spool.lane import LaneFiles, Place
 from sealtape.capture.spool.records import FRAMES, SESSION, SLICES, Cut, encode_frames
 from sealtape.schemas.errors import StoreError
@@ -45,6 +45,24 @@ class Sink(Protocol):
         """Ship the messages of a FRAMES record; `end` is the ordinal after its last one."""
 
 
+class Owner(Protocol):
+    """Is told when a lane fails and when it works again (the worker)."""
+
+    def spool_fails(self, outlet: Outlet, error: StoreError) -> None:
+        """Nothing of this lane goes on from here."""
+
+    def spool_works(self, outlet: Outlet) -> None:
+        """All that waited is put down and about to be sent on."""
+
+
+@dataclass(slots=True)
+class Due:
+    """The worker's timer queues: who has something to cut or sign, and since when (monotonic)."""
+
+    cuts: deque[tuple[int, SessionRecorder]] = field(default_factory=deque)
+    checkpoints: deque[tuple[int, SessionRecorder]] = field(default_factory=deque)
+
+
 @dataclass(slots=True)
 class Batch:
     """What is being put down: kept whole until it is, so a failed write loses nothing."""
@@ -66,29 +84,26 @@ class Outlet:
         *,
         clock: Clock,
         executor: Executor,
-        direct_bytes: int,
-        checkpoint_frames: int,
-        cuts: deque[tuple[int, SessionRecorder]],
-        checkpoints: deque[tuple[int, SessionRecorder]],
-        on_failing: Callable[[Outlet, StoreError], None],
-        on_working: Callable[[Outlet], None],
+        pace: Pace,
+        due: Due,
+        owner: Owner,
     ) -> None:
-        """`cuts` and `checkpoints` are the worker's timer queues: (monotonic ns, recorder)."""
+        """Nothing is written before the first tick."""
         self.level = level
         self.files = files
         self.live: dict[int, SessionRecorder] = {}
         self.now = 0
         self.dirty: list[SessionRecorder] = []
-        self.cuts = cuts
-        self.checkpoints = checkpoints
-        self.checkpoint_frames = checkpoint_frames
+        self.cuts = due.cuts
+        self.checkpoints = due.checkpoints
+        self.checkpoint_frames = pace.checkpoint_frames
         self.mono_ns = clock.mono_ns
         self.failing: StoreError | None = None
         self.failing_since = 0
         self.acked = 0
         self._sink = sink
         self._executor = executor
-        self._direct_bytes = direct_bytes
+        self._direct_bytes = pace.frame_bytes // 4
         self._loop = asyncio.get_running_loop()
         self._next = Batch()
         self._ordinal = 0
@@ -96,8 +111,7 @@ class Outlet:
         self._busy = False
         self._scheduled = False
         self._retry: asyncio.TimerHandle | None = None
-        self._on_failing = on_failing
-        self._on_working = on_working
+        self._owner = owner
 
     # -- what recorders and the relay call ---------------------------------------------------------
 
@@ -207,7 +221,6 @@ class Outlet:
                     slices.append(recorder.take_pieces())
                     continue
                 recorder.cut()
-            recorder.state_if_due()
         return slices
 
     def _frame_records(self, batch: Batch) -> list[tuple[int, list[bytes]]]:
@@ -235,7 +248,7 @@ class Outlet:
     def _succeed(self, batch: Batch, places: list[Place]) -> None:
         if self.failing is not None:
             self.failing = None
-            self._on_working(self)
+            self._owner.spool_works(self)
         for place, group in zip(places, batch.groups, strict=True):
             self._ordinal += sum(len(cut.messages) for cut in group)
             self._sink.add(self, place, group, self._ordinal)
@@ -282,7 +295,7 @@ class Outlet:
         self.failing = error
         if first:
             self.failing_since = self.mono_ns()
-            self._on_failing(self, error)
+            self._owner.spool_fails(self, error)
         self._retry = self._loop.call_later(RETRY_S, self.retry)
 
     def retry(self) -> None:

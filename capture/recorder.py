@@ -8,6 +8,7 @@ Big reads become frames at once and are never kept as slices. Nothing here waits
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sealtape.capture.epoch import Epoch, Subject, close
@@ -39,8 +40,31 @@ if TYPE_CHECKING:
 FACTS_BYTES = 96 << 10
 """Facts are cut before they exceed this; one alone stays below it (docs/spec/data-and-facts.md)."""
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How often what is done; the settings of `[capture]` with the same names."""
+
+    frame_bytes: int = 64 << 10
+    frame_ms: int = 200
+    checkpoint_frames: int = 256
+    checkpoint_s: float = 5.0
+    state_every: int = 64 << 20
+    grace_s: float = 10.0
+    heartbeat_s: float = 10.0
+
+
 Snapshot = Callable[[], tuple[str, bytes]]
 """Gives the codec's name and version ("postgres/1") and what it needs to start decoding here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a recorder asks of its relay: not to read, to end the session, a snapshot."""
+
+    on_stall: Callable[[bool], None]
+    on_end: Callable[[str], None]
+    snapshot: Snapshot | None = None
 
 
 class SessionRecorder:
@@ -62,6 +86,7 @@ class SessionRecorder:
         "_fresh_bytes",
         "_gap_from",
         "_mute",
+        "_on_stall",
         "_size",
         "_slices",
         "_slices_spooled",
@@ -79,7 +104,6 @@ class SessionRecorder:
         "number",
         "offsets",
         "on_end",
-        "on_stall",
         "outlet",
         "queued_bytes",
         "queued_checkpoint",
@@ -99,11 +123,8 @@ class SessionRecorder:
         anchor_ns: int,
         opened_ns: int,
         outlet: Outlet,
-        frame_bytes: int,
-        state_every: int,
-        on_stall: Callable[[bool], None],
-        on_end: Callable[[str], None],
-        snapshot: Snapshot | None,
+        pace: Pace,
+        hooks: Hooks,
     ) -> None:
         """Start behind the epoch's opening frames."""
         self.session = subject.session
@@ -114,17 +135,17 @@ class SessionRecorder:
         self.offsets = [0, 0, 0, 0]
         self.fact_count = self.commands = self.errors = 0
         self.last_ns = opened_ns
-        self.on_stall = on_stall
-        self.on_end = on_end
+        self.on_end = hooks.on_end
         self.dirty = self.ending = self.queued_cut = self.queued_checkpoint = False
         self.queued_bytes = 0
         self._stalls: set[str] = set()
         self._epoch: Epoch | None = epoch
         self.outlet = outlet
         self._anchor = anchor_ns
-        self._frame_bytes = frame_bytes
-        self._snapshot = snapshot
-        self._state_every = self._state_at = state_every
+        self._frame_bytes = pace.frame_bytes
+        self._on_stall = hooks.on_stall
+        self._snapshot = hooks.snapshot
+        self._state_every = self._state_at = pace.state_every
         self._mute = self.unrecorded = False
         self._gap_from: list[int] = [0, 0, 0, 0]
         self._base = self._size = self._fact_bytes = 0
@@ -284,7 +305,10 @@ class SessionRecorder:
         self._emit(found, CLEARS)
 
     def state_if_due(self) -> None:
-        """Let a decoder start here, once per `state_every` bytes; call with the codec at rest."""
+        """Let a decoder start here, once per `state_every` bytes.
+
+        The relay calls it when the codec is at rest, after recording what the codec has seen.
+        """
         total = sum(self.offsets)
         if total < self._state_at or self._snapshot is None or self._mute:
             return
@@ -321,7 +345,7 @@ class SessionRecorder:
         """Ask the relay not to read, for one more reason."""
         if not self._stalls:
             self._stalls.add(reason)
-            self.on_stall(True)
+            self._on_stall(True)
         self._stalls.add(reason)
 
     def unstall(self, reason: str) -> None:
@@ -329,7 +353,7 @@ class SessionRecorder:
         if reason in self._stalls:
             self._stalls.remove(reason)
             if not self._stalls:
-                self.on_stall(False)
+                self._on_stall(False)
 
     def begin_gap(self) -> None:
         """From here on only count: the spool fails and the terms say `continue`."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections import deque
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,33 +20,26 @@ from sealtape.capture.bus import Bus
 from sealtape.capture.clock import Clock
 from sealtape.capture.epoch import NodeIdentity, Subject, Terms, begin
 from sealtape.capture.journal import Journal
-from sealtape.capture.outlet import LEVELS, Outlet
-from sealtape.capture.recorder import SessionRecorder, Snapshot
+from sealtape.capture.outlet import LEVELS, RETRY_S, Due, Outlet
+from sealtape.capture.recorder import Hooks, Pace, SessionRecorder, Snapshot
 from sealtape.capture.recovery import as_record, encode_about, recover
 from sealtape.capture.shipper import Shipper
 from sealtape.capture.spool.adopt import Found, read_orphan
 from sealtape.capture.spool.folder import Orphan, Spool
 from sealtape.capture.spool.records import Cut
 from sealtape.schemas.bodies import Ident
-from sealtape.schemas.errors import FormatError, KeyUnavailable, Refused, SettingsError, StoreError
+from sealtape.schemas.errors import (
+    FormatError,
+    KeyUnavailable,
+    SettingsError,
+    StoreBusy,
+    StoreError,
+)
 from sealtape.schemas.keys import Packer
 
 SESSION_SIZE = 16
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """How often what is done; the settings of `[capture]` with the same names."""
-
-    frame_bytes: int = 64 << 10
-    frame_ms: int = 200
-    checkpoint_frames: int = 256
-    checkpoint_s: float = 5.0
-    state_every: int = 64 << 20
-    grace_s: float = 10.0
-    heartbeat_s: float = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,8 +85,7 @@ class Worker:
         self._packer = Packer()
         self._executor = ThreadPoolExecutor(max_workers=4, thread_name_prefix="spool")
         self._outlets: dict[str, Outlet] = {}
-        self._cuts: deque[tuple[int, SessionRecorder]] = deque()
-        self._checkpoints: deque[tuple[int, SessionRecorder]] = deque()
+        self._due = Due()
         self._number = 0
         self._reserved = 0
         self._reserving: asyncio.Future[None] | None = None
@@ -163,26 +154,45 @@ class Worker:
 
         `on_stall(True)` asks the relay not to read, `on_stall(False)` to go on; `on_end(reason)` to
         end the session in the protocol's words and then call `close_session` with that reason.
-        Raises `Refused` while the spool fails or the worker drains.
+        Raises `StoreError` while the spool fails or the worker drains: the client is refused.
         """
-        if self._draining:
-            raise _refusal("shutdown", "The gateway is shutting down.")
-        if (outlet := self._outlet(terms.level)).failing is not None:
-            raise _refusal("spool", "The gateway cannot record at the moment.")
+        outlet = self._outlet(terms.level)
+        self._check_working(outlet)
         self._number += 1
         number = self._number
         try:
             await self._reserve(number)
-        except StoreError as exc:
-            raise _refusal("spool", "The gateway cannot record at the moment.") from exc
-        recorder = self._begin("session", number, ident, terms, outlet, on_stall, on_end, snapshot)
-        try:
+            self._check_working(outlet)
+            recorder = self._begin(
+                "session", number, ident, terms, outlet, Hooks(on_stall, on_end, snapshot)
+            )
             async with asyncio.timeout(self._pace.grace_s):
-                await outlet.settled()
-        except TimeoutError as exc:
-            outlet.forget(recorder)
-            raise _refusal("spool", "The gateway cannot record at the moment.") from exc
+                await self._opened(outlet, recorder)
+        except BaseException as exc:
+            self.journal.event("session-not-opened", {"number": str(number)})
+            if isinstance(exc, TimeoutError):
+                raise StoreBusy(
+                    "The spool did not take a new session in time.", retry_after_s=RETRY_S
+                ) from exc
+            raise
         return recorder
+
+    async def _opened(self, outlet: Outlet, recorder: SessionRecorder) -> None:
+        """Wait until a new session is put down; forget it when that is given up."""
+        try:
+            await outlet.settled()
+        except BaseException:
+            outlet.forget(recorder)
+            raise
+
+    def _check_working(self, outlet: Outlet) -> None:
+        """Raise unless new sessions may be opened."""
+        if self._draining:
+            raise StoreBusy("The gateway is shutting down.", retry_after_s=RETRY_S)
+        if outlet.failing is not None:
+            raise StoreBusy(
+                f"The spool cannot be written: {outlet.failing.message}", retry_after_s=RETRY_S
+            ) from outlet.failing
 
     def forward(
         self, recorder: SessionRecorder, write: Callable[[bytes], object], data: bytes
@@ -232,9 +242,8 @@ class Worker:
             user="", target="", protocol="journal", node=self._identity.node, software="sealtape"
         )
         outlet = self._outlet(self._journal_terms.level)
-        recorder = self._begin(
-            "journal", 0, ident, self._journal_terms, outlet, _nothing, _nothing, None
-        )
+        hooks = Hooks(_nothing, _nothing)
+        recorder = self._begin("journal", 0, ident, self._journal_terms, outlet, hooks)
         self.journal = Journal(recorder)
         await outlet.settled()
         self.journal.event("started")
@@ -246,9 +255,7 @@ class Worker:
         ident: Ident,
         terms: Terms,
         outlet: Outlet,
-        on_stall: Callable[[bool], None],
-        on_end: Callable[[str], None],
-        snapshot: Snapshot | None,
+        hooks: Hooks,
     ) -> SessionRecorder:
         identity = self._identity
         subject = Subject(
@@ -279,11 +286,8 @@ class Worker:
             anchor_ns=anchor_ns,
             opened_ns=now_ns,
             outlet=outlet,
-            frame_bytes=self._pace.frame_bytes,
-            state_every=self._pace.state_every,
-            on_stall=on_stall,
-            on_end=on_end,
-            snapshot=snapshot,
+            pace=self._pace,
+            hooks=hooks,
         )
         outlet.announce(recorder)
         outlet.emit(Cut(number, 0, (0, 0, 0, 0), 0, 0, 0, messages))
@@ -318,12 +322,9 @@ class Worker:
                 self._shipper,
                 clock=self._clock,
                 executor=self._executor,
-                direct_bytes=self._pace.frame_bytes // 4,
-                checkpoint_frames=self._pace.checkpoint_frames,
-                cuts=self._cuts,
-                checkpoints=self._checkpoints,
-                on_failing=self._spool_fails,
-                on_working=self._spool_works,
+                pace=self._pace,
+                due=self._due,
+                owner=self,
             )
         return outlet
 
@@ -335,7 +336,7 @@ class Worker:
                 return outlet.failing
         return None
 
-    def _spool_fails(self, outlet: Outlet, error: StoreError) -> None:
+    def spool_fails(self, outlet: Outlet, error: StoreError) -> None:
         """Stall the sessions of a level, or let them go on unrecorded where the terms say so."""
         _log.error("The spool cannot be written: %s", error)
         for recorder in list(outlet.live.values()):
@@ -345,7 +346,7 @@ class Worker:
             else:
                 recorder.stall("spool")
 
-    def _spool_works(self, outlet: Outlet) -> None:
+    def spool_works(self, outlet: Outlet) -> None:
         _log.warning("The spool can be written again.")
         for recorder in list(outlet.live.values()):
             recorder.end_gap()
@@ -381,7 +382,7 @@ class Worker:
 
     def _cut_old(self, now: int) -> None:
         limit = now - self._pace.frame_ms * 750_000  # looked at four times in that time
-        queue = self._cuts
+        queue = self._due.cuts
         while queue and queue[0][0] <= limit:
             _, recorder = queue.popleft()
             recorder.queued_cut = False
@@ -390,14 +391,13 @@ class Worker:
                 continue
             if base <= limit:
                 recorder.cut()
-                recorder.state_if_due()
             else:
                 recorder.queued_cut = True
                 queue.append((base, recorder))
 
     def _sign_old(self, now: int) -> None:
         limit = now - int(self._pace.checkpoint_s * 0.9e9)
-        queue = self._checkpoints
+        queue = self._due.checkpoints
         while queue and queue[0][0] <= limit:
             _, recorder = queue.popleft()
             recorder.queued_checkpoint = False
@@ -474,7 +474,3 @@ class Worker:
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(work))
-
-
-def _refusal(reason: str, message: str) -> Refused:
-    return Refused(message, reason=reason, protocol_code="53100" if reason == "spool" else "57P01")
