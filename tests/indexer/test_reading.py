@@ -1,0 +1,178 @@
+import pytest
+
+from sealtape.indexer.reading import Keys, Recording, Segments
+from sealtape.schemas import messages
+from sealtape.schemas.errors import FormatError, KeyUnavailable, Missing, NotFound
+from sealtape.schemas.frames import Kind
+from sealtape.schemas.messages import KeyMessage
+from tests.factories.sessions import build_session, reader
+
+
+def recording(deployment, built, *, bus=True, keys=None):
+    return Recording(
+        session=built.session,
+        ledger=deployment.ledger,
+        vault=deployment.vault,
+        bus=deployment.bus if bus else None,
+        keys=keys,
+    )
+
+
+async def frames(found, start=(0, 0)):
+    return tuple([frame async for frame in found.frames(start)])
+
+
+async def test_live_then_half_sealed_then_sealed(deployment):
+    built = build_session(commands=8, checkpoint_every=2)
+    other = build_session(seed=99)
+    half = len(built.messages) // 2
+    await deployment.send(other)
+    await deployment.append(built.messages[:half])
+    live = await frames(recording(deployment, built))
+    assert live == built.frames[: len(live)]
+    assert len(live) > 3
+    await deployment.seal()
+    await deployment.append(built.messages[half:])
+    assert await frames(recording(deployment, built)) == built.frames
+    sealed = await frames(recording(deployment, built, bus=False))
+    assert sealed == built.frames[: len(sealed)]
+    assert len(sealed) < len(built.frames)
+    await deployment.seal()
+    for bus in (True, False):
+        assert await frames(recording(deployment, built, bus=bus)) == built.frames
+    for start in range(len(built.frames) + 2):
+        found = await frames(recording(deployment, built), (0, start))
+        assert found == built.frames[start:]
+
+
+async def test_epochs_in_order_and_each_frame_once(deployment):
+    first = build_session(seed=1, commands=2, close=None)
+    second = build_session(
+        session=first.session, epoch=1, continues=first.continues, seed=2, close="aborted"
+    )
+    await deployment.send(first, first, second, second)
+    whole = first.frames + second.frames
+    assert await frames(recording(deployment, first)) == whole
+    await deployment.seal()
+    assert await frames(recording(deployment, first)) == whole
+    assert await frames(recording(deployment, first), (1, 2)) == second.frames[2:]
+
+
+async def test_while_ingest_publishes_and_the_bus_is_trimmed(deployment):
+    built = build_session(seed=3, commands=200, row_bytes=4000)
+    partition = deployment.bus.partition_of(built.session)
+    await deployment.send(built)
+    found = []
+    async for frame in recording(deployment, built).frames():
+        found.append(frame)
+        if len(found) == 10:
+            await deployment.seal()
+            _, end = await deployment.bus.bounds(partition)
+            for consumer in ("ingest", "indexer"):
+                await deployment.bus.mark(consumer, partition, end)
+            await deployment.bus.trim(partition, ["ingest", "indexer"])
+    assert tuple(found) == built.frames
+
+
+async def test_nothing_anywhere(deployment):
+    for bus in (True, False):
+        with pytest.raises(NotFound):
+            await frames(recording(deployment, build_session(), bus=bus))
+
+
+async def test_rubbish_under_the_session_is_not_a_frame(deployment):
+    built = build_session(commands=1)
+    partition = deployment.bus.partition_of(built.session)
+    await deployment.bus.append(partition, [(built.session, b"\xc3\x01rubbish")])
+    await deployment.send(built)
+    assert await frames(recording(deployment, built)) == built.frames
+
+
+async def test_segments_that_are_not_what_was_sealed(deployment):
+    built, other = build_session(seed=5), build_session(seed=6, commands=9)
+    await deployment.send(built, other)
+    await deployment.seal()
+    [fragment] = await deployment.ledger.fragments(built.session)
+    path = next((deployment.folder / "vault").rglob("*.parquet"))
+    others = await deployment.ledger.fragments(other.session)
+    assert fragment.segment_key in str(path) or others[0].segment_key in str(path)
+    segments = Segments(deployment.vault)
+    assert [frame async for frame in segments.frames(fragment, 9, 9)] == []
+    assert len([frame async for frame in segments.frames(fragment, 2, 5)]) == 3
+    object_path = deployment.folder / "vault" / fragment.segment_key
+    whole = object_path.read_bytes()
+    object_path.chmod(0o600)
+    object_path.write_bytes(whole[:-40])
+    with pytest.raises(FormatError):
+        await frames(recording(deployment, built))
+    object_path.unlink()
+    with pytest.raises(Missing):
+        await frames(recording(deployment, built))
+
+
+async def test_keys(deployment):
+    built = build_session(seed=7)
+    await deployment.send(built)
+    auditor, indexer = Keys(deployment.keyring, built.auditor), Keys(deployment.keyring, None)
+    data = next(frame for frame in built.frames if frame.kind == Kind.DATA)
+    with pytest.raises(KeyUnavailable, match="nobody"):
+        await auditor.open(data)
+    for message in built.messages:
+        if isinstance(message, KeyMessage):
+            auditor.learn(message)
+            indexer.learn(message)
+    assert await auditor.open(data)
+    with pytest.raises(KeyUnavailable, match="no private key"):
+        await indexer.open(data)
+    assert await indexer.open(built.frames[0]) == built.frames[0].payload
+
+    await deployment.seal()
+    assert await Keys(deployment.keyring, built.auditor).open(data) == await auditor.open(data)
+    with pytest.raises(KeyUnavailable, match=f"wrapped for {built.auditor.id}, not for"):
+        await Keys(deployment.keyring, built.indexer).open(data)
+    assert await Keys(deployment.keyring, built.indexer).open(built.frames[1])
+    await deployment.keyring.destroy(built.session)
+    with pytest.raises(KeyUnavailable, match="destroyed"):
+        await Keys(deployment.keyring, built.auditor).open(data)
+
+
+async def test_reading_learns_keys_from_the_bus(deployment):
+    built = build_session(seed=8)
+    await deployment.send(built)
+    keys = Keys(deployment.keyring, built.auditor)
+    async for frame in recording(deployment, built, keys=keys).frames():
+        await keys.open(frame)
+
+
+async def test_a_forged_wrap_is_no_key(deployment):
+    built = build_session(seed=9)
+    message = next(each for each in built.messages if isinstance(each, KeyMessage))
+    forged = KeyMessage(
+        session=message.session,
+        epoch=message.epoch,
+        label=message.label,
+        recipient=message.recipient,
+        suite=message.suite,
+        sealed=bytes(len(message.sealed)),
+        tenant=message.tenant,
+        retention=message.retention,
+    )
+    keys = Keys(deployment.keyring, built.auditor)
+    with pytest.raises(FormatError):
+        keys.learn(forged)
+    partition = deployment.bus.partition_of(built.session)
+    await deployment.bus.append(partition, [(built.session, messages.encode(forged))])
+    await deployment.send(built)
+    async for frame in recording(deployment, built, keys=keys).frames():
+        await keys.open(frame)
+
+
+async def test_few_keys_are_kept(deployment, monkeypatch):
+    monkeypatch.setattr("sealtape.indexer.reading.MAX_KEYS", 2)
+    keys = Keys(deployment.keyring, reader("auditor"))
+    for seed in range(3):
+        built = build_session(seed=seed)
+        await deployment.send(built)
+        async for frame in recording(deployment, built, keys=keys).frames():
+            await keys.open(frame)
+    assert len(keys._known) == 2

@@ -1,0 +1,325 @@
+import asyncio
+import time
+from contextlib import suppress
+
+import pytest
+
+from sealtape.indexer.index import Page
+from sealtape.indexer.query import parse
+from sealtape.indexer.worker import MAX_FOLDS, catch_up, rebuild
+from sealtape.schemas.errors import NotFound, StoreBusy, StoreError
+from sealtape.schemas.frames import Frame, Kind
+from tests.factories.sessions import build_session, reader
+
+ALL = Page(limit=1000)
+
+
+async def commands(index, text=""):
+    hits = await index.search_commands(parse(text, now_ns=time.time_ns()), ALL)
+    return {hit.id: hit for hit in hits.documents}
+
+
+async def sessions(index, text=""):
+    hits = await index.search_sessions(parse(text, now_ns=time.time_ns()), ALL)
+    return {hit.id: hit for hit in hits.documents}
+
+
+async def everything(index):
+    return await sessions(index), await commands(index)
+
+
+async def until(check, seconds):
+    began = time.monotonic()
+    while not (found := await check()):
+        assert time.monotonic() - began < seconds
+        await asyncio.sleep(0.02)
+    return found, time.monotonic() - began
+
+
+async def index_all(deployment, **changes):
+    indexer = deployment.indexer(**changes)
+    await catch_up(indexer, range(deployment.bus.partitions))
+    return indexer.tally
+
+
+async def test_live_then_sealed_then_read_again(deployment):
+    index = deployment.index
+    built = build_session(
+        commands=2, user="anna", statements=["select 1 from orders", "delete from payments"]
+    )
+    running = await deployment.start(refresh_s=0.3)
+    try:
+        first_facts = next(
+            at
+            for at, message in enumerate(built.messages)
+            if isinstance(message, Frame) and message.kind == Kind.FACTS
+        )
+        for message in built.messages[: first_facts + 1]:
+            await deployment.append([message])
+
+        async def found():
+            return await commands(index, "user:anna orders")
+
+        hits, took = await until(found, 3.0)
+        assert took < 0.7
+        [hit] = hits.values()
+        assert (hit.status, hit.seq) == ("ok", 3)
+        live = await index.session(built.session.hex())
+        assert (live.state, live.user, live.commands) == ("live", "anna", 1)
+
+        for message in built.messages[first_facts + 1 :]:
+            await deployment.append([message])
+
+        async def closed():
+            return (await index.session(built.session.hex())).state == "closed"
+
+        await until(closed, 3.0)
+        assert list(await commands(index, "payments")) == [f"{built.session.hex()}:0:2"]
+
+        await deployment.seal()
+
+        async def sealed():
+            return (await index.session(built.session.hex())).state == "sealed"
+
+        await until(sealed, 3.0)
+    finally:
+        await running.stop()
+    before = await everything(index)
+    assert len(before[1]) == 2
+    tally = await index_all(deployment)
+    assert await everything(index) == before
+    assert tally.lost == tally.unreadable == tally.malformed == 0
+
+
+@pytest.mark.parametrize("encrypt", [True, False])
+async def test_sealed_alone_gives_the_same_documents(deployment, encrypt):
+    built = [build_session(seed=seed, commands=seed, encrypt=encrypt) for seed in range(4)]
+    await deployment.send(*built)
+    await index_all(deployment)
+    live = await everything(deployment.index)
+    assert {document.state for document in live[0].values()} == {"closed"}
+    await deployment.seal()
+    await index_all(deployment)
+    sealed = await everything(deployment.index)
+    assert {document.state for document in sealed[0].values()} == {"sealed"}
+    assert sealed[1] == live[1]
+    tally = await rebuild(**deployment.stores, private=reader("indexer"))
+    assert await everything(deployment.index) == sealed
+    assert tally.frames == sum(len(one.frames) for one in built)
+
+
+async def test_every_message_twice_and_restarts_between(deployment):
+    first = build_session(seed=5, commands=3, close=None)
+    second = build_session(
+        session=first.session,
+        epoch=1,
+        continues=first.continues,
+        seed=6,
+        commands=1,
+        close="aborted",
+    )
+    for message in (*first.messages, *second.messages):
+        await deployment.append([message, message])
+        if isinstance(message, Frame):
+            await index_all(deployment)
+    documents, found = await everything(deployment.index)
+    [document] = documents.values()
+    assert (document.state, document.close_reason) == ("closed", "aborted")
+    assert document.frames == len(first.frames) + len(second.frames)
+    assert len(found) == 4
+    await deployment.index.clear()
+    await index_all(deployment)
+    assert await everything(deployment.index) == (documents, found)
+
+
+async def test_what_the_bus_lost_comes_from_the_ledger(deployment):
+    built = build_session(seed=7, commands=6, checkpoint_every=2)
+    half = len(built.messages) // 2
+    await deployment.send(built, only=lambda all_of_it: all_of_it[:half])
+    await deployment.seal()
+    position = await deployment.ledger.position(
+        deployment.bus.topic, deployment.bus.partition_of(built.session)
+    )
+    assert position > 0
+    await deployment.send(built, only=lambda all_of_it: all_of_it[half:])
+    indexer = deployment.indexer()
+    while await indexer.poll_bus(deployment.bus.partition_of(built.session)):
+        pass
+    document = await deployment.index.session(built.session.hex())
+    assert (document.frames, document.state) == (len(built.frames), "closed")
+    assert len(await commands(deployment.index)) == 6
+    assert indexer.tally.lost == 0
+
+
+async def test_frames_that_are_nowhere_are_counted(deployment):
+    built = build_session(seed=8, commands=3)
+    lost = built.frames[4]
+    await deployment.send(
+        built, only=lambda all_of_it: [each for each in all_of_it if each is not lost]
+    )
+    tally = await index_all(deployment)
+    assert tally.lost == 1
+    document = await deployment.index.session(built.session.hex())
+    assert (document.frames, document.state) == (len(built.frames) - 1, "closed")
+
+
+async def test_rubbish_on_the_bus_stops_nothing(deployment):
+    built = build_session(seed=9, commands=1)
+    partition = deployment.bus.partition_of(built.session)
+    await deployment.bus.append(partition, [(b"", b""), (built.session, b"\xc3\x01rubbish")])
+    pairs = built.encoded()
+    await deployment.bus.append(partition, [(bytes(16), value) for _, value in pairs])
+    await deployment.bus.append(partition, pairs)
+    tally = await index_all(deployment)
+    assert tally.malformed == 2 + len(pairs)
+    assert len(await commands(deployment.index)) == 1
+
+
+async def test_destroyed_sessions_are_passed_over(deployment):
+    gone, kept = build_session(seed=10), build_session(seed=11)
+    await deployment.send(gone, kept)
+    await deployment.seal()
+    await index_all(deployment)
+    await deployment.keyring.destroy(gone.session)
+    await deployment.index.drop(gone.session.hex())
+    await index_all(deployment)
+    with pytest.raises(NotFound):
+        await deployment.index.session(gone.session.hex())
+    tally = await rebuild(**deployment.stores, private=reader("indexer"))
+    assert tally.destroyed == len(gone.frames)
+    assert list(await sessions(deployment.index)) == [kept.session.hex()]
+
+
+async def test_without_our_key_only_what_is_public_is_indexed(deployment):
+    built = build_session(seed=12, indexer=reader("indexer", seed=2))
+    await deployment.send(built)
+    tally = await index_all(deployment)
+    assert tally.unreadable == 4
+    document = await deployment.index.session(built.session.hex())
+    assert (document.user, document.state, document.commands) == ("", "closed", 3)
+    assert await commands(deployment.index) == {}
+
+
+async def test_results_are_not_for_the_indexer(deployment):
+    built = build_session(seed=13, commands=1, row_bytes=50)
+    await deployment.send(built)
+    await deployment.seal()
+    await index_all(deployment)
+    for label, count in (("facts", 1), ("data", 0)):
+        found = await deployment.keyring.get(built.session, 0, label, reader("indexer").id)
+        assert len(found) == count
+
+
+async def test_many_sessions_leave_memory_and_come_back(deployment, monkeypatch):
+    monkeypatch.setattr("sealtape.indexer.worker.MAX_FOLDS", 2)
+    built = [build_session(seed=20 + seed, commands=3) for seed in range(6)]
+    longest = max(len(one.messages) for one in built)
+    indexer = deployment.indexer()
+    for at in range(longest):
+        for one in built:
+            await deployment.append(one.messages[at : at + 1])
+        await catch_up(indexer, range(2))
+    assert len(indexer._folds) <= 2 < MAX_FOLDS
+    documents, found = await everything(deployment.index)
+    assert {document.frames for document in documents.values()} == {9}
+    assert {command.status for command in found.values()} == {"ok"}
+    assert len(found) == 18
+    assert indexer.tally.lost == indexer.tally.unanswered == 0
+
+
+class Failing:
+    """An index whose writes fail, before or after they were done."""
+
+    def __init__(self, index, failures):
+        self.index, self.failures = index, failures
+
+    def __getattr__(self, name):
+        return getattr(self.index, name)
+
+    async def put(self, update):
+        failure = self.failures.pop(0) if self.failures else None
+        if failure == "before":
+            raise StoreError("The index failed.")
+        await self.index.put(update)
+        if failure == "after":
+            raise StoreError("The index failed, or so it says.")
+        if failure == "busy":
+            raise StoreBusy("The index is busy.", retry_after_s=0.01)
+
+
+@pytest.mark.parametrize("step", [1, 2, 5, 100])
+async def test_a_failing_index_loses_nothing(deployment, step):
+    built = [build_session(seed=30 + seed, commands=2) for seed in range(2)]
+    for one in built:
+        for at in range(0, len(one.messages), step):
+            await deployment.append(one.messages[at : at + step])
+    failing = Failing(deployment.index, ["before", "after", "busy"] * 4)
+    indexer = deployment.indexer(index=failing)
+    while failing.failures:
+        with suppress(StoreError):
+            await catch_up(indexer, range(2))
+        await deployment.append(built[0].messages[-1:])
+    await catch_up(indexer, range(2))
+    documents, found = await everything(deployment.index)
+    assert {document.frames for document in documents.values()} == {7}
+    assert {command.status for command in found.values()} == {"ok"}
+    assert len(found) == 4
+    assert indexer.tally.lost == indexer.tally.unanswered == 0
+
+
+async def test_it_tries_again_and_ends_when_told(deployment):
+    built = build_session(seed=40)
+    failing = Failing(deployment.index, ["before", "after", "busy"])
+    running = await deployment.start(index=failing)
+    waiting = asyncio.create_task(running.wait())
+    await deployment.send(built)
+
+    async def indexed():
+        return not failing.failures
+
+    await until(indexed, 3.0)
+    await running.catch_up()
+    assert len(await commands(deployment.index)) == 3
+    assert running.tally.frames >= len(built.frames)
+    assert not waiting.done()
+    await running.stop()
+    await running.stop()
+    await waiting
+
+
+async def test_a_fault_of_ours_is_not_hidden(deployment):
+    class Broken(Failing):
+        async def put(self, update):
+            raise ZeroDivisionError
+
+    running = await deployment.start(index=Broken(deployment.index, []))
+    await deployment.send(build_session(seed=41))
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(running.wait(), 3)
+    await running.stop()
+
+
+async def test_it_lets_the_bus_delete_what_is_indexed(deployment):
+    built = build_session(seed=42)
+    partition = deployment.bus.partition_of(built.session)
+    running = await deployment.start()
+    await deployment.send(built)
+    _, end = await deployment.bus.bounds(partition)
+
+    async def marked():
+        return (await deployment.bus.marks(partition)).get("indexer") == end
+
+    await until(marked, 4.0)
+    await running.stop()
+
+
+async def test_positions_are_kept(deployment):
+    await deployment.send(build_session(seed=43))
+    await deployment.seal()
+    await index_all(deployment)
+    positions = await deployment.index.positions()
+    assert positions["ledger"] >= 1
+    segments = [segment async for segment in deployment.ledger.segments()]
+    assert positions["ledger"] == segments[-1].id
+    tally = await index_all(deployment)
+    assert (tally.segments, tally.frames) == (0, 0)
