@@ -49,7 +49,7 @@ class Prepared:
         return {"statement": self.name.decode("utf-8", "replace")} if self.name else {}
 
     def parameter_types(self) -> tuple[int, ...]:
-        """Type OIDs the Parse named (0 where it left them to the server)."""
+        """Type OIDs as the server told them, or as the Parse named them (0: left open)."""
         count = min(int.from_bytes(self.types[:2], "big"), (len(self.types) - 2) // 4)
         return tuple(int.from_bytes(self.types[2 + 4 * i : 6 + 4 * i], "big") for i in range(count))
 
@@ -150,6 +150,13 @@ class Memory:
             self._size -= found.size
             found.columns = columns
             self._size += found.size
+
+    def typed(self, name: bytes, types: bytes) -> None:
+        """Remember the parameter types of a statement as the server told them."""
+        found = self._statements.get(name)
+        if found is not None:
+            self._size += len(types) - len(found.types)
+            found.types = types
 
     # -- portals --------------------------------------------------------------------------------
 

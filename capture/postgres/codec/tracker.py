@@ -150,6 +150,7 @@ class Tracker:
         return {
             ord("1"): self._parsed,
             ord("3"): self._closed,
+            ord("t"): self._typed,
             ord("T"): self._described,
             ord("n"): self._described,
             ord("C"): self._complete,
@@ -458,6 +459,14 @@ class Tracker:
         if entry[1] is not None:
             self._memory.settle(entry[1])
             self._memory.forget(entry[1])
+
+    def _typed(
+        self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
+    ) -> None:
+        """ParameterDescription: the types the server chose where the Parse left them open."""
+        entry = self._head()
+        if entry is not None and entry[0] == _DESCRIBE and stop - start == length - 5:
+            self._memory.typed(entry[1], bytes(buffer[start:stop]))
 
     def _described(
         self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
