@@ -8,7 +8,7 @@ from typing import Protocol
 from sealtape.ingest.keyring import Keyring
 from sealtape.schemas.errors import FormatError, KeyUnavailable
 from sealtape.schemas.frames import Frame, Suite
-from sealtape.schemas.keys import LABELS, Packer, label_of, open_payload
+from sealtape.schemas.keys import LABEL_DATA, LABELS, Packer, label_of, open_payload
 from sealtape.schemas.verify import Report
 from sealtape.schemas.verify.base import StoredRow
 from sealtape.schemas.wraps import PrivateKey, unwrap
@@ -34,7 +34,7 @@ class ContentChecker:
         keyring: Keyring,
         private: PrivateKey,
         *,
-        deep: Callable[[bytes], DeepCheck] | None = None,
+        deep: Callable[[bytes, bytes | None], DeepCheck] | None = None,
     ) -> None:
         """Take the keyring, the reader's private key, and a maker of deep checks by session."""
         self._keyring = keyring
@@ -79,7 +79,8 @@ class ContentChecker:
             return
         if self._make_deep is not None:
             if row.session not in self._deep:
-                self._deep[row.session] = self._make_deep(row.session)
+                data_key = self._keys.get((row.session, 0, LABEL_DATA))
+                self._deep[row.session] = self._make_deep(row.session, data_key)
             self._deep[row.session].body(frame, body)
 
     async def finish(self, session: bytes, report: Report) -> None:

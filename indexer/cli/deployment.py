@@ -138,7 +138,7 @@ def private_file(path: Path, text: str) -> None:
 
 
 def _write_node_key(folder: Path, node: str) -> None:
-    signer_name = f"{node}.sealtape"
+    signer_name = f"sealtape/{node}"
     text = format_node_key(signer_name, Ed25519PrivateKey.generate())
     private_file(folder / "keys/node.key", text)
     vkey = parse_node_key(text).vkey

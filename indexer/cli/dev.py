@@ -1,0 +1,150 @@
+"""`sealtape dev`: all rooms in one process on the embedded stores."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from sealtape.capture.node import RunningCapture, start_capture
+from sealtape.indexer.cli import output
+from sealtape.indexer.cli.deployment import create, put_target, write_runtime
+from sealtape.indexer.cli.options import CONFIG_NAME, settings_at
+from sealtape.indexer.cli.running import run_until_signal
+from sealtape.indexer.node import IndexerStores, indexer_key, indexer_stores
+from sealtape.indexer.worker import RunningIndexer, start_indexer
+from sealtape.ingest.node import RunningIngest, limits_of, read_trust, start_ingest
+from sealtape.schemas.errors import SettingsError
+from sealtape.schemas.settings import Settings
+
+NAME = "dev"
+HELP = "run everything in one process, for a lab or a first look"
+DESCRIPTION = """\
+Runs capture, ingest and the indexer in one process on embedded stores, all inside DIR, which is
+made when it does not exist. Prints how to connect; an interrupt ends the sessions, seals and
+indexes what was recorded, then exits.
+
+  sealtape dev lab --target shop=postgresql://app:secret@127.0.0.1:5432/shop
+
+A target's URL may end in ?sslmode=disable, require or verify-full (default: disable). Its password
+goes into DIR/secrets, never into the settings.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's own arguments."""
+    parser.add_argument("dir", metavar="DIR", help="folder of the deployment; made if absent")
+    parser.add_argument(
+        "--target",
+        action="append",
+        default=[],
+        metavar="NAME=URL",
+        help="add or replace a target; may be repeated",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run until a signal."""
+    folder = Path(args.dir).absolute()
+    if not (folder / CONFIG_NAME).exists():
+        create(folder, development=True)
+    for target in args.target:
+        put_target(folder, target)
+    settings = settings_at(folder / CONFIG_NAME)
+    if settings.deployment.mode != "dev":
+        msg = f"{folder / CONFIG_NAME} is a production deployment."
+        raise SettingsError(msg, hint="Run its rooms apart: sealtape capture, ingest, index.")
+    run_until_signal(
+        lambda stop: _serve(settings, stop, as_json=args.json), loop=settings.capture.loop
+    )
+    return 0
+
+
+async def _serve(settings: Settings, stop: asyncio.Event, *, as_json: bool) -> None:
+    trusted = read_trust(settings)
+    private = indexer_key(settings)
+    async with AsyncExitStack() as stack:
+        stores = await stack.enter_async_context(indexer_stores(settings))
+        indexer = await start_indexer(
+            bus=stores.bus,
+            ledger=stores.ledger,
+            vault=stores.vault,
+            keyring=stores.keyring,
+            index=stores.index,
+            private=private,
+            refresh_s=settings.indexer.refresh_s,
+        )
+        stack.push_async_callback(indexer.stop)
+        ingest = await start_ingest(
+            bus=stores.bus,
+            keyring=stores.keyring,
+            vault=stores.vault,
+            ledger=stores.ledger,
+            owner=settings.deployment.node,
+            verifiers=trusted,
+            limits=limits_of(settings.ingest),
+            lease_s=settings.ingest.lease_s,
+        )
+        stack.push_async_callback(ingest.stop)
+        capture = await start_capture(settings, bus=stores.bus)
+        runtime = write_runtime(Path(settings.base), capture.listeners)
+        stack.callback(runtime.unlink, missing_ok=True)
+        trimming = asyncio.create_task(_trim(stores))
+        stack.callback(trimming.cancel)
+        _ready(settings, capture, as_json=as_json)
+        failure = await _until(stop, ingest, indexer)
+        await _drain(capture, ingest, indexer, as_json=as_json)
+        if failure is not None:
+            raise failure
+
+
+async def _trim(stores: IndexerStores) -> None:
+    """Let go of the bus's files that ingest and the indexer have both passed."""
+    while True:
+        await asyncio.sleep(60)
+        for partition in range(stores.bus.partitions):
+            await stores.bus.trim(partition, ["ingest", "indexer"])
+
+
+async def _until(
+    stop: asyncio.Event, ingest: RunningIngest, indexer: RunningIndexer
+) -> BaseException | None:
+    """Return when asked to stop, or with what ended a room by itself."""
+    tasks = [asyncio.create_task(waited) for waited in (stop.wait(), ingest.wait(), indexer.wait())]
+    done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in rest:
+        task.cancel()
+    return next((task.exception() for task in done if task.exception() is not None), None)
+
+
+async def _drain(
+    capture: RunningCapture, ingest: RunningIngest, indexer: RunningIndexer, *, as_json: bool
+) -> None:
+    if not as_json:
+        print("stopping: ending sessions, sealing, indexing …", file=sys.stderr)
+    await capture.stop()
+    await ingest.stop()
+    await indexer.catch_up()
+
+
+def _ready(settings: Settings, capture: RunningCapture, *, as_json: bool) -> None:
+    config = str(Path(settings.base, CONFIG_NAME))
+    targets = sorted(settings.targets)
+    if as_json:
+        output.json_line(
+            {"ready": True, "config": config, "listeners": capture.listeners, "targets": targets}
+        )
+        return
+    print(f"ready: PostgreSQL clients at {capture.listeners['postgres']}, as process {os.getpid()}")
+    print(f"targets: {', '.join(targets) or 'none yet (add one with --target NAME=URL)'}")
+    name = targets[0] if targets else "TARGET"
+    print("\nin another terminal:")
+    print(f"  export SEALTAPE_CONFIG={config}")
+    print(f"  sealtape connect {name} -- psql          # or any client: sealtape connect {name}")
+    print(
+        "  sealtape sessions; sealtape search QUERY; sealtape replay SESSION; sealtape verify --all"
+    )
+    print("\nCtrl-C stops it.", flush=True)
