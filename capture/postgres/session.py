@@ -187,11 +187,11 @@ class Session:
             recorder = await self._gateway.open_recorder(
                 self._ident(identity, admitted), admitted.target, self
             )
-        except StoreError:
+        except BaseException as exc:
             upstream.transport.abort()
-            raise refusal("recording-unavailable") from None
-        except BaseException:
-            upstream.transport.abort()
+            if isinstance(exc, Refused | StoreError):
+                stopping = isinstance(exc, Refused) and exc.reason == "shutdown"
+                raise refusal("shutting-down" if stopping else "recording-unavailable") from exc
             raise
         key = self._gateway.registry.add(
             partial(dialer.cancel, greeting.process, greeting.key), long=asked.key_bytes > 4

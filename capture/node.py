@@ -1,0 +1,169 @@
+"""A capture worker put together from the settings: keys, bus, spool, worker, listeners."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from sealtape.capture.bus import Bus, open_bus
+from sealtape.capture.epoch import NodeIdentity, Terms
+from sealtape.capture.postgres.gateway import Gateway
+from sealtape.capture.recorder import Pace
+from sealtape.capture.spool.folder import Spool
+from sealtape.capture.worker import Worker
+from sealtape.schemas.bodies import RetentionClass
+from sealtape.schemas.errors import KeyUnavailable, SettingsError
+from sealtape.schemas.settings import RetentionSettings, Settings
+from sealtape.schemas.trust import parse_node_key
+from sealtape.schemas.wraps import PublicKey
+
+BOOT_SIZE = 16
+_SPOOL_KEY_SIZE = 32
+
+
+@dataclass(slots=True, kw_only=True)
+class RunningCapture:
+    """A worker that takes connections.
+
+    Attributes:
+        listeners: protocol to `host:port`, as clients reach them.
+        worker: for its health.
+    """
+
+    listeners: dict[str, str]
+    worker: Worker
+    _gateway: Gateway
+    _bus: Bus | None
+
+    async def stop(self) -> bool:
+        """Drain: no new connections, end the sessions, ship. Say whether the bus has it all."""
+        await self._gateway.close()
+        shipped = await self.worker.stop()
+        if self._bus is not None:
+            await self._bus.close()
+        return shipped
+
+
+async def start_capture(
+    settings: Settings,
+    *,
+    on_ready: Callable[[dict[str, str]], None] | None = None,
+    bus: Bus | None = None,
+    number: int = 0,
+    boot: bytes | None = None,
+    shared: bool = False,
+) -> RunningCapture:
+    """Start a capture worker on the running loop; it takes connections when this returns.
+
+    Args:
+        settings: the deployment's.
+        on_ready: called with the listeners' addresses.
+        bus: to append to; opened from the settings, and closed at the end, when None.
+        number, boot: of this worker on its node; `boot` is drawn when None.
+        shared: whether other workers listen on the same address.
+
+    Raises:
+        SettingsError, KeyUnavailable, StoreError, TargetError: what is missing, by name.
+    """
+    identity = _identity(settings, number, boot or secrets.token_bytes(BOOT_SIZE))
+    key = _spool_key(settings)
+    async with AsyncExitStack() as undo:
+        own_bus = None
+        if bus is None:
+            bus = own_bus = open_bus(settings.stores.bus, Path(settings.base))
+            undo.push_async_callback(own_bus.close)
+        spool = Spool(
+            Path(settings.base, settings.capture.spool),
+            node=identity.node,
+            boot=identity.boot,
+            worker=number,
+            key=key,
+            limit=settings.capture.spool_limit,
+        )
+        worker = Worker(
+            bus=bus,
+            spool=spool,
+            identity=identity,
+            journal_terms=_journal_terms(settings),
+            pace=_pace(settings),
+        )
+        await worker.start()
+        undo.push_async_callback(worker.stop)
+        gateway = Gateway(settings=settings, worker=worker, number=number, shared=shared)
+        gateway.open()
+        undo.pop_all()
+    listeners = {"postgres": gateway.listener.address}
+    if on_ready is not None:
+        on_ready(listeners)
+    return RunningCapture(listeners=listeners, worker=worker, _gateway=gateway, _bus=own_bus)
+
+
+def _identity(settings: Settings, number: int, boot: bytes) -> NodeIdentity:
+    keys = settings.keys
+    return NodeIdentity(
+        log=settings.deployment.log,
+        node=settings.deployment.node,
+        boot=boot,
+        worker=number,
+        signer=parse_node_key(_read(settings, keys.node, "the node's signing key")),
+        auditors=[_public(settings, path) for path in keys.auditors],
+        indexers=[_public(settings, path) for path in keys.indexers],
+    )
+
+
+def _public(settings: Settings, path: str) -> PublicKey:
+    return PublicKey.from_text(_read(settings, path, "a public key that recordings are wrapped to"))
+
+
+def _spool_key(settings: Settings) -> bytes:
+    text = _read(settings, settings.keys.spool, "the key that encrypts the spool")
+    try:
+        key = bytes.fromhex(text.strip())
+    except ValueError:
+        key = b""
+    if len(key) != _SPOOL_KEY_SIZE:
+        raise KeyUnavailable(
+            f"The spool key {settings.keys.spool} is not 64 hexadecimal digits.",
+            hint="Restore it: what lies in the spool cannot be read without it.",
+        )
+    return key
+
+
+def _read(settings: Settings, path: str, what: str) -> str:
+    try:
+        return Path(settings.base, path).read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = (exc.strerror if isinstance(exc, OSError) else None) or exc
+        raise KeyUnavailable(
+            f"{path}, {what}, cannot be read: {reason}.",
+            hint="`sealtape init` makes the keys of a deployment.",
+        ) from exc
+
+
+def _journal_terms(settings: Settings) -> Terms:
+    """The journal is kept like the longest kept class."""
+    if not settings.retention:
+        raise SettingsError("There is no retention class.", hint="Add [retention.standard].")
+    name, kept = max(settings.retention.items(), key=lambda item: item[1].delete_after)
+    return Terms(retention=retention_class(name, kept), encryption=kept.encryption)
+
+
+def retention_class(name: str, kept: RetentionSettings) -> RetentionClass:
+    """Return what OPEN says of a retention class, in seconds."""
+    return RetentionClass(name, int(kept.retain_for), int(kept.delete_after))
+
+
+def _pace(settings: Settings) -> Pace:
+    capture = settings.capture
+    return Pace(
+        frame_bytes=capture.frame_bytes,
+        frame_ms=capture.frame_ms,
+        checkpoint_frames=capture.checkpoint_frames,
+        checkpoint_s=capture.checkpoint_s,
+        state_every=capture.state_every,
+        grace_s=capture.grace_s,
+        heartbeat_s=capture.heartbeat_s,
+    )

@@ -1,0 +1,129 @@
+"""Several capture workers on one address: a process each, the kernel deals the connections out.
+
+The supervisor holds the address (so that port 0 means one port for all) and starts each worker
+again when it dies; a worker's successor adopts the spool it left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from sealtape.capture.postgres.listener import bind
+from sealtape.schemas.errors import StoreError
+from sealtape.schemas.settings import Settings
+from sealtape.schemas.settings.values import split_address
+
+RESTART_S: Final = 1.0
+START_TIMEOUT_S: Final = 60.0
+
+log = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """Runs `capture.workers` workers.
+
+    Args:
+        path: the settings file, which the workers read themselves.
+        settings: what is in it.
+        on_ready: called with the listeners when all workers take connections.
+    """
+
+    def __init__(
+        self, *, path: Path, settings: Settings, on_ready: Callable[[dict[str, str]], None]
+    ) -> None:
+        self._path = path
+        self._settings = settings
+        self._on_ready = on_ready
+        self._stopping = asyncio.Event()
+        self._processes: dict[int, asyncio.subprocess.Process] = {}
+
+    async def run(self) -> int:
+        """Run until told to stop; return the exit code."""
+        host, port = split_address(self._settings.capture.postgres.listen)
+        held = bind(host, port, shared=True)  # bound, never listening: it only keeps the port
+        try:
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._stop)
+            shown = f"[{host}]" if ":" in host else host
+            address = f"{shown}:{held.getsockname()[1]}"
+            ready = [asyncio.Event() for _ in range(self._settings.capture.workers)]
+            tasks = [
+                asyncio.create_task(self._keep(number, address, event))
+                for number, event in enumerate(ready)
+            ]
+            started = asyncio.create_task(_all(ready))
+            waiting: list[asyncio.Task[Any]] = [started, *tasks]
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if started.done():
+                self._on_ready({"postgres": address})
+            else:  # a worker cannot start at all
+                started.cancel()
+                self._stop()
+            return max(await asyncio.gather(*tasks))
+        finally:
+            held.close()
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        for process in self._processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+
+    async def _keep(self, number: int, address: str, ready: asyncio.Event) -> int:
+        """Run one worker, again and again; return the exit code of the last one."""
+        while True:
+            process = await self._start(number, address)
+            self._processes[number] = process
+            if self._stopping.is_set():
+                process.terminate()
+            reading = asyncio.create_task(self._read(process, ready))
+            code = await process.wait()
+            await reading
+            if self._stopping.is_set() or not ready.is_set():
+                return code if code >= 0 else StoreError.exit_code
+            log.error("worker %d ended with %d; it is started again", number, code)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), RESTART_S)
+            if self._stopping.is_set():
+                return 0
+
+    async def _start(self, number: int, address: str) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "sealtape.capture",
+            "--config",
+            str(self._path),
+            "--json",
+            "--worker",
+            str(number),
+            "--boot",
+            os.urandom(16).hex(),
+            "--listen",
+            address,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,  # a Ctrl-C is for the supervisor, who passes it on
+        )
+
+    async def _read(self, process: asyncio.subprocess.Process, ready: asyncio.Event) -> None:
+        assert process.stdout is not None
+        async for line in process.stdout:
+            with contextlib.suppress(ValueError):
+                if json.loads(line).get("ready"):
+                    ready.set()
+
+
+async def _all(events: list[asyncio.Event]) -> None:
+    for event in events:
+        await event.wait()
