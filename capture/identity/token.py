@@ -153,7 +153,7 @@ class TokenVerifier:
         listed = [found] if isinstance(found, str) else found
         if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
             raise _invalid(f"its `{self._settings.groups_claim}` claim is not a list of names")
-        return tuple(dict.fromkeys(listed))
+        return tuple(dict.fromkeys(_name(item) for item in listed))
 
     def _agent(self, claims: Mapping[str, Any], run: str) -> Agent | None:
         actor = _name(_find(claims, self._settings.agent_claims))
@@ -192,9 +192,13 @@ def _find(claims: Mapping[str, Any], names: Sequence[str]) -> Any:
 
 def _name(value: Any) -> str:
     """Return a name, empty when there is none; a cut one would be another's name."""
-    if isinstance(value, str) and len(value) > MAX_NAME:
+    if not isinstance(value, str):
+        return ""
+    if len(value) > MAX_NAME:
         raise _invalid(f"a name in it is longer than {MAX_NAME} characters")
-    return value if isinstance(value, str) else ""
+    if not value.isprintable():  # control characters, lone surrogates
+        raise _invalid("a name in it is not text")
+    return value
 
 
 def _invalid(why: str) -> Refused:
