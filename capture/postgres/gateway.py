@@ -22,7 +22,6 @@ from sealtape.capture.postgres.session import Session
 from sealtape.capture.postgres.target import TargetDialer
 from sealtape.schemas.bodies import Ident, RetentionClass
 from sealtape.schemas.errors import Refused, SettingsError
-from sealtape.schemas.facts import NO_STATEMENT, NO_TEXT, RESULT
 from sealtape.schemas.settings import Settings, TargetSettings
 from sealtape.schemas.settings.values import split_address
 
@@ -152,7 +151,7 @@ class Gateway:
     def tracker(self, recorder: SessionRecorder, target: TargetSettings) -> Tracker:
         """Return the tracker that writes a session's facts to its recorder."""
         return Tracker(
-            emit=_emit_to(recorder),
+            emit=recorder.fact,
             classifier=self._classifier,
             salt=recorder.text_salt,
             full_text=target.full_text,
@@ -194,27 +193,3 @@ def _targets(settings: Settings) -> Mapping[str, TargetSettings]:
     return {
         name: target for name, target in settings.targets.items() if target.protocol == "postgres"
     }
-
-
-_FAILED: Final = (b"\x00\x0aerror", b"\x00\x12cancelled")  # no parameters, then the status
-
-
-def _emit_to(recorder: SessionRecorder) -> Any:
-    """Return the tracker's `emit`: the recorder's `fact`, which keeps the time itself."""
-    fact = recorder.fact
-
-    def emit(
-        kind: int,
-        _ts_ns: int,
-        leg: int,
-        offset: int,
-        length: int,
-        ref: int,
-        text: bytes = NO_TEXT,
-        statement: bytes = NO_STATEMENT,
-        tail: bytes = b"",
-    ) -> int:
-        failed = kind == RESULT and tail.startswith(_FAILED)
-        return fact(kind, leg, offset, length, ref, text, statement, tail, error=failed)
-
-    return emit

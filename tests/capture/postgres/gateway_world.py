@@ -40,7 +40,19 @@ class Collected:
             self.slices.append(Slice(leg, 0, self.offsets[leg], bytes(data), replaces))
         self.offsets[leg] += len(data)
 
-    def fact(self, kind, leg=0, offset=0, length=0, ref=-1, text=b"", statement=b"", tail=b"", *, error=False):
+    def fact(
+        self,
+        kind,
+        leg=0,
+        offset=0,
+        length=0,
+        ref=-1,
+        text=b"",
+        statement=b"",
+        tail=b"",
+        *,
+        error=False,
+    ):
         self.facts.append((kind, leg, offset, length, ref, tail, error))
         return len(self.facts) - 1
 

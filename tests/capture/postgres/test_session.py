@@ -1,6 +1,5 @@
 import asyncio
 
-import psycopg
 from sealtape.schemas.slices import CLIENT_IN, CLIENT_OUT, TARGET_IN, TARGET_OUT
 from tests.capture.postgres.gateway_world import Tap, gateway_world
 from tests.servers.postgres import client_environment, program
@@ -22,11 +21,12 @@ async def test_psql_works_and_the_legs_are_what_the_taps_saw(tmp_path, postgres_
         gateway_world(tmp_path, postgres_server, port=inner.port) as world,
         Tap("127.0.0.1", world.port) as outer,
     ):
-        code, out, err = await psql(world.dsn(port=outer.port), "-c", "select 6*7", "-c", "select 'x'")
+        code, out, err = await psql(
+            world.dsn(port=outer.port), "-c", "select 6*7", "-c", "select 'x'"
+        )
         assert (code, out, err) == (0, "42\nx\n", "")
         recorded = await world.last_session()
         sent, received = map(bytes, outer.connections[-1])
-        password_end = sent.index(b"p", sent.index(b"\0\0")) 
         assert sent.endswith(recorded.leg(CLIENT_IN))
         assert recorded.leg(CLIENT_IN).startswith(b"Q")
         ok = received.index(b"R\0\0\0\x08\0\0\0\0")
