@@ -19,20 +19,21 @@ FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
 
 
+def store_error(exc: OSError, action: str, path: Path | str) -> StoreError:
+    """Return the `StoreFull` or `StoreError` for an `OSError`, naming the file and the action."""
+    text = f"Cannot {action} {path}: {exc.strerror or exc}."
+    if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return StoreFull(text, hint="Free space on this disk.")
+    return StoreError(text, hint="Check the disk and the permissions.")
+
+
 @contextmanager
 def mapped(action: str, path: Path | str) -> Iterator[None]:
-    """Turn an `OSError` into `StoreFull` or `StoreError` that names the file and the action."""
+    """Turn an `OSError` into what `store_error` makes of it."""
     try:
         yield
     except OSError as exc:
-        reason = exc.strerror or str(exc)
-        if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise StoreFull(
-                f"Cannot {action} {path}: {reason}.", hint="Free space on this disk."
-            ) from exc
-        raise StoreError(
-            f"Cannot {action} {path}: {reason}.", hint="Check the disk and the permissions."
-        ) from exc
+        raise store_error(exc, action, path) from exc
 
 
 class AppendFile:
@@ -56,11 +57,13 @@ class AppendFile:
     def write(self, pieces: Sequence[bytes]) -> None:
         """Append all pieces in order, in one system call where the kernel takes them in one."""
         pending = list(pieces)
-        with mapped("write to", self.path):
+        try:  # not `mapped`: this is the hot path
             while pending:
                 done = os.writev(self._fd, pending[:IOV_MAX])
                 self.size += done
                 pending = _rest(pending, done)
+        except OSError as exc:
+            raise store_error(exc, "write to", self.path) from exc
 
     def sync(self) -> None:
         """Return when everything written is on the disk (fdatasync)."""

@@ -108,6 +108,8 @@ class Outlet:
         self._next = Batch()
         self._ordinal = 0
         self._held: deque[tuple[int, list[Forward]]] = deque()
+        self._syncs = level == "durable"
+        self._plain = level == "spooled"
         self._busy = False
         self._scheduled = False
         self._retry: asyncio.TimerHandle | None = None
@@ -130,7 +132,7 @@ class Outlet:
         self._next.forwards.append((recorder, write, data))
         if not self._scheduled:
             self.begin()
-        if self.level != "spooled":
+        if not self._plain:
             recorder.queued_bytes += len(data)
             if recorder.queued_bytes > QUEUE_HIGH:
                 recorder.stall("queue")
@@ -186,8 +188,11 @@ class Outlet:
 
     def _attempt(self) -> None:
         slices = self._collect()
-        batch, self._next = self._next, Batch()
         fresh = self.files.wants_fresh
+        if self._plain and not (fresh or self._next.cuts or self._next.announced):
+            self._attempt_slices(slices)
+            return
+        batch, self._next = self._next, Batch()
         records: list[tuple[int, list[bytes]]] = [(SESSION, [body]) for body in batch.announced]
         if slices and not fresh:
             records.append((SLICES, slices))
@@ -196,7 +201,7 @@ class Outlet:
             records += [(SESSION, [recorder.snapshot()]) for recorder in self.live.values()]
         if not records:
             self._succeed(batch, [])
-        elif self.level == "durable":
+        elif self._syncs:
             self._busy = True
             write = partial(self.files.write, records, fresh=fresh)
             future = self._loop.run_in_executor(self._executor, write)
@@ -209,6 +214,18 @@ class Outlet:
             else:
                 self._succeed(batch, places)
 
+    def _attempt_slices(self, slices: list[bytes]) -> None:
+        """Do what `_attempt` does for the most frequent tick: slices and forwards, no frames."""
+        if slices:
+            try:
+                self.files.write_slices(b"".join(slices))
+            except StoreError as exc:
+                batch, self._next = self._next, Batch()
+                self._fail(batch, exc)
+                return
+        forwards, self._next.forwards = self._next.forwards, []
+        self._send(forwards)
+
     def _collect(self) -> list[bytes]:
         """Return the slices and facts to put down; what came in bulk becomes frames instead."""
         dirty, self.dirty = self.dirty, []
@@ -216,11 +233,9 @@ class Outlet:
         direct = -1 if self.level == "acked" else self._direct_bytes
         for recorder in dirty:
             recorder.dirty = False
-            if recorder.has_pieces:
-                if recorder.unspooled < direct:
-                    slices.append(recorder.take_pieces())
-                    continue
-                recorder.cut()
+            entry = recorder.take_pieces(direct)
+            if entry:
+                slices.append(entry)
         return slices
 
     def _frame_records(self, batch: Batch) -> list[tuple[int, list[bytes]]]:

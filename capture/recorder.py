@@ -91,6 +91,7 @@ class SessionRecorder:
         "_slices",
         "_slices_spooled",
         "_snapshot",
+        "_spooled_size",
         "_stalls",
         "_state_at",
         "_state_every",
@@ -149,7 +150,7 @@ class SessionRecorder:
         self._mute = self.unrecorded = False
         self._gap_from: list[int] = [0, 0, 0, 0]
         self._base = self._size = self._fact_bytes = 0
-        self._slices_spooled = self._facts_spooled = 0
+        self._slices_spooled = self._facts_spooled = self._spooled_size = 0
         self._slices: list[bytes] = []
         self._facts: list[bytes] = []
 
@@ -282,15 +283,6 @@ class SessionRecorder:
         """Root of the tree over all frames so far."""
         return b"" if self._epoch is None else self._epoch.tree.root()
 
-    @property
-    def unspooled(self) -> int:
-        """Bytes of slices that no spool write holds yet, roughly."""
-        return (
-            self._size
-            if not self._slices_spooled
-            else sum(map(len, self._slices[self._slices_spooled :]))
-        )
-
     def cut(self) -> None:
         """Make frames of everything that is in none."""
         if not self._base:
@@ -391,18 +383,25 @@ class SessionRecorder:
 
     # -- for the spool -----------------------------------------------------------------------------
 
-    def take_pieces(self) -> bytes:
-        """Return the entry for this tick's SLICES record, and count it as taken."""
-        slices = self._slices[self._slices_spooled :] if self._slices_spooled else self._slices
-        facts = self._facts[self._facts_spooled :] if self._facts_spooled else self._facts
-        self._slices_spooled = len(self._slices)
-        self._facts_spooled = len(self._facts)
-        return encode_pieces(self.number, self._base, slices, facts)
+    def take_pieces(self, direct_bytes: int) -> bytes:
+        """Return this tick's entry for a SLICES record, and count it as taken.
 
-    @property
-    def has_pieces(self) -> bool:
-        """True when a slice or fact is in no frame and was not taken for the spool."""
-        return len(self._slices) > self._slices_spooled or len(self._facts) > self._facts_spooled
+        When there are `direct_bytes` or more of new slices, they become frames instead.
+        """
+        slices, facts = self._slices, self._facts
+        if self._slices_spooled:
+            slices = slices[self._slices_spooled :]
+        if self._facts_spooled:
+            facts = facts[self._facts_spooled :]
+        if not slices and not facts:
+            return b""
+        if self._size - self._spooled_size >= direct_bytes:
+            self.cut()
+            return b""
+        self._slices_spooled += len(slices)
+        self._facts_spooled += len(facts)
+        self._spooled_size = self._size
+        return encode_pieces(self.number, self._base, slices, facts)
 
     def announcement(self) -> bytes:
         """Return the session's first SESSION record, which stands before its OPEN."""
@@ -412,6 +411,7 @@ class SessionRecorder:
         """Return the body of a SESSION record for this moment; all pieces count as taken."""
         self._slices_spooled = len(self._slices)
         self._facts_spooled = len(self._facts)
+        self._spooled_size = self._size
         epoch = self._epoch
         assert epoch is not None
         return self._state(epoch.size, epoch.tree.nodes, epoch.signed)
@@ -442,7 +442,7 @@ class SessionRecorder:
 
     def _reset(self) -> None:
         self._base = self._size = self._fact_bytes = 0
-        self._slices_spooled = self._facts_spooled = 0
+        self._slices_spooled = self._facts_spooled = self._spooled_size = 0
         self._slices, self._facts = [], []
 
     def _seal(self, kind: int, ts_ns: int, body: bytes) -> bytes:
