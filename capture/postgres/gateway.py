@@ -139,7 +139,7 @@ class Gateway:
     async def open_recorder(
         self, ident: Ident, target: TargetSettings, session: Session
     ) -> SessionRecorder:
-        """Return the recorder of a new session, its opening spooled. Raises Refused."""
+        """Return the recorder of a new session, its opening spooled. Raises StoreError."""
         return await self.worker.open_session(
             ident,
             self._terms(target),

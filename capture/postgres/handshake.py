@@ -98,8 +98,8 @@ async def refuse(wire: Wire, message: bytes) -> None:
         return
     transport.write(message)
     if transport.can_write_eof():
-        transport.write_eof()
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(OSError):  # a TimeoutError is one
+            transport.write_eof()
             async with asyncio.timeout(FAREWELL_S):
                 await wire.until_closed()
     transport.close()

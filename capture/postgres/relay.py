@@ -1,6 +1,6 @@
 """The relay: two protocols joined, every chunk recorded and tracked before it is sent on.
 
-Per chunk: `recorder.data`, `tracker.client` or `.server`, `worker.forward`. The worker calls the
+Per chunk: `recorder.data`, `tracker.client` or `.server`, `recorder.forward`. The worker calls the
 other side's `write` once this loop tick's bytes are in the spool; until then they count as `held`.
 
 Reading is paused by a set of reasons and goes on when the set is empty: the peer does not take more
@@ -10,11 +10,13 @@ Reading is paused by a set of reasons and goes on when the set is empty: the pee
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from time import monotonic_ns
 from typing import TYPE_CHECKING, Final
 
+from sealtape.capture.postgres.codec.messages import TERMINATE
 from sealtape.capture.postgres.target import Greeting
 from sealtape.capture.postgres.wire import Wire
 from sealtape.schemas.slices import CLIENT_IN, CLIENT_OUT, TARGET_IN, TARGET_OUT
@@ -22,13 +24,12 @@ from sealtape.schemas.slices import CLIENT_IN, CLIENT_OUT, TARGET_IN, TARGET_OUT
 if TYPE_CHECKING:
     from sealtape.capture.postgres.codec.tracker import Tracker
     from sealtape.capture.recorder import SessionRecorder
-    from sealtape.capture.worker import Worker
 
 HIGH_WATER: Final = 512 << 10  # bytes a transport buffers before its peer's reading is paused
 HELD_HIGH: Final = 1 << 20  # bytes on their way through the spool, likewise
 STATE_CHECK: Final = 1 << 20  # bytes of the target between two looks at whether a STATE is due
 HELD_LOW: Final = 256 << 10
-LINGER_S: Final = 5.0  # for a peer to close after it was told the end
+LINGER_S: Final = 2.0  # for a peer to close after it was told the end
 STUCK_S: Final = 120.0  # for a peer that does not take what is left for it
 
 
@@ -91,7 +92,7 @@ class Side(asyncio.Protocol):
     def send(self, data: bytes) -> None:
         """Write `data` once everything recorded so far is spooled."""
         held = self.held = self.held + len(data)
-        self.relay.forward(self.relay.recorder, self.write, data)
+        self.relay.forward(self.write, data)
         if held > HELD_HIGH:
             self.peer.hold("held")
 
@@ -128,7 +129,8 @@ class Side(asyncio.Protocol):
             return
         if not self._shut and not self.ended and self.transport.can_write_eof():
             self._shut = True
-            self.transport.write_eof()
+            with contextlib.suppress(OSError):  # the far end has reset the connection
+                self.transport.write_eof()
         if not self._shut or self.ended:
             self._close()
         elif not self._half:
@@ -166,6 +168,7 @@ class ClientSide(Side):
             relay.recorder.data(TARGET_OUT, b"", len(data))
             return
         relay.answered = False
+        relay.goodbye = data.endswith(TERMINATE)
         relay.tracker.client(data, monotonic_ns())
         self.peer.send(data)
 
@@ -202,7 +205,6 @@ class Relay:
     """Joins a client and a target until both are closed.
 
     Args:
-        worker: forwards what is spooled.
         recorder, tracker: of this session.
         client, target: their connections; `start` takes the transports over.
 
@@ -211,13 +213,13 @@ class Relay:
         failed: recording has failed, and nothing that is held may go out.
         first_to_end: `client` or `target`, empty while both are there.
         answered: the target was heard last.
+        goodbye: the client's last bytes were a Terminate.
         unstated: bytes of the target since the last look at whether a STATE frame is due.
     """
 
     def __init__(
         self,
         *,
-        worker: Worker,
         recorder: SessionRecorder,
         tracker: Tracker,
         client: Wire,
@@ -225,11 +227,12 @@ class Relay:
     ) -> None:
         self.recorder = recorder
         self.tracker = tracker
-        self.forward = worker.forward
+        self.forward = recorder.forward
         self.boundaries: deque[bool] = deque()
         self.failed = False
         self.first_to_end = ""
         self.answered = True
+        self.goodbye = False
         self.unstated = 0
         self._over = False
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -311,7 +314,8 @@ class Relay:
         """Take note that `side` will send no more, or is lost."""
         client, target = self.client, self.target
         if not self.first_to_end:
-            self.first_to_end = "client" if side is client else "target"
+            # A client that said Terminate has ended, whoever closes first.
+            self.first_to_end = "client" if side is client or self.goodbye else "target"
         if side is target:
             client.dropping = True
             client.finish()

@@ -189,9 +189,9 @@ class Session:
             )
         except BaseException as exc:
             upstream.transport.abort()
-            if isinstance(exc, Refused | StoreError):
-                stopping = isinstance(exc, Refused) and exc.reason == "shutdown"
-                raise refusal("shutting-down" if stopping else "recording-unavailable") from exc
+            if isinstance(exc, StoreError):
+                self._gateway.check_open()
+                raise refusal("recording-unavailable") from exc
             raise
         key = self._gateway.registry.add(
             partial(dialer.cancel, greeting.process, greeting.key), long=asked.key_bytes > 4
@@ -199,7 +199,6 @@ class Session:
         self._upstream = dialer, greeting
         self._tracker = self._gateway.tracker(recorder, admitted.target)
         relay = self._relay = Relay(
-            worker=self._gateway.worker,
             recorder=recorder,
             tracker=self._tracker,
             client=wire,

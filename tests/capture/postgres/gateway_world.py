@@ -1,7 +1,7 @@
 """A gateway in front of the tests' PostgreSQL, with byte taps on both sides.
 
-The collector is a worker in memory: it keeps what it is given, and forwards after the loop's tick as
-the real one does. Tests of what ends up in the spool use the real one.
+The collector is a worker in memory: it keeps what it is given, and forwards after the loop's tick
+as the real one does. Tests of what ends up in the spool use the real one.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from sealtape.capture.identity import DevelopmentIssuer
 from sealtape.capture.postgres.gateway import Gateway
 from sealtape.schemas.errors import StoreError
 from sealtape.schemas.settings import load_settings
-from sealtape.schemas.slices import Slice, leg_stream
+from sealtape.schemas.slices import CLIENT_IN, TARGET_IN, Slice, leg_stream
 from tests.servers.tls import write_certificate
 
 ISSUER = "https://issuer.test"
@@ -24,7 +24,8 @@ ISSUER = "https://issuer.test"
 class Collected:
     """A recorder in memory."""
 
-    def __init__(self, ident, terms, on_stall, on_end, snapshot):
+    def __init__(self, worker, ident, terms, on_stall, on_end, snapshot):
+        self.worker = worker
         self.ident, self.terms = ident, terms
         self.on_stall, self.on_end, self.snapshot = on_stall, on_end, snapshot
         self.text_salt = bytes(32)
@@ -36,9 +37,12 @@ class Collected:
         self.closed = asyncio.Event()
 
     def data(self, leg, data, replaces=0):
+        offset = self.offsets[leg] - replaces
         if self.keep:
-            self.slices.append(Slice(leg, 0, self.offsets[leg], bytes(data), replaces))
-        self.offsets[leg] += len(data)
+            self.slices.append(Slice(leg, 0, offset, bytes(data), replaces))
+        self.offsets[leg] = offset + len(data)
+        if leg in (CLIENT_IN, TARGET_IN):
+            self.offsets[leg + 1] += len(data)
 
     def fact(
         self,
@@ -56,6 +60,9 @@ class Collected:
         self.facts.append((kind, leg, offset, length, ref, tail, error))
         return len(self.facts) - 1
 
+    def forward(self, write, data):
+        self.worker.forward(write, data)
+
     def state_if_due(self):
         pass
 
@@ -64,7 +71,7 @@ class Collected:
 
 
 class CollectingWorker:
-    """A worker in memory. `broken` makes it refuse sessions; `stuck` keeps back what it should forward."""
+    """A worker in memory; `broken`: it refuses sessions, `stuck`: it forwards nothing."""
 
     def __init__(self):
         self.sessions = []
@@ -85,7 +92,7 @@ class CollectingWorker:
     async def open_session(self, ident, terms, *, on_stall, on_end, snapshot=None):
         if self.broken:
             raise StoreError("The spool is broken.")
-        recorder = Collected(ident, terms, on_stall, on_end, snapshot)
+        recorder = Collected(self, ident, terms, on_stall, on_end, snapshot)
         self.sessions.append(recorder)
         return recorder
 
@@ -93,7 +100,7 @@ class CollectingWorker:
         recorder.reason = reason
         recorder.closed.set()
 
-    def forward(self, recorder, write, data):
+    def forward(self, write, data):
         if self.stuck:
             self.kept.append((write, data))
             return
