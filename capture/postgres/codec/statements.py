@@ -129,7 +129,8 @@ class Classifier:
 # Two texts with one shape have the same tokens but for the spelling of literals, so they have the
 # same effect, objects and normalised text. Anything that would need a real scanner to tell (an
 # escape, a dollar quote, a comment, U&, a second statement) has no shape and is classified in full;
-# so has anything but plain DML, since elsewhere a literal can decide (EXPLAIN (ANALYZE 0)).
+# so has anything but plain DML, since elsewhere a literal can decide (EXPLAIN (ANALYZE 0)). A shape
+# starts with a NUL, which no text has, so that no text can be taken for another's shape.
 
 _DML = re.compile(
     rb"\s*(?:select|insert|update|delete|with|values|merge)\b(?!.*(?:[\\$&\x00-\x08]|--|/\*|;.*\S))",
@@ -145,8 +146,8 @@ def _shape(text: bytes) -> bytes | None:
     if _DML.match(text) is None:
         return None
     if b'"' in text:
-        return _QUOTED_NAME.sub(b"\\1\x01", text)
-    return _LITERAL.sub(b"\x01", text)
+        return b"\0" + _QUOTED_NAME.sub(b"\\1\x01", text)
+    return b"\0" + _LITERAL.sub(b"\x01", text)
 
 
 # -- one statement in full ----------------------------------------------------------------------
@@ -488,8 +489,7 @@ class _Findings:
     def top(self, node: Any) -> None:
         """Take one statement of the text."""
         kind = node.WhichOneof(_NODE)
-        if kind is not None:
-            self._statement(kind, getattr(node, kind))
+        self._statement(kind, getattr(node, kind))
 
     def _raise(self, effect: str) -> None:
         if _RANK[effect] > _RANK[self.effect]:

@@ -499,7 +499,7 @@ class Tracker:
             return
         count = tag[tag.rfind(b" ") + 1 :]
         rows = self._teller.since()
-        if count.isdigit() and len(count) < 20:
+        if count.isdigit() and len(count) < 19:
             rows = int(count)
         if entry[0] == _EXECUTE:
             self._pending.popleft()

@@ -335,8 +335,7 @@ def test_unknown_shapes_are_not_kept():
 
 def test_a_text_cannot_pose_as_the_shape_of_others():
     classifier = Classifier()
-    for text in (b"select \x01", b"\0select \x01"):
-        assert classifier.statement(text).normalized != "select ?"
+    assert classifier.statement(b"select \x01").effect == "unknown"
     assert classifier.statement(b"select 1").effect == "read"
 
 
