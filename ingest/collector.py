@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sealtape.ingest.ledger.base import Ledger
 from sealtape.ingest.ledger.rows import Lease
 from sealtape.ingest.vault.base import Vault
@@ -10,13 +12,15 @@ from sealtape.schemas.layout import SegmentKey, manifest_key, parse_key
 __all__ = ["Collector"]
 
 GRACE_S = 3600.0
+FORGET_S = 24 * 3600.0
 
 
 class Collector:
     """Abandons in the ledger first, by compare-and-set, and erases only what that gave free.
 
     A writer that is slow beyond all patience then fails at its own compare-and-set, instead of
-    publishing an object that is no longer there.
+    publishing an object that is no longer there. Such a writer may still create the object after
+    it was erased, so an abandoned key is erased again and again, and forgotten only after a day.
     """
 
     def __init__(self, ledger: Ledger, vault: Vault) -> None:
@@ -32,21 +36,22 @@ class Collector:
             if (item.topic, item.partition) == (lease.topic, lease.partition)
             and item.term < lease.term
         ]
-        return await self._clear(left)
+        freed = [key for key in left if await self._ledger.abandon(key)]
+        await self._erase(freed)
+        return len(freed)
 
     async def collect(self, older_than_s: float = GRACE_S) -> int:
-        """Clear what was staged that long ago, and finish what an earlier run began."""
-        old = [item.key for item in await self._ledger.staged(older_than_s)]
-        return await self._clear(old) + await self._clear(await self._ledger.abandoned())
+        """Abandon what was staged that long ago, erase what is abandoned; returns how many keys."""
+        freed = 0
+        for item in await self._ledger.staged(older_than_s):
+            freed += await self._ledger.abandon(item.key)
+        await self._erase(await self._ledger.abandoned(0.0))
+        for key in await self._ledger.abandoned(FORGET_S):
+            await self._ledger.forget(key)
+        return freed
 
-    async def _clear(self, keys: list[str]) -> int:
-        cleared = 0
+    async def _erase(self, keys: Sequence[str]) -> None:
         for key in keys:
-            if not await self._ledger.abandon(key):
-                continue
             if isinstance(parse_key(key), SegmentKey):
                 await self._vault.erase(manifest_key(key))
             await self._vault.erase(key)
-            await self._ledger.forget(key)
-            cleared += 1
-        return cleared

@@ -91,17 +91,16 @@ class Ledger(Protocol):
         """Take a staged object out of play; True when the caller may erase it from the vault.
 
         MUST be a compare-and-set on `staged`: False for a published object, whatever its age.
-        MUST be True again for one that was abandoned before, so that a crash between this call
-        and the erasing is repaired by doing both again (`abandoned` lists them).
+        MUST be True again for one that was abandoned before.
         """
         ...
 
-    async def abandoned(self) -> list[str]:
-        """Abandoned keys whose erasing was not confirmed by `forget`."""
+    async def abandoned(self, older_than_s: float) -> list[str]:
+        """Abandoned keys that were staged at least that long ago and not yet forgotten."""
         ...
 
     async def forget(self, key: str) -> None:
-        """Confirm that an abandoned object is gone from the vault. Idempotent."""
+        """Stop listing an abandoned object. Idempotent."""
         ...
 
     async def heads(self, names: Sequence[tuple[bytes, int]]) -> dict[tuple[bytes, int], Head]:

@@ -141,8 +141,12 @@ class SqliteLedger:
 
         return await self._database.write(work)
 
-    async def abandoned(self) -> list[str]:
-        rows = await self._rows("SELECT key FROM object WHERE state='abandoned' ORDER BY key", ())
+    async def abandoned(self, older_than_s: float) -> list[str]:
+        limit = self._clock_ns() - int(older_than_s * _SECOND_NS)
+        rows = await self._rows(
+            "SELECT key FROM object WHERE state='abandoned' AND staged_at_ns<=? ORDER BY key",
+            (limit,),
+        )
         return [row[0] for row in rows]
 
     async def forget(self, key: str) -> None:

@@ -437,12 +437,15 @@ class LedgerConformance:
         assert await ledger.abandon("never/staged") is False
         assert await ledger.abandon(key_of(2)) is True
         assert await ledger.abandon(key_of(2)) is True
-        assert await ledger.abandoned() == [key_of(2)]
+        assert await ledger.abandoned(0.0) == [key_of(2)]
+        assert await ledger.abandoned(60.0) == []
+        clock.forward(61)
+        assert await ledger.abandoned(60.0) == [key_of(2)]
         assert await ledger.staged(0.0) == []
         for _ in range(2):
             await ledger.forget(key_of(2))
         await ledger.forget(key_of(1))
-        assert await ledger.abandoned() == []
+        assert await ledger.abandoned(0.0) == []
         assert await ledger.abandon(key_of(2)) is False
         with pytest.raises(Exists):
             await ledger.stage(lease, [key_of(2)])

@@ -104,6 +104,7 @@ def build_session(
     final_checkpoint: bool = True,
     number: int = 1,
     start_ns: int = START_NS,
+    journal: bool = False,
     node: Signer | None = None,
     auditor: PrivateKey | None = None,
     indexer: PrivateKey | None = None,
@@ -113,7 +114,8 @@ def build_session(
     `commands` and `row_bytes` set its size: 3 frames and 1 a command, 2 with `facts_frames`.
     `statements` replaces the SQL texts. `close` None leaves the session live; `final_checkpoint`
     False leaves its last frames unsigned. For a recovery epoch give `session`, `epoch`, `continues`
-    (`first.continues`) and a `seed` of its own.
+    (`first.continues`) and a `seed` of its own. `journal` makes it a node's journal: then give
+    `number` 0 and no `commands`.
     """
     build = _Builder(
         session=session or _bytes(f"session {seed}", 16),
@@ -136,7 +138,7 @@ def build_session(
         user=user,
         target=target,
         protocol="postgres",
-        node=node.verifier.name,
+        node=node.verifier.name.rpartition("/")[2],
         groups=("dba",),
         issuer="https://issuer.test",
         source_ip="127.0.0.1",
@@ -144,7 +146,13 @@ def build_session(
         database=target,
     )
     opening = build.begin(
-        ident, node, tenant=tenant, retention=retention, number=number, continues=continues
+        ident,
+        node,
+        tenant=tenant,
+        retention=retention,
+        number=number,
+        continues=continues,
+        journal=journal,
     )
     for index in range(commands):
         text = statements[index] if statements else f"select {index} from orders"
@@ -231,17 +239,18 @@ class _Builder:
         retention: RetentionClass,
         number: int,
         continues: Continues | None,
+        journal: bool = False,
     ) -> Opening:
         # OPEN names the digest of IDENT as stored, so IDENT is sealed first.
         self.sealer.next_seq = 1
         identity = self.sealer.seal(1, self.start_ns, Kind.IDENT, ident.to_json())
         opening = Opening(
-            type="session",
+            type="journal" if journal else "session",
             log=LOG,
             tenant=tenant,
             session=self.session,
             epoch=self.epoch,
-            node=node.verifier.name,
+            node=node.verifier.name.rpartition("/")[2],
             boot=_bytes("boot", 16),
             worker=0,
             number=number,
