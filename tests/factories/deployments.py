@@ -1,9 +1,9 @@
 """Whole deployments in a folder, sealed by the real ingest, without a capture node or a target.
 
-    site = make_site(folder)                # settings, keys and trust, as `sealtape init --dev`
-    built = site.session(commands=5)        # signed by its node, wrapped for its readers
-    await seal(site, [built])               # bus, ingest, vault and ledger are the real ones
-    report = await audit(site)              # read only; what `sealtape verify --all` does
+site = make_site(folder)                # settings, keys and trust, as `sealtape init --dev`
+built = site.session(commands=5)        # signed by its node, wrapped for its readers
+await seal(site, [built])               # bus, ingest, vault and ledger are the real ones
+report = await audit(site)              # read only; what `sealtape verify --all` does
 """
 
 import asyncio
@@ -88,9 +88,7 @@ class Site:
     def journal(self, **options):
         """The journal of a node that runs now."""
         given = {"journal": True, "number": 0, "commands": 0, "close": None}
-        return self.session(
-            **given, user="", target="", **({"start_ns": time.time_ns()} | options)
-        )
+        return self.session(**given, user="", target="", **({"start_ns": time.time_ns()} | options))
 
     def objects(self, suffix=".parquet"):
         """Files of the vault's segments, in order of sealing."""
