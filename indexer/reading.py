@@ -182,6 +182,42 @@ class Recording:
                 hint="List sessions with `sealtape sessions`.",
             )
 
+    async def latest(self, kind: int, place: Place) -> AsyncIterator[Frame]:
+        """Frames of `kind` up to `place`, the last one first.
+
+        Nothing older is read than the caller asks for.
+        """
+        while True:
+            position = await self._position() if self.bus is not None else 0
+            fragments = await self.ledger.fragments(self.session)
+            last = fragments[-1].record if fragments else None
+            sealed = (last.epoch, last.hi) if last else BEGIN
+            try:
+                live = await self._live_of(kind, position, sealed, place)
+            except _Trimmed:
+                continue
+            break
+        for frame in live:
+            yield frame
+        segments = Segments(self.vault)
+        for fragment in reversed(fragments):
+            record = fragment.record
+            if (record.epoch, record.lo) <= place:
+                end = place[1] + 1 if record.epoch == place[0] else record.hi
+                frames = segments.frames(fragment, record.lo, end)
+                for frame in reversed([frame async for frame in frames if frame.kind == kind]):
+                    yield frame
+
+    async def _live_of(self, kind: int, position: int, first: Place, last: Place) -> list[Frame]:
+        if last < first:
+            return []
+        found = {
+            (frame.epoch, frame.seq): frame
+            async for frame in self._live(position)
+            if frame.kind == kind and first <= (frame.epoch, frame.seq) <= last
+        }
+        return [found[place] for place in sorted(found, reverse=True)]
+
     async def _sealed(self, fragments: Sequence[FragmentRow], start: Place) -> AsyncIterator[Frame]:
         segments = Segments(self.vault)
         for fragment in fragments:
