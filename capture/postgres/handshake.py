@@ -151,10 +151,9 @@ def _read(body: bytes) -> First | Refused:
 
 
 async def _wire(sock: socket.socket, context: ssl.SSLContext | None) -> Wire:
-    loop = asyncio.get_running_loop()
-    _, wire = await loop.connect_accepted_socket(
-        lambda: Wire(tls=context is not None), sock, ssl=context
-    )
+    # With TLS uvloop hands back its own SSLProtocol, not ours: keep what the factory gave.
+    wire = Wire(tls=context is not None)
+    await asyncio.get_running_loop().connect_accepted_socket(lambda: wire, sock, ssl=context)
     return wire
 
 

@@ -112,16 +112,18 @@ class TargetDialer:
         """Return a connection on which the StartupMessage can be sent."""
         loop = asyncio.get_running_loop()
         sock = await self._socket()
+        # With TLS uvloop hands back its own SSLProtocol, not ours: keep what the factory gave.
+        wire = Wire(tls=self._context is not None)
         try:
             if self._context is None:
-                _, wire = await loop.create_connection(lambda: Wire(tls=False), sock=sock)
+                await loop.create_connection(lambda: wire, sock=sock)
                 return wire
             await loop.sock_sendall(sock, messages.SSL_REQUEST)
             answer = await loop.sock_recv(sock, 1)
             if answer != b"S":  # whatever else it is, nothing in clear is read on
                 raise self._error("target-tls", "it does not offer TLS")
-            _, wire = await loop.create_connection(
-                lambda: Wire(tls=True), sock=sock, ssl=self._context, server_hostname=self._host
+            await loop.create_connection(
+                lambda: wire, sock=sock, ssl=self._context, server_hostname=self._host
             )
         except ssl.SSLError as exc:
             sock.close()

@@ -93,11 +93,18 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     parser = build_parser()
+    words = list(sys.argv[1:] if argv is None else argv)
+    # argparse cannot tell a client's own options from ours, so they are parted here.
+    cut = words.index("--") if "--" in words else len(words)
     try:
-        args = parser.parse_args(argv)
+        args = parser.parse_args(words[:cut])
+        if words[cut + 1 :] and not hasattr(args, "client"):
+            parser.error("only `connect` takes a client after `--`")
     except SystemExit as exc:  # argparse exits 2 on a usage error; 2 is a verdict here
         return 64 if exc.code == 2 else int(exc.code or 0)
     args.config = args.config or args.early_config
+    if hasattr(args, "client"):
+        args.client = words[cut + 1 :]
     try:
         return int(args.run(args))
     except SealtapeError as exc:
