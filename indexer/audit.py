@@ -203,7 +203,7 @@ class Audit:
     async def _strangers(self, listed: Sequence[str], known: set[str]) -> None:
         """An object that the ledger never heard of: it came, or its row went, by another way."""
         pending = {item.key for item in await self._ledger.staged(0)}
-        pending.update(await self._ledger.abandoned())
+        pending.update(await self._ledger.abandoned(0))
         for key in listed:
             segment = key if key.endswith(".parquet") else segment_of_manifest(key)
             if key.startswith(SEGMENT_PREFIX) and segment not in known and key not in pending:

@@ -83,20 +83,29 @@ def _translate(error: sqlite3.Error, path: Path) -> StoreError:
 class Database:
     """One SQLite file, its thread and its migrations. Open with `await Database.open(...)`."""
 
-    def __init__(self, path: Path, *, read_only: bool) -> None:
+    def __init__(self, path: Path, *, read_only: bool, snapshot: bool) -> None:
         """Only `open` calls this."""
         self.path = path
         self.read_only = read_only
+        self._snapshot = snapshot
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"sqlite-{path.stem}")
         self._connection: sqlite3.Connection | None = None
         self._copy: tempfile.TemporaryDirectory[str] | None = None
 
     @classmethod
     async def open(
-        cls, path: Path, migrations: Sequence[Migration], *, read_only: bool = False
+        cls,
+        path: Path,
+        migrations: Sequence[Migration],
+        *,
+        read_only: bool = False,
+        snapshot: bool = False,
     ) -> Database:
-        """Open, and create or bring up to date unless `read_only`. Raises `StoreError`."""
-        database = cls(path, read_only=read_only)
+        """Open, and create or bring up to date unless `read_only`. Raises `StoreError`.
+
+        A `snapshot` is read-only too, and stays as it was at the first read until it is closed.
+        """
+        database = cls(path, read_only=read_only or snapshot, snapshot=snapshot)
         try:
             await database._call(lambda: database._connect(migrations))
         except BaseException:
@@ -149,6 +158,10 @@ class Database:
 
     def _within(self, begin: str, work: Callable[[sqlite3.Connection], T]) -> T:
         connection = self._open_connection()
+        if self._snapshot:
+            if not connection.in_transaction:
+                connection.execute("BEGIN")
+            return work(connection)
         connection.execute(begin)
         try:
             result = work(connection)

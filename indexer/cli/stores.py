@@ -23,9 +23,10 @@ async def index_of(settings: Settings) -> AsyncIterator[Index]:
 
 
 @asynccontextmanager
-async def ledger_of(settings: Settings) -> AsyncIterator[Ledger]:
-    """The ledger, read-only."""
-    ledger = await open_ledger(settings.stores.ledger, Path(settings.base), read_only=True)
+async def ledger_of(settings: Settings, *, snapshot: bool = False) -> AsyncIterator[Ledger]:
+    """The ledger, read-only; a snapshot stays as it is now, whatever is published meanwhile."""
+    base = Path(settings.base)
+    ledger = await open_ledger(settings.stores.ledger, base, read_only=True, snapshot=snapshot)
     try:
         yield ledger
     finally:

@@ -75,7 +75,7 @@ async def _verify(args: argparse.Namespace) -> Report:
     listed = [key async for key in vault.keys(SEGMENT_PREFIX)] if args.all else []
     progress = output.Progress("verified frames", quiet=args.json)
     try:
-        async with ledger_of(settings) as ledger, keyring_of(settings) as keyring:
+        async with ledger_of(settings, snapshot=True) as ledger, keyring_of(settings) as keyring:
             contents = None
             if args.decrypt or args.deep or args.key:
                 deep = DeepComparison if args.deep else None

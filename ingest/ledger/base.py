@@ -172,16 +172,20 @@ class Ledger(Protocol):
         ...
 
 
-async def open_ledger(url: str, base: Path, *, read_only: bool = False) -> Ledger:
+async def open_ledger(
+    url: str, base: Path, *, read_only: bool = False, snapshot: bool = False
+) -> Ledger:
     """Open the ledger a URL names: `sqlite:FILE`, relative to `base`.
 
-    `read_only` never creates or changes a file. Raises `SettingsError` and `StoreError`.
+    `read_only` never creates or changes a file. A `snapshot` is read-only too, and every method
+    answers as of one moment until it is closed, whatever is published meanwhile.
+    Raises `SettingsError` and `StoreError`.
     """
     scheme = url.partition(":")[0]
     if scheme == "sqlite":
         from sealtape.ingest.ledger.sqlite import SqliteLedger
 
-        return await SqliteLedger.open(url, base, read_only=read_only)
+        return await SqliteLedger.open(url, base, read_only=read_only, snapshot=snapshot)
     raise SettingsError(
         f"{url!r} does not name a ledger.", hint="The embedded one is sqlite:FILE.", url=url
     )

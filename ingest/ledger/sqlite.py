@@ -42,11 +42,13 @@ class SqliteLedger:
         self._clock_ns = clock_ns
 
     @classmethod
-    async def open(cls, url: str, base: Path, *, read_only: bool = False) -> SqliteLedger:
+    async def open(
+        cls, url: str, base: Path, *, read_only: bool = False, snapshot: bool = False
+    ) -> SqliteLedger:
         """Open `sqlite:FILE`; the file is made (mode 0600) unless `read_only`."""
         migrations = load_migrations(Path(__file__).with_name("sql"))
         path = sqlite_path(url, base)
-        return cls(await Database.open(path, migrations, read_only=read_only))
+        return cls(await Database.open(path, migrations, read_only=read_only, snapshot=snapshot))
 
     # -- leases and positions ----------------------------------------------------------------------
 

@@ -77,6 +77,20 @@ async def test_read_only_changes_no_file(tmp_path, clock):
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
+async def test_a_snapshot_stays_as_it_was(ledger, tmp_path):
+    lease = await claimed(ledger)
+    first = sealed_segment(1, [(A, 0, 0, 3)])
+    await published(ledger, lease, 0, 5, first)
+    snapshot = await SqliteLedger.open("sqlite:ledger.db", tmp_path, snapshot=True)
+    expected = await contents(snapshot)
+    prev = module_hash(first)
+    await published(ledger, lease, 5, 9, sealed_segment(2, [(A, 0, 3, 4)], prev=prev, n=1))
+    assert await contents(snapshot) == expected != await contents(ledger)
+    with pytest.raises(StoreError):
+        await claimed(snapshot)
+    await snapshot.close()
+
+
 async def test_long_lists_come_in_pages(ledger, monkeypatch):
     monkeypatch.setattr(module, "_PAGE", 2)
     lease = await claimed(ledger)
