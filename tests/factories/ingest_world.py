@@ -45,6 +45,7 @@ class MemoryBus:
     """A bus of lists; offsets are dense."""
 
     topic = "frames"
+    batch = 1 << 30
 
     def __init__(self, partitions=1):
         self.partitions = partitions
@@ -66,7 +67,7 @@ class MemoryBus:
         for position in range(offset, len(self.records[partition])):
             key, value = self.records[partition][position]
             size += len(value)
-            if found and size > max_bytes:
+            if found and (size > max_bytes or len(found) == self.batch):
                 break
             found.append(Record(position, position + 1, 0, key, value))
         return Batch(found, found[-1].next_offset if found else offset)
@@ -191,7 +192,7 @@ class IngestWorld:
         self.ledger = ledger
         self.keyring = keyring
         self.built = self._sessions(seed, sessions)
-        self.limits = Limits(segment_ns=SECOND, hold_ns=10**9 * SECOND, segment_bytes=1 << 20)
+        self.limits = Limits(segment_ns=SECOND // 5, hold_ns=10**9 * SECOND, segment_bytes=1 << 20)
         self.actors = []
         self._names = iter(range(10**9))
 
@@ -216,7 +217,7 @@ class IngestWorld:
         return built
 
     def produce(self):
-        """Put everything on the bus: sessions interleaved, batches sent again now and then."""
+        """What capture sends: sessions interleaved, batches sent again now and then."""
         queues = [[pair for epoch in epochs for pair in epoch.encoded()] for epochs in self.built]
         sent = [[] for _ in queues]
         out = []
@@ -228,7 +229,7 @@ class IngestWorld:
             sent[index] += batch
             if self.random.random() < 0.25:
                 out += sent[index][-self.random.randrange(1, 12) :]
-        self.bus.records[0] += out
+        return out
 
     def consumer(self, actor, owner):
         stores = Stores(
@@ -277,21 +278,28 @@ class IngestWorld:
 
     async def run(self, steps):
         """Let things happen in a random order, then let one worker finish alone."""
-        self.produce()
+        coming = self.produce()
+        portion = len(coming) * 2 // steps + 1
+        self.bus.batch = self.random.choice([5, 20, 1 << 30])
         self.spawn_worker()
         self.spawn_collector()
         for _ in range(steps):
             luck = self.random.random()
-            if luck < 0.02 and len(self.actors) < 7:
+            if luck < 0.02 and len(self.actors) < 5:
                 self.spawn_worker()
-            elif luck < 0.03 and len(self.actors) < 7:
+            elif luck < 0.03 and len(self.actors) < 5:
                 self.spawn_collector()
-            elif luck < 0.05 and len(self.actors) > 1:
+            elif luck < 0.04 and len(self.actors) > 1:
                 await self.actors.pop(self.random.randrange(len(self.actors))).kill()
-            elif luck < 0.15:
-                self.clock.forward(self.random.choice([0.4, 1.1, 4.0]))
-            else:
+            elif luck < 0.1:
+                self.clock.forward(self.random.choice([0.4, 1.1, 3.1]))
+            elif luck < 0.6:
                 await self.random.choice(self.actors).step()
+            else:  # one gets far while the others sleep
+                await self.actors[0].step()
+            self.bus.records[0] += coming[:portion]
+            del coming[:portion]
+        self.bus.records[0] += coming
         await self.stop()
         await self.finish()
 
