@@ -317,9 +317,15 @@ def _identified(document: SessionDocument, ident: Ident) -> SessionDocument:
         target=ident.target,
         protocol=document.protocol or ident.protocol,
         database=ident.database,
-        source=ident.source_ip,
-        client=ident.application or ident.software,
+        source=_address(ident.source_ip, ident.source_port),
+        client=ident.software or ident.application,
     )
+
+
+def _address(host: str, port: int) -> str:
+    if not host or not port:
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _command(document: SessionDocument, frame: Frame, fact: Fact) -> CommandDocument:

@@ -65,9 +65,15 @@ def sessions(query: Query) -> Condition:
 
 
 def packed_address(text: str) -> bytes:
-    """An address as bytes that sort like addresses within their family; empty when it is none."""
+    """An address as bytes that sort like addresses within their family; empty when it is none.
+
+    A port may follow, as in `192.0.2.7:5432` and `[2001:db8::1]:5432`; it does not count.
+    """
+    host = text[1:].partition("]")[0] if text.startswith("[") else text
+    if host.count(":") == 1:
+        host = host.partition(":")[0]
     try:
-        address = ipaddress.ip_address(text.partition("%")[0])
+        address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return b""
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:

@@ -95,6 +95,12 @@ def names(values, wanted: Value, behind_dot: bool = False) -> bool:
     return False
 
 
+def host(source: str) -> str:
+    if source.startswith("["):
+        return source[1 : source.index("]")]
+    return source.split(":")[0] if source.count(":") == 1 else source
+
+
 def has_words(text: str, wanted: Text) -> bool:
     words, size = tokens.words(text), len(wanted.words)
     for at in range(len(words) - size + 1):
@@ -123,7 +129,7 @@ def holds(term, owner: SessionDocument, found: CommandDocument | None) -> bool:
         case Until(ns):
             return (found.time_ns if found else owner.started_ns) < ns
         case Source(networks):
-            source = (found or owner).source
+            source = host((found or owner).source)
             return bool(source) and any(
                 ipaddress.ip_address(source) in ipaddress.ip_network(network)
                 for network in networks
@@ -187,7 +193,7 @@ def found_session(wanted: Query, owner: SessionDocument, commands: list[CommandD
 WORDS = ("select", "drop", "orders", "public", "customer", "o'brien", "zürich", "x1", "naïve_id")
 USERS = ("anna@example.com", "Anna", "ben", "ben ding", "")
 TABLES = ("orders", "public.orders", "shop.public.orders", "public.order_items", "Zürich.x")
-ADDRESSES = ("10.1.2.3", "10.200.0.1", "192.0.2.7", "2001:db8::1", "")
+ADDRESSES = ("10.1.2.3", "10.200.0.1:7", "192.0.2.7:65535", "[2001:db8::1]:5432", "2001:db8::1", "")
 NETWORKS = ("10.0.0.0/8", "10.1.2.3/32", "2001:db8::/32", "0.0.0.0/0", "::/0", "192.0.2.7/32")
 
 

@@ -87,7 +87,7 @@ def test_a_whole_session():
     data = built.frames[-1]
     assert document.to_json()
     assert (document.user, document.groups, document.target) == ("ada", ("dba",), "shop")
-    assert (document.source, document.database, document.node) == ("127.0.0.1", "shop", "node-1")
+    assert (document.source, document.database, document.node) == ("127.0.0.1:5", "shop", "node-1")
     assert (document.tenant, document.retention) == ("main", "standard")
     assert (document.started_ns, document.ended_ns) == (START_NS, data.ts_ns)
     assert (document.state, document.close_reason) == ("closed", "client")
@@ -102,7 +102,7 @@ def test_a_whole_session():
         "read",
     )
     assert (first.status, first.rows, first.version, first.seq) == ("ok", 1, 1, 3)
-    assert (first.user, first.source, first.leg, first.offset) == ("ada", "127.0.0.1", 0, 0)
+    assert (first.user, first.source, first.leg, first.offset) == ("ada", "127.0.0.1:5", 0, 0)
     assert first.length == len(b"Q\0\0\0\0select 0 from orders\0")
     assert len(commands) == 3
     totals = document.bytes_client, document.bytes_server
@@ -306,7 +306,24 @@ def test_a_journal_keeps_its_protocol_and_lineage_is_read():
     document = made.take()[0]
     assert document.protocol == "journal"
     assert (document.agent, document.on_behalf_of, document.run) == ("agent-7", ("ada",), "run-1")
-    assert document.client == "psql"
+    assert document.client == "libpq"
+
+
+@pytest.mark.parametrize(
+    ("ip", "port", "source"),
+    [
+        ("::1", 7, "[::1]:7"),
+        ("10.0.0.1", 7, "10.0.0.1:7"),
+        ("10.0.0.1", 0, "10.0.0.1"),
+        ("", 7, ""),
+    ],
+)
+def test_sources(ip, port, source):
+    built = build_session(commands=0, close=None)
+    made = Maker(built, SessionFold(built.session))
+    made.open()
+    made.ident(source_ip=ip, source_port=port)
+    assert made.take()[0].source == source
 
 
 def test_sealed_and_opened_again(maker):

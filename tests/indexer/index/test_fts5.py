@@ -31,10 +31,15 @@ def test_values_are_parameters(build, text):
     [
         ("10.1.2.3", b"\x04\x0a\x01\x02\x03"),
         ("::ffff:10.1.2.3", b"\x04\x0a\x01\x02\x03"),
+        ("10.1.2.3:5432", b"\x04\x0a\x01\x02\x03"),
+        ("[::1]:5432", b"\x06" + bytes(15) + b"\x01"),
+        ("[::1]", b"\x06" + bytes(15) + b"\x01"),
         ("::1", b"\x06" + bytes(15) + b"\x01"),
         ("fe80::1%eth0", b"\x06\xfe\x80" + bytes(13) + b"\x01"),
         ("", b""),
         ("unix", b""),
+        ("a:b", b""),
+        ("[", b""),
     ],
 )
 def test_addresses(address, packed):
