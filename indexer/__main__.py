@@ -26,7 +26,7 @@ It may be killed at any moment and goes on where it stopped. Run one per deploym
 """
 EPILOG = """\
 settings it reads: [stores], [keys] indexer_private, [indexer]
-exit codes: 0 stopped, 64 settings, 65 a key file that is none, 74 a store failed
+exit codes: 0 stopped, 64 settings, 65 a key file that is none, 74 a store failed, 77 no key file
 """
 
 

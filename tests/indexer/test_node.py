@@ -1,0 +1,65 @@
+import asyncio
+import time
+
+import pytest
+
+from sealtape.indexer.index import Page
+from sealtape.indexer.node import indexer_key, indexer_stores, rebuild_index, serve
+from sealtape.indexer.query import Query
+from sealtape.schemas.errors import KeyUnavailable, StoreError
+from sealtape.schemas.settings import load_settings
+from tests.factories.sessions import build_session, reader
+
+SETTINGS = """
+[deployment]
+mode = "dev"
+node = "node-1"
+log = "sealtape.test/log"
+[stores]
+bus = "dir:bus?partitions=2"
+[identity]
+issuer = "https://issuer.test"
+audience = "sealtape"
+jwks = "file:keys/jwks.json"
+"""
+
+
+@pytest.fixture
+def settings(tmp_path):
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys/indexer.key").write_text(reader("indexer").text())
+    return load_settings(SETTINGS, base=str(tmp_path))
+
+
+async def test_the_key(settings, tmp_path):
+    assert indexer_key(settings) == reader("indexer")
+    (tmp_path / "keys/indexer.key").unlink()
+    with pytest.raises(KeyUnavailable, match="indexer_private"):
+        indexer_key(settings)
+
+
+async def test_stores_are_closed_again(settings):
+    async with indexer_stores(settings) as stores:
+        assert (await stores.index.search_sessions(Query(), Page())).documents == ()
+    with pytest.raises(StoreError):
+        await stores.index.positions()
+    with pytest.raises(StoreError):
+        await stores.ledger.position("x", 0)
+
+
+async def test_serve_until_told_then_rebuild(settings, deployment):
+    built = build_session(seed=60)
+    await deployment.send(built)
+    stop = asyncio.Event()
+    serving = asyncio.create_task(serve(settings, stop))
+    until = time.monotonic() + 10
+    while not (await deployment.index.search_commands(Query(), Page())).documents:
+        assert time.monotonic() < until
+        assert not serving.done()
+        await asyncio.sleep(0.02)
+    stop.set()
+    await asyncio.wait_for(serving, 10)
+    await deployment.seal()
+    tally = await rebuild_index(settings)
+    assert (tally.commands, tally.frames) == (3, len(built.frames))
+    assert (await deployment.index.session(built.session.hex())).state == "sealed"
