@@ -61,7 +61,7 @@ class Deployment:
         self.config.write_text(text)
         self.log = log
         self.token = mint(
-            load_settings(text, {}, str(folder)), user="bench", groups=["dba"], ttl_s=86400.0
+            load_settings(text, base=str(folder)), user="bench", groups=["dba"], ttl_s=86400.0
         )
         self.rooms = {}
 

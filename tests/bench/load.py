@@ -27,6 +27,7 @@ SSL_REQUEST = bytes.fromhex("0000000804d2162f")
 READY = b"Z\0\0\0\5I"
 LOOKUP = "select abalance from pgbench_accounts where aid = "
 PREPARED = b"lookup"
+DIAL_S = 60
 
 
 def message(kind, body):
@@ -146,10 +147,11 @@ class Lookups:
 async def dial(args):
     """Open one session."""
     host, _, port = args.server.rpartition(":")
-    _, session = await asyncio.get_running_loop().create_connection(
-        lambda: Session(args), host, int(port)
-    )
-    return await session.open()
+    async with asyncio.timeout(DIAL_S):
+        _, session = await asyncio.get_running_loop().create_connection(
+            lambda: Session(args), host, int(port)
+        )
+        return await session.open()
 
 
 def report(begin, count):
