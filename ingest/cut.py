@@ -94,7 +94,7 @@ def make_cut(
             cut.events.extend(_events(change, now_ns))
             _quarantine_rivals(track, change, findings, now_ns)
         cut.next_offset = min(cut.next_offset, _lowest_offset(track, rest))
-    for (tenant, retention), stretches in sorted(grouped.items(), key=lambda item: item[0][0]):
+    for (tenant, retention), stretches in sorted(grouped.items(), key=_group_order):
         stretches.sort(key=lambda s: (s.opening.session, s.opening.epoch, s.run.lo))
         for start in range(0, len(stretches), MAX_FRAGMENTS):
             part = stretches[start : start + MAX_FRAGMENTS]
@@ -103,6 +103,13 @@ def make_cut(
     cut.quarantined = list(findings.quarantined)
     cut.events.extend(_incident_event(incident) for incident in cut.incidents)
     return cut
+
+
+def _group_order(
+    item: tuple[tuple[str, RetentionClass], list[Stretch]],
+) -> tuple[str, str, int, int]:
+    (tenant, retention), _ = item
+    return tenant, retention.name, retention.retain_for_s, retention.delete_after_s
 
 
 def _lowest_offset(track: Track, rest: list[Piece]) -> int:

@@ -139,6 +139,7 @@ class Sealer:
 
         `next_offset` is where reading goes on after them.
         """
+        self._cut_ns = self._cut_ns or now_ns
         keys = []
         for item in taken:
             message = item.message
