@@ -55,7 +55,7 @@ MAX_FOLDS = 4096
 """Sessions kept in memory; the others come back from the index when they go on."""
 
 _READ = frozenset((Kind.OPEN, Kind.IDENT, Kind.FACTS, Kind.CLOSE))
-_BREATH = 256
+_BREATH = 32
 _RETRY_S = (0.1, 5.0)
 _LEDGER = "ledger"
 
@@ -75,8 +75,8 @@ class Tally:
     """Frames indexed without their content: no key for us, or damaged."""
     malformed: int = 0
     """Messages on the bus that are none of ours; ingest puts them into quarantine."""
-    lost: int = 0
-    """Frames that were missing on the bus and not in the ledger."""
+    early: int = 0
+    """Frames on the bus left to ingest, because frames before them are nowhere yet."""
     unanswered: int = 0
     """Results whose command the index does not have."""
 
@@ -163,6 +163,10 @@ class Indexer:
             return
         if frame.seq > fold.next_seq(frame.epoch):
             await self._catch_up(fold, frame)
+        if frame.seq > fold.next_seq(frame.epoch):
+            # Forged, or what is between was lost: ingest finds out, and then the ledger has it.
+            self.tally.early += 1
+            return
         await self._feed(fold, frame)
 
     async def _catch_up(self, fold: SessionFold, until: Frame) -> None:
@@ -172,9 +176,6 @@ class Indexer:
             if (record.epoch, record.lo) < (until.epoch, until.seq):
                 end = until.seq if record.epoch == until.epoch else record.hi
                 await self._sealed(fold, fragment, end)
-        missing = until.seq - fold.next_seq(until.epoch)
-        if missing > 0:
-            self.tally.lost += missing
 
     # -- the ledger --------------------------------------------------------------------------------
 

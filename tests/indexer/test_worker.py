@@ -1,6 +1,7 @@
 import asyncio
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
@@ -88,7 +89,7 @@ async def test_live_then_sealed_then_read_again(deployment):
     assert len(before[1]) == 2
     tally = await index_all(deployment)
     assert await everything(index) == before
-    assert tally.lost == tally.unreadable == tally.malformed == 0
+    assert tally.early == tally.unreadable == tally.malformed == 0
 
 
 @pytest.mark.parametrize("encrypt", [True, False])
@@ -148,19 +149,36 @@ async def test_what_the_bus_lost_comes_from_the_ledger(deployment):
     document = await deployment.index.session(built.session.hex())
     assert (document.frames, document.state) == (len(built.frames), "closed")
     assert len(await commands(deployment.index)) == 6
-    assert indexer.tally.lost == 0
+    assert indexer.tally.early == 0
 
 
-async def test_frames_that_are_nowhere_are_counted(deployment):
+async def test_frames_behind_a_hole_wait_for_ingest(deployment):
     built = build_session(seed=8, commands=3)
     lost = built.frames[4]
     await deployment.send(
         built, only=lambda all_of_it: [each for each in all_of_it if each is not lost]
     )
     tally = await index_all(deployment)
-    assert tally.lost == 1
+    assert tally.early == len(built.frames) - 5
+    document = await deployment.index.session(built.session.hex())
+    assert (document.frames, document.state) == (4, "live")
+    await deployment.seal()
+    await index_all(deployment)
     document = await deployment.index.session(built.session.hex())
     assert (document.frames, document.state) == (len(built.frames) - 1, "closed")
+    assert len(await commands(deployment.index)) == 3
+
+
+async def test_a_forged_frame_from_far_ahead_hides_nothing(deployment):
+    built = build_session(seed=14, commands=2)
+    forged = replace(built.frames[-1], seq=10**6)
+    half = len(built.messages) // 2
+    await deployment.append([*built.messages[:half], forged, *built.messages[half:]])
+    tally = await index_all(deployment)
+    assert tally.early == 1
+    document = await deployment.index.session(built.session.hex())
+    assert (document.frames, document.state) == (len(built.frames), "closed")
+    assert {command.status for command in (await commands(deployment.index)).values()} == {"ok"}
 
 
 async def test_rubbish_on_the_bus_stops_nothing(deployment):
@@ -224,7 +242,7 @@ async def test_many_sessions_leave_memory_and_come_back(deployment, monkeypatch)
     assert {document.frames for document in documents.values()} == {9}
     assert {command.status for command in found.values()} == {"ok"}
     assert len(found) == 18
-    assert indexer.tally.lost == indexer.tally.unanswered == 0
+    assert indexer.tally.early == indexer.tally.unanswered == 0
 
 
 class Failing:
@@ -264,7 +282,7 @@ async def test_a_failing_index_loses_nothing(deployment, step):
     assert {document.frames for document in documents.values()} == {7}
     assert {command.status for command in found.values()} == {"ok"}
     assert len(found) == 4
-    assert indexer.tally.lost == indexer.tally.unanswered == 0
+    assert indexer.tally.early == indexer.tally.unanswered == 0
 
 
 async def test_it_tries_again_and_ends_when_told(deployment):
