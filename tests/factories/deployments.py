@@ -14,18 +14,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from sealtape.capture.bus import open_bus
 from sealtape.indexer.audit import Audit
 from sealtape.indexer.cli.deployment import create
 from sealtape.indexer.contents import ContentChecker
-from sealtape.ingest.consumer import Stores
 from sealtape.ingest.keyring import open_keyring
 from sealtape.ingest.ledger import open_ledger
 from sealtape.ingest.node import open_stores, start_ingest
 from sealtape.ingest.sealer import Limits
 from sealtape.ingest.vault import open_vault
-from sealtape.schemas import messages
-from sealtape.schemas.errors import Missing
 from sealtape.schemas.layout import SEGMENT_PREFIX
 from sealtape.schemas.notes import Signer
 from sealtape.schemas.settings import load_settings
@@ -37,11 +33,14 @@ __all__ = [
     "QUICK",
     "Site",
     "audit",
-    "fill",
+    "interleaved",
     "make_site",
+    "put",
     "random_site",
+    "reading",
     "seal",
     "sealing",
+    "settled",
     "tree_state",
 ]
 
@@ -137,26 +136,30 @@ async def sealing(site, *, limits=QUICK):
             await store.close()
 
 
-async def append(bus, pairs):
-    """Put (key, value) pairs on the bus, each run of one session at once."""
+async def put(bus, pairs):
+    """Put (key, value) pairs on the bus, all of a partition at once."""
+    batches = {}
     for key, value in pairs:
-        await bus.append(bus.partition_of(key), [(key, value)])
+        batches.setdefault(bus.partition_of(key), []).append((key, value))
+    for partition, batch in batches.items():
+        await bus.append(partition, batch)
 
 
-async def fill(bus, sessions):
-    """Put whole sessions on the bus, one after the other."""
-    for built in sessions:
-        await bus.append(bus.partition_of(built.session), built.encoded())
-
-
-async def seal(site, sessions, *, limits=QUICK):
-    """Put sessions on the bus and run ingest until everything is published."""
+async def seal(site, sessions=(), *, pairs=None, limits=QUICK):
+    """Put sessions on the bus, or messages as they are, and run ingest until all is published."""
+    if pairs is None:
+        pairs = [pair for built in sessions for pair in built.encoded()]
     async with sealing(site, limits=limits) as (stores, running):
-        await fill(stores.bus, sessions)
-        until = time.monotonic() + 30
-        while await running.lag() > 0:
-            assert time.monotonic() < until, "ingest does not come to the end of the bus"
-            await asyncio.sleep(0.01)
+        await put(stores.bus, pairs)
+        await settled(running)
+
+
+async def settled(running):
+    """Wait until ingest has published all that is on the bus."""
+    until = time.monotonic() + 30
+    while await running.lag() > 0:
+        assert time.monotonic() < until, "ingest does not come to the end of the bus"
+        await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
