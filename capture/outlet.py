@@ -194,9 +194,9 @@ class Outlet:
             return
         batch, self._next = self._next, Batch()
         records: list[tuple[int, list[bytes]]] = [(SESSION, [body]) for body in batch.announced]
-        if slices and not fresh:
-            records.append((SLICES, slices))
         records += self._frame_records(batch)
+        if slices and not fresh:  # after the frames: what a cut of this tick cleared is not here
+            records.append((SLICES, slices))
         if fresh:
             records += [(SESSION, [recorder.snapshot()]) for recorder in self.live.values()]
         if not records:

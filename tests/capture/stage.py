@@ -13,8 +13,9 @@ from sealtape.capture.spool.folder import Spool
 from sealtape.capture.worker import Pace, Worker
 from sealtape.schemas import messages
 from sealtape.schemas.bodies import Close, Ident, RetentionClass, parse_open
+from sealtape.schemas.errors import StoreError
 from sealtape.schemas.facts import decode_facts
-from sealtape.schemas.frames import Frame, Kind
+from sealtape.schemas.frames import Frame, Kind, Suite
 from sealtape.schemas.keys import label_of, open_payload
 from sealtape.schemas.notes import Signer, Verifier, open_checkpoint
 from sealtape.schemas.slices import decode_data
@@ -30,13 +31,14 @@ IDENT = Ident(user="ada", target="shop", protocol="postgres", node="node-1")
 class Stage:
     """Everything of a node but the process."""
 
-    def __init__(self, root, **pace):
+    def __init__(self, root, *, seed=None, **pace):
+        """`seed`: 32 bytes from which all keys are made, to be the same node in another process."""
         self.root = Path(root)
-        self.signer = Signer("node-1", Ed25519PrivateKey.generate())
-        self.auditor = generate("auditor", X25519, os.urandom)
-        self.indexer = generate("indexer", X25519, os.urandom)
+        seed = seed or os.urandom(32)
+        self.signer = Signer("node-1", Ed25519PrivateKey.from_private_bytes(seed))
+        self.auditor = generate("auditor", X25519, lambda _: seed)
+        self.indexer = generate("indexer", X25519, lambda _: seed[::-1])
         self.pace = Pace(**pace)
-        self.boots = 0
 
     def bus(self):
         return DirBus(self.root / "bus", partitions=1)
@@ -76,6 +78,17 @@ class Stage:
         )
         await worker.start()
         return worker
+
+    async def crash(self, worker):
+        """Leave a worker as a kill would: nothing is finished, its lock is free."""
+        for task in worker._tasks:
+            task.cancel()
+        await asyncio.gather(*worker._tasks, return_exceptions=True)
+        for outlet in worker._outlets.values():
+            outlet.close()
+            outlet.failing = StoreError("dead")
+        worker._executor.shutdown()
+        os.close(worker._spool._lock)
 
     async def recorded(self, bus):
         """Read the bus and check all that can be checked; return sessions by id."""
@@ -119,6 +132,7 @@ class Tape:
         self.stage = stage
         self.sessions = {}
         self.seen = {}
+        self.commitments = {}
 
     def take(self, key, value):
         message = messages.decode(value)
@@ -132,6 +146,9 @@ class Tape:
                 return
             assert message.seq == len(frames)
             assert message.epoch in told.keys or not message.seq or message.suite != 2
+            if message.suite == Suite.AES256GCM:
+                owner = self.commitments.setdefault(message.payload[:32], name)
+                assert owner == name, "one key sealed two frames"
             frames.append(message)
         elif isinstance(message, messages.KeyMessage):
             self._key(told, message)

@@ -1,0 +1,289 @@
+"""Crash at any point, also in the middle of a write: what was forwarded is recorded, once."""
+
+import asyncio
+import os
+import tempfile
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from sealtape.capture.epoch import Subject, Terms
+from sealtape.capture.files import AppendFile
+from sealtape.capture.recovery import as_record, encode_about, parse_about, recover
+from sealtape.capture.spool.records import Pieces, SessionState, parse_frames
+from sealtape.schemas.bodies import RetentionClass
+from sealtape.schemas.errors import FormatError
+from sealtape.schemas.facts import COMMAND
+from sealtape.schemas.keys import Packer
+from sealtape.schemas.slices import CLIENT_IN
+from tests.capture.stage import CLASS, IDENT, Stage, open_on
+
+
+MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108 - a sync is fast there
+
+
+class Died(BaseException):
+    """The process is gone: nothing catches this."""
+
+
+class Fuse:
+    """A disk on which the process dies after so many more bytes."""
+
+    def __init__(self):
+        self.left = 1 << 40
+        self.dead = False
+
+    def create(self, path):
+        if self.dead:
+            raise Died
+        return FusedFile(self, path)
+
+
+class FusedFile(AppendFile):
+    def __init__(self, fuse, path):
+        super().__init__(path, create=True)
+        self.fuse = fuse
+
+    def write(self, pieces):
+        if self.fuse.dead:
+            raise Died
+        data = b"".join(pieces)
+        super().write([data[: self.fuse.left]])
+        if len(data) > self.fuse.left:
+            self.fuse.dead = True
+            raise Died
+        self.fuse.left -= len(data)
+
+
+class Played:
+    """One session as the test knows it."""
+
+    def __init__(self, recorder, wire):
+        self.recorder = recorder
+        self.wire = wire
+        self.given = b""
+        self.facts = 0
+        self.facts_before = 0
+        self.closed = False
+
+    def forward(self, data):
+        facts = self.facts
+
+        def write(data):
+            self.wire.write(data)
+            self.facts_before = facts
+
+        self.recorder.forward(write, data)
+
+
+class CrashMachine(RuleBasedStateMachine):
+    @initialize(level=st.sampled_from(["spooled", "durable", "acked"]))
+    def begin(self, level):
+        self.runner = asyncio.Runner()
+        self.folder = tempfile.TemporaryDirectory(dir=MEMORY)
+        self.stage = Stage(self.folder.name, frame_bytes=3000, checkpoint_frames=5, frame_ms=10_000)
+        self.terms = Terms(retention=CLASS, level=level)
+        self.live, self.past = [], []
+        self.run(self._start())
+
+    def run(self, work):
+        return self.runner.run(work)
+
+    async def _start(self):
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        self.bus = self.stage.bus()
+        self.fuse = Fuse()
+        self.worker = await self.stage.worker(
+            self.bus, create=self.fuse.create, file_bytes=4096, limit=1 << 20
+        )
+
+    async def _settle(self, seconds=0.0):
+        for _ in range(4):
+            await asyncio.sleep(seconds)
+
+    async def _unless_dead(self, work):
+        """Return what `work` returns, None when the process dies before."""
+        task = asyncio.ensure_future(work)
+        while not self.fuse.dead and not task.done():
+            await asyncio.wait([task], timeout=0.002)
+        if self.fuse.dead:
+            task.cancel()
+        (result,) = await asyncio.gather(task, return_exceptions=True)
+        return None if isinstance(result, BaseException) else result
+
+    @property
+    def playable(self):
+        return [s for s in self.live if not s.closed] if not self.fuse.dead else []
+
+    @precondition(lambda self: not self.fuse.dead and len(self.live) < 4)
+    @rule()
+    def open(self):
+        opened = self.run(self._unless_dead(open_on(self.worker, self.terms)))
+        if opened is not None:
+            self.live.append(Played(*opened))
+
+    @precondition(lambda self: self.playable)
+    @rule(
+        data=st.data(),
+        sizes=st.lists(st.sampled_from([1, 40, 700, 700, 2999, 9001]), min_size=1, max_size=6),
+        fact=st.booleans(),
+        ticks=st.booleans(),
+    )
+    def play(self, data, sizes, fact, ticks):
+        async def go():
+            for size in sizes:
+                session = data.draw(st.sampled_from(self.playable))
+                chunk = b"%d:" % len(session.given) + os.urandom(size)
+                session.recorder.data(CLIENT_IN, chunk)
+                session.given += chunk
+                if fact:
+                    session.recorder.fact(COMMAND, CLIENT_IN, 0, size)
+                    session.facts += 1
+                session.forward(chunk)
+            if ticks:
+                await self._settle(0.001)
+
+        self.run(go())
+
+    @precondition(lambda self: self.playable)
+    @rule(cut=st.booleans(), sign=st.booleans())
+    def time_passes(self, cut, sign):
+        async def go():
+            await self._settle()
+            later = self.worker._clock.mono_ns() + 60_000_000_000
+            if cut:
+                self.worker._cut_old(later)
+            if sign:
+                self.worker._sign_old(later)
+
+        self.run(go())
+
+    @rule()
+    def ticks(self):
+        self.run(self._settle(0.002))
+
+    @precondition(lambda self: self.playable)
+    @rule(data=st.data())
+    def close(self, data):
+        session = data.draw(st.sampled_from(self.playable))
+        session.closed = True
+
+        self.run(self._unless_dead(self.worker.close_session(session.recorder, "client")))
+        if self.fuse.dead:
+            session.closed = None
+
+    @precondition(lambda self: not self.fuse.dead)
+    @rule(left=st.integers(0, 6000))
+    def light_the_fuse(self, left):
+        self.fuse.left = left
+
+    @rule()
+    def crash(self):
+        async def go():
+            await self.stage.crash(self.worker)
+            for orphan in self.worker._orphans:
+                orphan.release()
+            await self.bus.close()
+            await self._start()
+
+        self.run(go())
+        self.past += self.live
+        self.live = []
+
+    def teardown(self):
+        if not hasattr(self, "runner"):
+            return
+        self.crash()
+        self.run(self._check())
+        self.runner.close()
+        self.folder.cleanup()
+
+    async def _check(self):
+        while len(list((self.stage.root / "spool").glob("node-1-*"))) > 1:
+            await asyncio.sleep(0.01)
+        await self.worker.stop()
+        sessions = await self.stage.recorded(self.bus)
+        for session in self.past:
+            told = sessions[session.recorder.session]
+            recorded = told.stream(CLIENT_IN)
+            assert recorded.startswith(session.wire.data)
+            assert session.given.startswith(recorded)
+            assert [fact.n for fact in told.facts] == list(range(len(told.facts)))
+            assert len(told.facts) >= session.facts_before
+            last = told.closes[max(told.frames)]
+            assert last.totals[0] == len(recorded)
+            if session.closed:
+                assert last.reason == "client"
+                assert recorded == session.given
+            elif session.closed is False:
+                assert last.reason == "aborted"
+        for told in sessions.values():
+            assert max(told.frames) in told.closes
+        await self.bus.close()
+
+
+TestCrash = CrashMachine.TestCase
+TestCrash.settings = settings(
+    max_examples=40,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def subject(encryption=True):
+    return Subject(
+        type="session",
+        session=bytes(16),
+        number=7,
+        boot=bytes(range(16)),
+        worker=3,
+        ident=IDENT,
+        terms=Terms(retention=RetentionClass("short", 1, 2), encryption=encryption),
+    )
+
+
+def test_what_the_spool_knows_of_a_session_comes_back():
+    assert parse_about(encode_about(subject())) == subject()
+
+
+@pytest.mark.parametrize("about", [b"", b"{}", b"[]", b'{"class": 1}', b"\xff"])
+def test_a_damaged_description_is_a_format_error(about):
+    with pytest.raises(FormatError):
+        parse_about(about)
+
+
+def state(**changes):
+    fields = {
+        "number": 7,
+        "about": encode_about(subject()),
+        "epoch": 4,
+        "size": 1,
+        "nodes": (bytes(32),),
+        "offsets": (1, 2, 3, 4),
+        "facts": 0,
+        "commands": 0,
+        "errors": 0,
+        "last_ns": 50,
+        "signed": 1,
+        "pieces": Pieces(7, 0, 0, b"", 0, b""),
+    }
+    return SessionState(**{**fields, **changes})
+
+
+def test_a_recovery_epoch_is_never_older_than_what_it_continues(tmp_path):
+    stage = Stage(tmp_path)
+    found = recover(
+        state(), stage.identity(bytes(16)), now_ns=10, packer=Packer(), random=os.urandom
+    )
+    record = b"".join(as_record(7, state(), found))
+    (cut,) = parse_frames(record)[2]
+    assert cut.messages == found
+    from sealtape.schemas.frames import Frame
+    from sealtape.schemas.messages import decode
+
+    frames = [m for m in map(decode, found) if isinstance(m, Frame)]
+    assert {frame.epoch for frame in frames} == {5}
+    assert {frame.ts_ns for frame in frames} == {50}
