@@ -111,8 +111,8 @@ class Listener:
                 sock, address = await loop.sock_accept(self._sock)
             except ConnectionError:
                 continue  # gone before it was accepted
-            except OSError as exc:
-                log.warning("cannot accept connections: %s", exc.strerror or exc)
+            except Exception as exc:  # whatever it is, the listener goes on listening
+                log.warning("cannot accept connections: %s", exc)
                 await asyncio.sleep(_NO_DESCRIPTORS_S)
                 continue
             seat = self._limits.enter(address[0])

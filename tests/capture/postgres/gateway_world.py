@@ -188,10 +188,9 @@ auth_timeout_s = 10
 {capture}
 [capture.postgres]
 listen = "127.0.0.1:0"
-plaintext = "loopback"
 tls_certificate = "tls.crt"
 tls_key = "tls.key"
-{listener}
+{listener or 'plaintext = "loopback"'}
 [identity]
 issuer = "{ISSUER}"
 audience = "sealtape"

@@ -6,11 +6,13 @@ import struct
 from pathlib import Path
 
 from sealtape.capture.postgres.codec.derive import facts_from_data
+from sealtape.capture.postgres.codec.statements import Classifier
 from sealtape.schemas.slices import CLIENT_IN, TARGET_IN, Slice
 
 VECTORS = Path(__file__).parents[3] / "vectors" / "postgres"
 T0 = 1_700_000_000_000_000_000
 STEP_NS = 1_000_000
+CLASSIFIER = Classifier()
 
 
 def m(kind, body=b""):
@@ -152,7 +154,7 @@ def slices(script, *, cut=None, start=(0, 0)):
 
 
 def facts(script, **options):
-    return facts_from_data(slices(script), **{"salt": b"salt", **options})
+    return facts_from_data(slices(script), **{"salt": b"salt", "classifier": CLASSIFIER, **options})
 
 
 def commands(script, **options):

@@ -290,8 +290,8 @@ LITERAL = st.one_of(
 PIECE = st.one_of(
     LITERAL,
     st.sampled_from(
-        ["a", "t1", '"T 1"', "=", "-", "+", ",", "(", ")", " from t ", " where ", " and ", "x.y", ";",
-         " returning ", " limit ", " ", "?", "b", "e", "::int"]
+        ["a", "t1", '"T 1"', "=", "-", "+", ",", "(", ")", " from t ", " where ", " and ", "x.y",
+         ";", " returning ", " limit ", " ", "?", "b", "e", "::int"]
     ),
 )  # fmt: skip
 
