@@ -259,8 +259,10 @@ class Tracker:
         """Believe the client where the server cannot be understood any more."""
         for entry in self._pending:
             if entry[0] == _PARSE:
+                self._memory.settle(entry[1])
                 self._memory.accept(entry[1], entry[2])
-            elif entry[0] == _CLOSE:
+            elif entry[0] == _CLOSE and entry[1] is not None:
+                self._memory.settle(entry[1])
                 self._memory.forget(entry[1])
             elif entry[0] == _SYNC and entry[1]:
                 self._memory.bind(entry[1])
