@@ -1,0 +1,1 @@
+from tests.servers.postgres import postgres_server  # noqa: F401

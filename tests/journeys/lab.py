@@ -1,0 +1,362 @@
+"""A whole deployment in a temporary folder, its rooms as processes, in front of the tests' PostgreSQL.
+
+    async with Lab(tmp_path, server.port) as lab:
+        await lab.dev()
+        async with lab.asyncpg() as connection: ...
+        await lab.sealed(1)
+        lab.verify()
+
+Rooms are real processes (`sealtape dev`, or `capture`, `ingest` and `index` apart), and what a test
+concludes comes from the command line. Waiting asks the index in this process, as that is cheap.
+"""
+
+import asyncio
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from sealtape.capture.bus import open_bus
+from sealtape.indexer.cli.deployment import create
+from sealtape.indexer.cli.token import mint
+from sealtape.indexer.cli.verify import auditor_key
+from sealtape.indexer.index import Page, open_index
+from sealtape.indexer.node import indexer_key
+from sealtape.indexer.query import parse
+from sealtape.indexer.reading import Keys, Recording
+from sealtape.ingest.keyring import open_keyring
+from sealtape.ingest.ledger import open_ledger
+from sealtape.ingest.vault import open_vault
+from sealtape.schemas.bodies import Gap
+from sealtape.schemas.errors import SealtapeError
+from sealtape.schemas.frames import Kind
+from sealtape.schemas.settings import load_settings
+from sealtape.schemas.slices import Hole, decode_data, leg_stream
+from tests.journeys.taps import Tap
+from tests.servers.postgres import client_environment, program
+
+SEALTAPE = (sys.executable, "-P", "-m", "sealtape.indexer.cli.main")
+START_S = 60.0
+STOP_S = 60.0
+TARGET_PASSWORD = "scram-secret"
+
+
+class Room:
+    """One process of a deployment."""
+
+    def __init__(self, words, log):
+        self.log = log
+        self._errors = log.open("ab")
+        self.process = subprocess.Popen(
+            [*SEALTAPE, *map(str, words)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=self._errors, env=client_environment(),
+        )  # fmt: skip
+        self.ready = {}
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    @property
+    def port(self):
+        return int(self.ready["listeners"]["postgres"].rpartition(":")[2])
+
+    async def started(self):
+        """Wait for the line that says it is ready."""
+        line = await asyncio.wait_for(asyncio.to_thread(self.process.stdout.readline), START_S)
+        if not line:
+            raise AssertionError(f"it did not start:\n{self.log.read_text()}")
+        self.ready = json.loads(line)
+        return self
+
+    async def kill(self):
+        """End it as a crash does."""
+        self.process.kill()
+        await self._ended()
+
+    async def stop(self, number=signal.SIGINT):
+        """Let it drain; return its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return await self._ended()
+
+    async def _ended(self):
+        try:
+            code = await asyncio.to_thread(self.process.wait, STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)
+            self.process.wait()
+            raise AssertionError(f"it did not end:\n{self.log.read_text()[-4000:]}") from None
+        finally:
+            self.process.stdout.close()
+            self._errors.close()
+        return code
+
+
+class Lab:
+    """A deployment with the target `shop`; `target` are lines added to its settings."""
+
+    def __init__(
+        self, folder, port, *, capture="", ingest="segment_s = 0.5", target="", more="", user="scram"
+    ):  # fmt: skip
+        self.outer = Path(folder)
+        self.folder = self.outer / "lab"
+        self.config = self.folder / "sealtape.toml"
+        self.rooms = []
+        self._given = port, capture, ingest, target, more, user
+        self._stack = contextlib.AsyncExitStack()
+        self._index = None
+
+    async def __aenter__(self):
+        create(self.folder, development=True)
+        port, capture, ingest, target, more, user = self._given
+        (self.folder / "secrets").mkdir(mode=0o700)
+        (self.folder / "secrets/shop.password").write_text(TARGET_PASSWORD + "\n")
+        text = self.config.read_text()
+        text = replaced(text, 'spool = "spool"\n', f'spool = "spool"\n{capture}\n')
+        text = replaced(text, "segment_s = 2 ", f"{ingest}\n#")
+        text += target_text("shop", port, user=user, more=target) + more
+        self.config.write_text(text)
+        return self
+
+    async def __aexit__(self, *error):
+        await self._stack.aclose()
+        for room in self.rooms:
+            if room.process.poll() is None:
+                room.process.kill()
+            await room._ended()
+
+    @property
+    def settings(self):
+        return load_settings(self.config.read_text(), base=str(self.folder))
+
+    # -- rooms -------------------------------------------------------------------------------------
+
+    def room(self, *words):
+        room = Room(words, self.outer / f"{words[0]}.log")
+        self.rooms.append(room)
+        return room
+
+    async def dev(self, *words):
+        """Run all rooms in one process."""
+        self.front = await self.room("dev", self.folder, *words, "--json").started()
+        return self.front
+
+    async def capture(self):
+        """Run a capture node, and connect to it from now on."""
+        self.front = await self.room("capture", "-c", self.config, "--json").started()
+        return self.front
+
+    def ingest(self):
+        return self.room("ingest", "-c", self.config)
+
+    def index(self):
+        return self.room("index", "-c", self.config)
+
+    @property
+    def port(self):
+        return self.front.port
+
+    def logs(self):
+        return "".join(path.read_text() for path in self.outer.glob("*.log"))
+
+    # -- clients -----------------------------------------------------------------------------------
+
+    def token(self, user="ada", groups=("dba",), *, ttl_s=600.0, **claims):
+        return mint(self.settings, user=user, groups=list(groups), ttl_s=ttl_s, **claims)
+
+    def dsn(self, database="shop", *, port=None, token=None, user="ada", sslmode="disable", **more):
+        pairs = {
+            "host": "127.0.0.1", "port": port or self.port, "dbname": database, "user": user,
+            "password": self.token() if token is None else token, "sslmode": sslmode, **more,
+        }  # fmt: skip
+        return " ".join(f"{key}='{value}'" for key, value in pairs.items())
+
+    def asyncpg(self, database="shop", *, port=None, token=None, ssl=False, **more):
+        """An asyncpg connection, to be used with `async with`."""
+        import asyncpg
+
+        @contextlib.asynccontextmanager
+        async def connected():
+            connection = await asyncpg.connect(
+                host="127.0.0.1", port=port or self.port, user="ada", database=database, ssl=ssl,
+                password=self.token() if token is None else token, timeout=30, **more,
+            )  # fmt: skip
+            try:
+                yield connection
+            finally:
+                await connection.close(timeout=30)
+
+        return connected()
+
+    async def psql(self, dsn, *words, stdin=None):
+        """Run psql to its end: exit code, output, errors."""
+        return await run(program("psql"), dsn, "-XAtq", *words, stdin=stdin)
+
+    # -- the command line --------------------------------------------------------------------------
+
+    async def cli(self, *words, expect=0, config=None, binary=False):
+        """Run a command and return what it printed."""
+        command = [words[0], "-c", str(config or self.config), *words[1:]]
+        process = await asyncio.create_subprocess_exec(
+            *SEALTAPE, *command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, env=client_environment(),
+        )  # fmt: skip
+        out, err = await process.communicate()
+        told = f"sealtape {' '.join(words)}: exit {process.returncode}, expected {expect}\n"
+        assert process.returncode == expect, told + out.decode("utf-8", "replace") + err.decode()
+        return out if binary else out.decode()
+
+    async def lines(self, *words, **more):
+        return [
+            json.loads(line) for line in (await self.cli(*words, "--json", **more)).splitlines()
+        ]
+
+    async def verify(self, *words, expect=0, **more):
+        """Verify, everything and deep unless told; return the report."""
+        words = words or ("--all", "--deep")
+        return json.loads(await self.cli("verify", *words, "--json", expect=expect, **more))
+
+    async def raw(self, session, side):
+        return await self.cli("replay", session, "--raw", side, binary=True)
+
+    # -- waiting -----------------------------------------------------------------------------------
+
+    async def sessions(self, query=""):
+        """Session documents that match now, oldest first."""
+        return await self._search("search_sessions", query)
+
+    async def commands(self, query):
+        """Command documents that match now, oldest first."""
+        return await self._search("search_commands", query)
+
+    async def _search(self, what, query):
+        found = []
+        try:
+            if self._index is None:
+                self._index = await open_index(
+                    self.settings.stores.index, self.folder, read_only=True
+                )
+                self._stack.push_async_callback(self._index.close)
+            cursor = ""
+            while True:
+                page = Page(limit=500, after=cursor, oldest_first=True)
+                parsed = parse(query, now_ns=time.time_ns())
+                hits = await getattr(self._index, what)(parsed, page)
+                found += hits.documents
+                cursor = hits.next
+                if not cursor:
+                    return found
+        except SealtapeError:  # the indexer has not made it yet
+            if self._index is not None:
+                raise
+            return []
+
+    async def until(self, question, good=bool, *, seconds=60.0, what="it"):
+        """Ask until the answer is good, and return it."""
+        deadline = time.monotonic() + seconds
+        while True:
+            answer = await question()
+            if good(answer):
+                return answer
+            if time.monotonic() > deadline:
+                told = str(answer)[-2000:]
+                raise AssertionError(f"{what}: not in {seconds} s: {told}\n{self.logs()[-4000:]}")
+            await asyncio.sleep(0.05)
+
+    async def sealed(self, count, query="", *, seconds=60.0):
+        """Wait until so many sessions match and all are sealed; return them, oldest first."""
+
+        def good(found):
+            return len(found) >= count and all(each.state == "sealed" for each in found)
+
+        found = await self.until(
+            lambda: self.sessions(query), good, seconds=seconds, what=f"{count} sealed sessions"
+        )
+        assert len(found) == count, found
+        return found
+
+    # -- what is recorded --------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def stores(self, *, indexer=False):
+        """The stores, read-only, and the keys of the auditors or of the indexer."""
+        settings = self.settings
+        async with contextlib.AsyncExitStack() as stack:
+            ledger = await open_ledger(settings.stores.ledger, self.folder, read_only=True)
+            stack.push_async_callback(ledger.close)
+            keyring = await open_keyring(settings.stores.keyring, self.folder, read_only=True)
+            stack.push_async_callback(keyring.close)
+            vault = await open_vault(settings.stores.vault, self.folder)
+            stack.push_async_callback(vault.close)
+            bus = open_bus(settings.stores.bus, self.folder)
+            stack.push_async_callback(bus.close)
+            private = indexer_key(settings) if indexer else auditor_key(settings, None)
+            yield Stores(ledger, vault, bus, Keys(keyring, private))
+
+    async def legs(self, session):
+        """Read a session's recording: the bytes of its four legs."""
+        async with self.stores() as stores:
+            pieces = []
+            async for frame in stores.recording(session).frames():
+                if frame.kind == Kind.DATA:
+                    pieces += decode_data(await stores.keys.open(frame), frame.ts_ns)
+                elif frame.kind == Kind.GAP:
+                    pieces += Gap.from_json(frame.payload).legs
+        assert all(not isinstance(each, Hole) for each in pieces)
+        return [b"".join(leg_stream(pieces, leg)) for leg in range(4)]
+
+
+class Stores:
+    """Open stores of a deployment."""
+
+    def __init__(self, ledger, vault, bus, keys):
+        self.ledger, self.vault, self.bus, self.keys = ledger, vault, bus, keys
+
+    def recording(self, session):
+        return Recording(session, self.ledger, self.vault, self.bus, self.keys)
+
+
+def replaced(text, old, new):
+    assert text.count(old) == 1, old
+    return text.replace(old, new)
+
+
+def target_text(name, port, *, user="scram", more="", groups='["dba", "agents"]'):
+    """The settings of a target; `more` may override nothing, only add."""
+    return f"""
+[targets.{name}]
+address = "127.0.0.1:{port}"
+database = "postgres"
+databases = ["*"]
+user = "{user}"
+password = {{ file = "secrets/shop.password" }}
+tls = "disable"
+groups = {groups}
+{more}
+"""
+
+
+async def run(*command, stdin=None, **environment):
+    """Run a client to its end: exit code, output, errors."""
+    process = await asyncio.create_subprocess_exec(
+        *map(str, command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=client_environment(**environment),
+    )  # fmt: skip
+    try:
+        out, err = await asyncio.wait_for(process.communicate(stdin), 120)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return process.returncode, out.decode(), err.decode()
+
+
+@contextlib.asynccontextmanager
+async def tapped_lab(folder, server, **more):
+    """A lab whose gateway reaches the target through a tap: (lab, that tap)."""
+    async with Tap(server.port) as inner, Lab(folder, inner.port, **more) as lab:
+        yield lab, inner
