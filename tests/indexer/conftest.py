@@ -21,6 +21,18 @@ from tests.factories.sessions import node_signer, reader
 
 
 class Deployment(SimpleNamespace):
+    def with_bus(self, bus):
+        """The same deployment on another bus."""
+        other = type(self)(**vars(self))
+        other.bus, other.stores = bus, self.stores | {"bus": bus}
+        return other
+
+    async def trim(self, partition):
+        """Delete from the bus what ingest has sealed."""
+        end = await self.ledger.position(self.bus.topic, partition)
+        await self.bus.mark("ingest", partition, end)
+        await self.bus.trim(partition, ["ingest"])
+
     async def send(self, *sessions, only=None):
         """Append whole sessions, or what `only` picks of their messages, each as one batch."""
         for built in sessions:

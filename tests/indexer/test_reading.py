@@ -1,5 +1,6 @@
 import pytest
 
+from sealtape.capture.bus.dir import DirBus
 from sealtape.indexer.reading import Keys, Recording, Segments
 from sealtape.schemas import messages
 from sealtape.schemas.errors import FormatError, KeyUnavailable, Missing, NotFound
@@ -58,20 +59,60 @@ async def test_epochs_in_order_and_each_frame_once(deployment):
     assert await frames(recording(deployment, first), (1, 2)) == second.frames[2:]
 
 
-async def test_while_ingest_publishes_and_the_bus_is_trimmed(deployment):
-    built = build_session(seed=3, commands=200, row_bytes=4000)
-    partition = deployment.bus.partition_of(built.session)
-    await deployment.send(built)
+@pytest.fixture
+async def small(deployment):
+    bus = DirBus(deployment.folder / "small", partitions=2, file_bytes=1000)
+    yield deployment.with_bus(bus)
+    await bus.close()
+
+
+async def test_while_ingest_publishes_and_the_bus_is_trimmed(small, monkeypatch):
+    monkeypatch.setattr("sealtape.indexer.reading.READ_BYTES", 3000)
+    built = build_session(seed=3, commands=30, row_bytes=500, checkpoint_every=3)
+    partition = small.bus.partition_of(built.session)
+    for message in built.messages:
+        await small.append([message])
     found = []
-    async for frame in recording(deployment, built).frames():
+    async for frame in recording(small, built).frames():
         found.append(frame)
         if len(found) == 10:
-            await deployment.seal()
-            _, end = await deployment.bus.bounds(partition)
-            for consumer in ("ingest", "indexer"):
-                await deployment.bus.mark(consumer, partition, end)
-            await deployment.bus.trim(partition, ["ingest", "indexer"])
+            await small.seal()
+            await small.trim(partition)
+            assert (await small.bus.bounds(partition))[0] > 0
     assert tuple(found) == built.frames
+
+
+async def test_the_latest_of_a_kind(small, monkeypatch):
+    monkeypatch.setattr("sealtape.indexer.reading.READ_BYTES", 3000)
+    built = build_session(seed=4, commands=12, row_bytes=500, checkpoint_every=3)
+    partition = small.bus.partition_of(built.session)
+    half = len(built.messages) // 2
+    for message in built.messages[:half]:
+        await small.append([message])
+    await small.seal()
+    for message in built.messages[half:]:
+        await small.append([message])
+    reading = recording(small, built)
+    for seq in range(len(built.frames) + 1):
+        expected = [f for f in reversed(built.frames) if f.kind == Kind.FACTS and f.seq <= seq]
+        assert [frame async for frame in reading.latest(Kind.FACTS, (0, seq))] == expected
+    alone = recording(small, built, bus=False)
+    sealed = [frame async for frame in alone.latest(Kind.FACTS, (9, 0))]
+    assert 0 < len(sealed) < len(expected)
+
+    position, read = small.bus.bounds, small.bus.read
+    trimmed = []
+
+    async def sealed_just_now(*args, **options):
+        if not trimmed:
+            trimmed.append(True)
+            await small.seal()
+            await small.trim(partition)
+        return await read(*args, **options)
+
+    monkeypatch.setattr(small.bus, "read", sealed_just_now)
+    assert [frame async for frame in reading.latest(Kind.FACTS, (0, 99))] == expected
+    assert (await position(partition))[0] > 0
 
 
 async def test_nothing_anywhere(deployment):

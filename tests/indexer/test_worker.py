@@ -5,12 +5,14 @@ from dataclasses import replace
 
 import pytest
 
+from sealtape.capture.bus.dir import DirBus
 from sealtape.indexer.index import Page
 from sealtape.indexer.query import parse
 from sealtape.indexer.worker import MAX_FOLDS, catch_up, rebuild
 from sealtape.schemas.errors import NotFound, StoreBusy, StoreError
 from sealtape.schemas.frames import Frame, Kind
 from tests.factories.sessions import build_session, reader
+from tests.factories.tapes import Tape
 
 ALL = Page(limit=1000)
 
@@ -341,3 +343,111 @@ async def test_positions_are_kept(deployment):
     assert positions["ledger"] == segments[-1].id
     tally = await index_all(deployment)
     assert (tally.segments, tally.frames) == (0, 0)
+
+
+@pytest.mark.parametrize("restart", [True, False])
+async def test_results_that_come_late(deployment, restart, monkeypatch):
+    monkeypatch.setattr("sealtape.indexer.documents.MAX_RUNNING", 2)
+    tape = Tape()
+    for text in ("alpha", "beta", "gamma", "delta"):
+        tape.begun(text)
+    tape.ended(0, status="error", code="42P01")
+    tape.ended(1, rows=1)
+    tape.ended(2, rows=2)
+    tape.ended(2, status="error", code="23503")
+    tape.close()
+    indexer = deployment.indexer()
+    for message in tape.messages:
+        await deployment.append([message])
+        if restart:
+            indexer = deployment.indexer()
+        await catch_up(indexer, range(2))
+    found = {each.text: each for each in (await commands(deployment.index)).values()}
+    assert {text: each.status for text, each in found.items()} == {
+        "alpha": "error",
+        "beta": "ok",
+        "gamma": "error",
+        "delta": "error",
+    }
+    assert (found["gamma"].error, found["gamma"].version) == ("23503", 2)
+    assert (found["delta"].error, found["delta"].version) == ("", 1)
+    live = await everything(deployment.index)
+    await deployment.seal()
+    await rebuild(**deployment.stores, private=reader("indexer"))
+    documents, again = await everything(deployment.index)
+    assert again == live[1]
+    assert {each.state for each in documents.values()} == {"sealed"}
+
+
+async def test_a_result_without_its_command_is_counted(deployment):
+    tape = Tape()
+    tape.begun("alpha")
+    tape.n = 7
+    tape.ended(5)
+    await deployment.append(tape.close().messages)
+    assert (await index_all(deployment)).unanswered == 1
+
+
+async def test_a_bus_that_was_trimmed_too_early(deployment):
+    bus = DirBus(deployment.folder / "small", partitions=2, file_bytes=1000)
+    small = deployment.with_bus(bus)
+    built = build_session(seed=15)
+    partition = bus.partition_of(built.session)
+    indexer = small.indexer()
+    await catch_up(indexer, range(2))
+    for message in built.messages:
+        await small.append([message])
+    await small.seal()
+    await small.trim(partition)
+    assert (await bus.bounds(partition))[0] > 0
+    await catch_up(indexer, range(2))
+    assert (await deployment.index.session(built.session.hex())).state == "sealed"
+    await bus.close()
+
+
+async def test_destroyed_while_it_runs(deployment):
+    built = build_session(seed=17, commands=4)
+    await deployment.keyring.destroy(built.session)
+    await deployment.send(built)
+    tally = await index_all(deployment)
+    assert tally.destroyed == len(built.frames)
+    assert await everything(deployment.index) == ({}, {})
+
+
+async def test_a_damaged_segment_stops_nothing(deployment):
+    built, kept = build_session(seed=18), build_session(seed=19)
+    await deployment.send(built)
+    await deployment.seal()
+    [fragment] = await deployment.ledger.fragments(built.session)
+    await deployment.vault.erase(fragment.segment_key)
+    await deployment.send(kept)
+    await deployment.seal()
+    tally = await index_all(deployment)
+    assert tally.unreadable == len(built.frames)
+    assert list(await sessions(deployment.index)) == [kept.session.hex()]
+
+
+async def test_a_session_without_opening_comes_back_as_nothing(deployment):
+    built = build_session(seed=44, commands=1)
+    opening = built.frames[0]
+    broken = [
+        replace(each, payload=b"rubbish") if each is opening else each for each in built.messages
+    ]
+    for message in broken:
+        await deployment.append([message])
+        await index_all(deployment)
+    assert await everything(deployment.index) == ({}, {})
+
+
+async def test_stopping_between_segments(deployment, monkeypatch):
+    monkeypatch.setattr("sealtape.indexer.worker.SEGMENTS", 1)
+    for seed in range(45, 48):
+        await deployment.send(build_session(seed=seed))
+        await deployment.seal()
+    indexer = deployment.indexer()
+    assert await indexer.poll_ledger()
+    assert indexer.tally.segments == 1
+    await catch_up(indexer, range(2))
+    assert indexer.tally.segments >= 3
+    assert not await indexer.poll_ledger()
+    assert len(await sessions(deployment.index)) == 3
