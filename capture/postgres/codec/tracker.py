@@ -93,20 +93,7 @@ class Tracker:
         opted in to.
         """
         self._parameters = parameters
-        self._scan_client = Scanner(
-            kinds=messages.CLIENT_KINDS,
-            handlers=self._client_handlers(),
-            limits={ord("Q"): MAX_TEXT, ord("P"): MAX_TEXT, ord("B"): 1 << 14},
-            digests={ord("Q"): 0, ord("P"): 1},
-            salt=salt,
-            offset=client_offset,
-        )
-        self._scan_server = Scanner(
-            kinds=messages.SERVER_KINDS,
-            handlers=self._server_handlers(),
-            limits={ord("E"): messages.MAX_ERROR, **self._server_limits()},
-            offset=server_offset,
-        )
+        self._scan_client, self._scan_server = self._scanners(salt, client_offset, server_offset)
         self._teller = Teller(
             emit=emit,
             classifier=classifier,
@@ -131,6 +118,25 @@ class Tracker:
         self._cite = (0, 0)
         self._failure: dict[str, str] | None = None
         self._settings = {"client_encoding": "UTF8", "standard_conforming_strings": "on"}
+
+    def _scanners(self, salt: bytes, client: int, server: int) -> tuple[Scanner, Scanner]:
+        q, p, b, e = b"QPBE"
+        return (
+            Scanner(
+                kinds=messages.CLIENT_KINDS,
+                handlers=self._client_handlers(),
+                limits={q: MAX_TEXT, p: MAX_TEXT, b: 1 << 14},
+                digests={q: 0, p: 1},
+                salt=salt,
+                offset=client,
+            ),
+            Scanner(
+                kinds=messages.SERVER_KINDS,
+                handlers=self._server_handlers(),
+                limits={e: messages.MAX_ERROR, **self._server_limits()},
+                offset=server,
+            ),
+        )
 
     def _client_handlers(self) -> Mapping[int, Handler]:
         return {

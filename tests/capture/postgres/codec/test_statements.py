@@ -44,7 +44,7 @@ from sealtape.schemas.facts import encode_statement
         ("copy t from stdin", "write", ("t",)),
         ("copy t to stdout", "read", ("t",)),
         ("copy (delete from t returning *) to stdout", "write", ("t",)),
-        ("copy t to '/tmp/x'", "write", ("t",)),
+        ("copy t to 'x.csv'", "write", ("t",)),
         ("copy t from program 'x'", "unknown", ("t",)),
         ("create table a as select * from b", "ddl", ("b", "a")),
         ("create table t (a int)", "ddl", ("t",)),
