@@ -65,21 +65,9 @@ def build_segment(
 ) -> BuiltSegment:
     """Write the Parquet object, then the record that names its hash, then the manifest."""
     fragments = _fragments(group)
+    count = Fragments(len(fragments), fragments_root(fragments))
     rows = fragments[-1].rows[1]
-    root = fragments_root(fragments)
-    footer = {
-        "v": "1",
-        "shard": shard,
-        "n": str(head.n),
-        "prev": head.hash.hex(),
-        "tenant": group.tenant,
-        "class": group.retention.name,
-        "rows": str(rows),
-        "fragments": str(len(fragments)),
-        "fragments_root": root.hex(),
-        "leaf_format": "SEALFRM1",
-        "writer": writer,
-    }
+    footer = _footer(group, shard=shard, head=head, rows=rows, fragments=count, writer=writer)
     data = write_segment([stretch.rows for stretch in group.stretches], footer)
     record = SegmentRecord(
         shard=shard,
@@ -91,7 +79,7 @@ def build_segment(
         sha256=sha256(data).digest(),
         bytes=len(data),
         rows=rows,
-        fragments=Fragments(len(fragments), root),
+        fragments=count,
         bus=bus,
         sealed_at_ns=sealed_at_ns,
         writer=writer,
@@ -102,6 +90,25 @@ def build_segment(
         sealed=SealedSegment(key, record, fragments),
         after=ShardHead(head.n + 1, record_hash(record)),
     )
+
+
+def _footer(
+    group: Group, *, shard: str, head: ShardHead, rows: int, fragments: Fragments, writer: str
+) -> dict[str, str]:
+    """What tells a person who lost the manifest what this object was."""
+    return {
+        "v": "1",
+        "shard": shard,
+        "n": str(head.n),
+        "prev": head.hash.hex(),
+        "tenant": group.tenant,
+        "class": group.retention.name,
+        "rows": str(rows),
+        "fragments": str(fragments.count),
+        "fragments_root": fragments.root.hex(),
+        "leaf_format": "SEALFRM1",
+        "writer": writer,
+    }
 
 
 def _fragments(group: Group) -> tuple[FragmentRecord, ...]:

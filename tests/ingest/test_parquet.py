@@ -1,0 +1,149 @@
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sealtape.ingest import parquet
+from sealtape.ingest.parquet import (
+    footer_values,
+    read_leaves,
+    read_rows,
+    row_groups,
+    row_of,
+    write_segment,
+)
+from sealtape.schemas import segments
+from sealtape.schemas.errors import FormatError
+from sealtape.schemas.frames import Frame
+from tests.factories.sessions import build_session
+
+ARROW = {
+    "fixed16": pa.binary(16),
+    "fixed32": pa.binary(32),
+    "uint8": pa.uint8(),
+    "uint16": pa.uint16(),
+    "uint32": pa.uint32(),
+    "int64": pa.int64(),
+    "binary": pa.binary(),
+}
+
+
+def stretch(number=0, count=5, size=100):
+    session = bytes([number]) * 16
+    return [
+        row_of(Frame(session, 1, seq, 10**18 + seq, 3, 2, 0, os.urandom(size)))
+        for seq in range(count)
+    ]
+
+
+def whole(stretches):
+    return [row for rows in stretches for row in rows]
+
+
+def test_a_row_hashes_a_frame_as_its_header_does():
+    for frame in build_session().frames:
+        row = row_of(frame)
+        assert row.leaf == frame.leaf()
+        assert row.payload_sha256 == frame.header()[-32:]
+        assert row.payload_len == len(frame.payload)
+        assert row.frame() == frame
+
+
+def test_rows_come_back_as_they_were():
+    stretches = [stretch(n, count=n + 1, size=n * 7) for n in range(5)]
+    data = write_segment(stretches, {"v": "1", "shard": "frames/0"})
+    assert list(read_rows(data)) == list(enumerate(whole(stretches)))
+    assert footer_values(data) == {"v": "1", "shard": "frames/0"}
+
+
+def test_the_largest_values_fit():
+    row = row_of(Frame(b"\xff" * 16, 2**32 - 1, 2**63 - 1, -(2**63), 255, 255, 65535, b""))
+    data = write_segment([[row]], {})
+    assert list(read_rows(data)) == [(0, row)]
+
+
+def test_the_columns_are_those_of_the_format():
+    data = write_segment([stretch()], {})
+    schema = pq.ParquetFile(pa.BufferReader(data)).schema_arrow
+    assert [(f.name, f.type) for f in schema] == [(n, ARROW[kind]) for n, kind in segments.COLUMNS]
+    assert not any(field.nullable for field in schema)
+
+
+def test_payloads_are_stored_as_they_are_and_pages_are_checked():
+    rows = stretch(count=50)
+    data = write_segment([rows], {})
+    group = pq.read_metadata(pa.BufferReader(data)).row_group(0)
+    for index in range(group.num_columns):
+        column = group.column(index)
+        random = column.path_in_schema in {"payload", "payload_sha256", "leaf"}
+        assert column.compression == ("UNCOMPRESSED" if random else "ZSTD")
+        assert column.has_offset_index
+        assert not (random and column.has_dictionary_page)
+    assert all(row.payload in bytes(data) for row in rows)
+
+
+def test_groups_end_between_stretches_where_they_can(monkeypatch):
+    monkeypatch.setattr(parquet, "ROW_GROUP_BYTES", 1000)
+    small, large = [stretch(n, count=3, size=100) for n in range(5)], stretch(9, count=25, size=100)
+    groups = list(row_groups([*small, large, small[0]]))
+    assert [len(group) for group in groups] == [9, 6, 10, 10, 8]
+    assert whole(groups) == whole([*small, large, small[0]])
+    assert list(row_groups([])) == []
+
+
+@pytest.mark.parametrize(
+    ("start", "end"), [(0, None), (0, 0), (3, 4), (2, 12), (7, 99), (15, None), (99, 100)]
+)
+def test_a_range_of_rows(monkeypatch, start, end):
+    monkeypatch.setattr(parquet, "ROW_GROUP_BYTES", 400)
+    rows = stretch(count=15)
+    data = write_segment([rows], {})
+    assert list(read_rows(data, start, end)) == list(enumerate(rows))[start:end]
+
+
+def test_a_range_reads_only_its_row_groups(monkeypatch):
+    """Another group may be damaged: it is not looked at."""
+    monkeypatch.setattr(parquet, "ROW_GROUP_BYTES", 400)
+    rows = stretch(count=15)
+    data = bytearray(write_segment([rows], {}))
+    at = data.index(rows[0].payload)
+    data[at] ^= 1
+    assert list(read_rows(data, 8, 12)) == list(enumerate(rows))[8:12]
+    with pytest.raises(FormatError):
+        list(read_rows(data, 0, 3))
+
+
+def test_leaves_alone():
+    rows = stretch(count=15)
+    data = write_segment([rows], {})
+    assert read_leaves(data, 3, 9) == [row.leaf for row in rows[3:9]]
+
+
+@pytest.mark.parametrize(
+    "function", [lambda d: list(read_rows(d)), footer_values, lambda d: read_leaves(d, 0, 1)]
+)
+def test_other_bytes_are_a_format_error(function):
+    data = bytes(write_segment([stretch()], {}))
+    for bad in (b"", b"PAR1", data[:-1], data[:100], data[:-8] + b"\xff\xff\xff\x7fPAR1"):
+        with pytest.raises(FormatError):
+            function(bad)
+
+
+def test_another_parquet_file_is_a_format_error():
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"session": [1]}), sink)
+    for function in (lambda d: list(read_rows(d)), lambda d: read_leaves(d, 0, 1)):
+        with pytest.raises(FormatError):
+            function(sink.getvalue().to_pybytes())
+
+
+def test_flipped_bits_never_become_another_error():
+    data = bytes(write_segment([stretch(count=3, size=20)], {"v": "1"}))
+    for position in range(0, len(data), 3):
+        bad = bytearray(data)
+        bad[position] ^= 0x10
+        try:
+            list(read_rows(bad))
+        except FormatError:
+            pass
