@@ -442,8 +442,9 @@ class Tracker:
     def _head(self) -> _Entry | None:
         pending = self._pending
         while pending:
-            if pending[0][0] != _COPY_END:
-                return pending[0]
+            entry = pending[0]
+            if entry[0] != _COPY_END:
+                return entry
             pending.popleft()  # of a COPY that failed before the client had ended it
         return None
 
@@ -505,8 +506,8 @@ class Tracker:
         entry = self._head()
         if entry is None:
             return
-        count = tag[tag.rfind(b" ") + 1 :]
         rows = self._teller.since()
+        count = tag[tag.rfind(b" ") + 1 :]
         if count.isdigit() and len(count) < 19:
             rows = int(count)
         if entry[0] == _EXECUTE:

@@ -624,6 +624,17 @@ def test_stray_copy_ends_do_not_pile_up():
     assert [item[1] for item in commands(script)] == ["SELECT 1", "SELECT 2"]
 
 
+def test_a_stray_copy_end_before_a_describe():
+    sent = pg.parse("s", SELECT) + pg.bind("", "s") + pg.execute()
+    script = [
+        HELLO,
+        ("c", sent + COPY_DONE + pg.describe(b"S", "s") + SYNC + pg.query("select 1")),
+        ("s", PARSED + BOUND + tag("SELECT 0") + pg.parameter_types()),
+        ("s", pg.columns(("a", 23, 0)) + ready() + tag("SELECT 1") + ready()),
+    ]
+    assert [item[1] for item in commands(script)] == ["SELECT 0", "SELECT 1"]
+
+
 def tracker(**options):
     return Tracker(emit=lambda *_, **__: 0, classifier=Classifier(), salt=b"", **options)
 
