@@ -32,7 +32,7 @@ from sealtape.schemas.facts import (
     encode_head,
 )
 from sealtape.schemas.frames import Kind
-from sealtape.schemas.slices import Hole, encode_data, slice_head
+from sealtape.schemas.slices import CLIENT_IN, TARGET_IN, Hole, encode_data, slice_head
 
 if TYPE_CHECKING:
     from sealtape.capture.outlet import Outlet
@@ -163,8 +163,13 @@ class SessionRecorder:
         now = (outlet.now or outlet.begin()) + self._anchor
         if now < self.last_ns:  # noqa: PLR1730 - max() costs a call
             now = self.last_ns
-        offset = self.offsets[leg]
-        self.offsets[leg] = offset + length
+        offsets = self.offsets  # what follows is slices.advance, without the call
+        offset = offsets[leg]
+        if leg & 1:  # an out leg: these bytes take the place of some that its in leg implied
+            offset -= replaces
+        else:
+            offsets[leg + 1] += length
+        offsets[leg] = offset + length
         if self._mute:
             return
         if self._size + length > self._frame_bytes:
@@ -301,7 +306,7 @@ class SessionRecorder:
 
         The relay calls it when the codec is at rest, after recording what the codec has seen.
         """
-        total = sum(self.offsets)
+        total = self.offsets[CLIENT_IN] + self.offsets[TARGET_IN]
         if total < self._state_at or self._snapshot is None or self._mute:
             return
         self._state_at = total + self._state_every
@@ -366,7 +371,7 @@ class SessionRecorder:
         )
         now = self._now()
         self._emit([self._seal(Kind.GAP, now, Gap("spool", holes).to_json())], 0)
-        self._state_at = min(self._state_at, sum(self.offsets))
+        self._state_at = min(self._state_at, self.offsets[CLIENT_IN] + self.offsets[TARGET_IN])
 
     def finish(self, reason: str, detail: str) -> None:
         """Seal the end; the keys are forgotten, so nothing can be added."""

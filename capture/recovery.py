@@ -25,7 +25,7 @@ from sealtape.schemas.errors import FormatError
 from sealtape.schemas.facts import COMMAND, decode_facts, encode_facts
 from sealtape.schemas.frames import Kind
 from sealtape.schemas.keys import Packer
-from sealtape.schemas.slices import Slice, decode_data, encode_data
+from sealtape.schemas.slices import CLIENT_IN, TARGET_IN, Slice, advance, decode_data, encode_data
 from sealtape.schemas.tree import CompactRange
 
 
@@ -131,10 +131,19 @@ def recover(
 
 
 def _after(totals: tuple[int, int, int, int], slices: Sequence[Slice]) -> tuple[int, int, int, int]:
-    """Return the legs' totals after slices: the cut before them says only how far it went."""
+    """Return the legs' totals after slices.
+
+    `totals` may count some of the first slices already: a cut is put down at the end of its tick
+    and says how far the legs were then. An in slice that lies below its leg's total shows it.
+    """
+    counted = 0
+    for number, item in enumerate(slices):
+        if item.leg in (CLIENT_IN, TARGET_IN) and item.offset < totals[item.leg]:
+            counted = number + 1
     ends = list(totals)
-    for item in slices:
-        ends[item.leg] = max(ends[item.leg], item.offset + len(item.data))
+    for item in slices[counted:]:
+        if item.offset == ends[item.leg] - item.replaces:
+            advance(ends, item.leg, len(item.data), item.replaces)
     return ends[0], ends[1], ends[2], ends[3]
 
 

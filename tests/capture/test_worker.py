@@ -72,7 +72,7 @@ async def test_what_is_relayed_is_on_the_bus_and_verifies(stage, bus):
     assert told.kinds[:2] == [Kind.OPEN, Kind.IDENT]
     assert told.kinds[-1] == Kind.CLOSE
     assert told.closes[0].reason == "client"
-    assert told.closes[0].totals == (8, 0, 300_001, 0)
+    assert told.closes[0].totals == (8, 8, 300_001, 300_001)
     assert told.closes[0].commands == 1
     assert told.checkpoints[0][-1].size == len(told.frames[0])
     assert not list((stage.root / "spool").glob("node-1-*"))
@@ -185,7 +185,7 @@ async def test_state_frames_let_a_decoder_start(tmp_path):
     assert told.kinds == [Kind.OPEN, Kind.IDENT, Kind.DATA, Kind.STATE, Kind.STATE, Kind.CLOSE]
     parts = [StateBody.from_json(told.bodies[0, seq]) for seq in (3, 4)]
     assert b"".join(part.data for part in parts) == large
-    assert parts[0].offsets == (999, 0, 1, 0)
+    assert parts[0].offsets == (999, 999, 1, 1)
     await bus.close()
 
 
@@ -333,7 +333,7 @@ async def test_terms_may_let_a_session_go_on_with_a_stated_gap(stage, bus, faili
     await worker.stop()
     told = (await stage.recorded(bus))[recorder.session]
     gap = Gap.from_json(told.bodies[0, told.kinds.index(Kind.GAP)])
-    assert gap.legs == (Hole(CLIENT_IN, 14, 6),)
+    assert gap.legs == (Hole(CLIENT_IN, 14, 6), Hole(TARGET_OUT, 14, 6))
     assert b"".join(s.data for s in told.slices) == b"recorded, kept, back"
     assert [s.offset for s in told.slices][-1] == 20
     assert told.closes[0].totals[0] == 26
