@@ -1,4 +1,4 @@
-"""A whole deployment in a temporary folder, its rooms as processes, in front of the tests' PostgreSQL.
+"""A whole deployment in a temporary folder, its rooms as processes, before a real PostgreSQL.
 
     async with Lab(tmp_path, server.port) as lab:
         await lab.dev()
@@ -100,8 +100,16 @@ class Lab:
     """A deployment with the target `shop`; `target` are lines added to its settings."""
 
     def __init__(
-        self, folder, port, *, capture="", ingest="segment_s = 0.5", target="", more="", user="scram"
-    ):  # fmt: skip
+        self,
+        folder,
+        port,
+        *,
+        capture="",
+        ingest="segment_s = 0.5",
+        target="",
+        more="",
+        user="scram",
+    ):
         self.outer = Path(folder)
         self.folder = self.outer / "lab"
         self.config = self.folder / "sealtape.toml"
