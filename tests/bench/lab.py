@@ -70,8 +70,9 @@ class Deployment:
         if room == "capture":
             command = module("sealtape.capture", "-c", self.config, "--json")
         else:
-            command = module("sealtape.indexer.cli.main", room, "-c", self.config, "--json")
-        child = self.rooms[room] = Child(room, command, log=self.log)
+            command = module("sealtape.indexer.cli.main", room, "-c", self.config)
+        child = Child(room, command, log=self.log, silent=room != "capture")
+        self.rooms[room] = child
         return child
 
     def stop(self, room):
@@ -206,7 +207,7 @@ class Lab:
 
     def _foreign(self, name, command, port):
         """A program that prints nothing when it is ready."""
-        child = self._child(name, ["sh", "-c", 'echo; exec "$@" >&2', "sh", *command])
+        child = self._child(name, command, silent=True)
         for _ in range(100):
             try:
                 socket.create_connection(("127.0.0.1", port), 1).close()
@@ -215,8 +216,8 @@ class Lab:
                 time.sleep(0.1)
         raise RuntimeError(f"{name} does not listen: {self.log.read_text()[-2000:]}")
 
-    def _child(self, name, command):
-        child = Child(name, command, log=self.log)
+    def _child(self, name, command, *, silent=False):
+        child = Child(name, command, log=self.log, silent=silent)
         self._children.append(child)
         return child
 

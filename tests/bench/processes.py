@@ -16,9 +16,9 @@ MIB = 1 << 20
 
 
 class Child:
-    """A process that runs until `stop`; `first` is the first line it printed."""
+    """A process that runs until `stop`; `first` is the line it printed, unless it is `silent`."""
 
-    def __init__(self, name, command, *, log, stdin=None):
+    def __init__(self, name, command, *, log, stdin=None, silent=False):
         self.name = name
         self.log = log
         with log.open("ab") as errors:
@@ -27,8 +27,8 @@ class Child:
                 stdin=stdin, stdout=subprocess.PIPE, stderr=errors, text=True,
                 cwd=log.parent, start_new_session=True,
             )  # fmt: skip
-        self.first = self.process.stdout.readline()
-        if not self.first:
+        self.first = "" if silent else self.process.stdout.readline()
+        if not self.first and not silent:
             self.stop()
             raise RuntimeError(f"{name} did not start: {log.read_text()[-2000:]}")
 
