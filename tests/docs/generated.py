@@ -20,8 +20,9 @@ One TOML file, `sealtape.toml`, describes a deployment. It is named by `-c FILE`
 `sealtape init DIR` writes a first one. An unknown key is refused, with the nearest known one in the message.
 
 Sizes are numbers of bytes or texts such as `"64KiB"`, `"1GiB"`; durations are seconds or texts such as `"200ms"`, `"8h"`, `"90d"`.
-A secret is a reference: `{ file = "PATH" }` (its first line), `{ env = "NAME" }`, `{ provider = "…" }`; a password written into the file
-itself works, with a warning at every start.
+A secret is a reference: `{ file = "PATH" }`, `{ env = "NAME" }` or `{ provider = "NAME:REFERENCE" }`, read anew for each connection. A provider
+is a Python function that an installed package offers under the entry point group `sealtape.credentials`: it is called with REFERENCE and
+returns the secret. A password written into the file itself works, with a warning at every start.
 """
 
 CLI_REFERENCE = "## Reference\n"
