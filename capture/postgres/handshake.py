@@ -91,12 +91,13 @@ async def greet(sock: socket.socket, context: ssl.SSLContext) -> Hello:
     return Hello(await _wire(sock, None), first, tls=False)
 
 
-async def refuse(wire: Wire, message: bytes) -> None:
-    """Send a last message and close, so that the client can still read it."""
+async def say_goodbye(wire: Wire, message: bytes) -> None:
+    """Send a last message, if any, and close so that the client can still read it."""
     transport = wire.transport
     if transport.is_closing():
         return
-    transport.write(message)
+    if message:
+        transport.write(message)
     if transport.can_write_eof():
         with contextlib.suppress(OSError):  # a TimeoutError is one
             transport.write_eof()

@@ -134,9 +134,6 @@ REFUSALS: Final = MappingProxyType(
         "recording-failed": Words(
             "58030", "the session ends because it can no longer be recorded", "Try again later."
         ),
-        "violation": Words(
-            "08P01", "the session ends because of bytes that are not PostgreSQL's protocol", _ADMIN
-        ),
     }
 )
 

@@ -20,7 +20,7 @@ from sealtape.capture.postgres.codec import messages, startup
 from sealtape.capture.postgres.codec.snapshot import CODEC, dump
 from sealtape.capture.postgres.codec.startup import Admission, CancelRequest, Startup
 from sealtape.capture.postgres.codec.tracker import Tracker
-from sealtape.capture.postgres.handshake import Hello, greet, is_loopback, refuse
+from sealtape.capture.postgres.handshake import Hello, greet, is_loopback, say_goodbye
 from sealtape.capture.postgres.limits import Seat
 from sealtape.capture.postgres.refusals import fatal, refusal
 from sealtape.capture.postgres.relay import Relay
@@ -84,6 +84,7 @@ class Session:
                     limit.reschedule(None)
                     self._seat.authenticated()  # it asks for nothing more
                     await self._gateway.switch.request(hello.first.process, hello.first.key)
+                    await say_goodbye(wire, b"")  # nothing is ever answered
                     return
                 identity, asked = await self._authenticate(hello)
                 limit.reschedule(None)
@@ -274,7 +275,7 @@ class Session:
 
     async def _refuse(self, wire: Wire, refused: Refused) -> None:
         self._gateway.refused(refused, peer=self._peer, user=self._user, target=self._target)
-        await refuse(wire, fatal(refused))
+        await say_goodbye(wire, fatal(refused))
 
 
 def _key_data(key: CancelKey) -> bytes:

@@ -16,6 +16,7 @@ from sealtape.capture.postgres.gateway import Gateway
 from sealtape.schemas.errors import StoreError
 from sealtape.schemas.settings import load_settings
 from sealtape.schemas.slices import CLIENT_IN, TARGET_IN, Slice, leg_stream
+from tests.servers.postgres import client_environment, program
 from tests.servers.tls import write_certificate
 
 ISSUER = "https://issuer.test"
@@ -37,6 +38,7 @@ class Collected:
         self.closed = asyncio.Event()
 
     def data(self, leg, data, replaces=0):
+        self.data_ns = time.monotonic_ns()
         offset = self.offsets[leg] - replaces
         if self.keep:
             self.slices.append(Slice(leg, 0, offset, bytes(data), replaces))
@@ -222,3 +224,16 @@ async def gateway_world(folder, server, *, worker=None, extra="", **settings):
         yield GatewayWorld(gateway, worker, issuer, chain)
     finally:
         await gateway.close()
+
+
+async def run(*command, stdin=None):
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE, env=client_environment(),
+    )  # fmt: skip
+    out, err = await process.communicate(stdin)
+    return process.returncode, out.decode(), err.decode()
+
+
+async def psql(dsn, *arguments, stdin=None):
+    return await run(program("psql"), dsn, "-XAt", *arguments, stdin=stdin)

@@ -10,23 +10,10 @@ import psycopg
 import pytest
 
 from sealtape.schemas.slices import CLIENT_IN, CLIENT_OUT, TARGET_IN, TARGET_OUT
-from tests.capture.postgres.gateway_world import Tap, gateway_world
-from tests.servers.postgres import client_environment, program
+from tests.capture.postgres.gateway_world import Tap, gateway_world, psql, run
+from tests.servers.postgres import program
 
 OK = b"R\0\0\0\x08\0\0\0\0"
-
-
-async def run(*command, stdin=None):
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE, env=client_environment(),
-    )  # fmt: skip
-    out, err = await process.communicate(stdin)
-    return process.returncode, out.decode(), err.decode()
-
-
-async def psql(dsn, *arguments, stdin=None):
-    return await run(program("psql"), dsn, "-XAt", *arguments, stdin=stdin)
 
 
 async def use_psql(dsn):
