@@ -15,14 +15,19 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 CONFIG_HEAD = """\
 # Settings
 
-One TOML file, `sealtape.toml`, describes a deployment. It is named by `-c FILE`, else by `SEALTAPE_CONFIG`, else it is
-`./sealtape.toml`. Relative paths start at the folder the file is in, so a stopped deployment can be copied as a folder.
-`sealtape init DIR` writes a first one. An unknown key is refused, with the nearest known one in the message.
+One TOML file, `sealtape.toml`, describes a deployment. It is named by `-c FILE`, else by
+`SEALTAPE_CONFIG`, else it is `./sealtape.toml`. Relative paths start at the folder the file is in,
+so a stopped deployment can be copied as a folder. `sealtape init DIR` writes a first one. An
+unknown key is refused, with the nearest known one in the message.
 
-Sizes are numbers of bytes or texts such as `"64KiB"`, `"1GiB"`; durations are seconds or texts such as `"200ms"`, `"8h"`, `"90d"`.
-A secret is a reference: `{ file = "PATH" }`, `{ env = "NAME" }` or `{ provider = "NAME:REFERENCE" }`, read anew for each connection. A provider
-is a Python function that an installed package offers under the entry point group `sealtape.credentials`: it is called with REFERENCE and
-returns the secret. A password written into the file itself works, with a warning at every start.
+Sizes are numbers of bytes or texts such as `"64KiB"`, `"1GiB"`; durations are seconds or texts such
+as `"200ms"`, `"8h"`, `"90d"`.
+
+A secret is a reference: `{ file = "PATH" }`, `{ env = "NAME" }` or
+`{ provider = "NAME:REFERENCE" }`, read anew for each connection. A provider is a Python function
+that an installed package offers under the entry point group `sealtape.credentials`: it is called
+with REFERENCE and returns the secret. A password written into the file itself works, with a
+warning at every start.
 """
 
 CLI_REFERENCE = "## Reference\n"
@@ -53,7 +58,8 @@ def commands():
 
 
 def _command(name, parser):
-    lines = [f"\n### sealtape {name}\n\n```text\n{parser.description.rstrip()}\n```\n\n| argument | what it is |\n|---|---|\n"]
+    about = f"\n### sealtape {name}\n\n```text\n{parser.description.rstrip()}\n```\n"
+    lines = [about, "\n| argument | what it is |\n|---|---|\n"]
     for action in parser._actions:
         if action.dest == "help":
             continue

@@ -1,4 +1,4 @@
-"""TLS for tests: certificates, and a front that gives PostgreSQL's TLS handshake to a server without."""
+"""TLS for tests: certificates, and a front that adds TLS to a PostgreSQL without it."""
 
 import asyncio
 import contextlib
