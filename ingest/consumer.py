@@ -143,8 +143,8 @@ class Consumer:
         await ledger.release(lease)
         return True
 
-    async def step(self, sealer: Sealer, lease: Lease, *, wait_s: float) -> int:
-        """Read and take one batch and publish if it is time; returns how many messages came."""
+    async def step(self, sealer: Sealer, lease: Lease, *, wait_s: float) -> None:
+        """Read and take one batch, and publish if it is time."""
         batch = await self._read(sealer, wait_s)
         if batch.records:
             await self._take(sealer, batch)
@@ -153,7 +153,6 @@ class Consumer:
         if time.monotonic() - self._renewed > self._ttl_s / 3:
             await self._stores.ledger.renew(lease, self._ttl_s)
             self._renewed = time.monotonic()
-        return len(batch.records)
 
     async def publish(self, sealer: Sealer, lease: Lease, *, everything: bool = False) -> bool:
         """Cut, stage and publish; False when there was nothing to."""
@@ -301,8 +300,10 @@ class Consumer:
         return min(self._limits.segment_ns, self._limits.idle_ns) / 4e9
 
     async def _drain(self, sealer: Sealer, lease: Lease) -> None:
-        while await self.step(sealer, lease, wait_s=0.0):
-            pass
+        read_to = -1
+        while sealer.read_to != read_to:
+            read_to = sealer.read_to
+            await self.step(sealer, lease, wait_s=0.0)
         await self.publish(sealer, lease)
 
     async def _stopped_within(self, pause_s: float) -> bool:

@@ -9,8 +9,9 @@ report = await audit(site)              # read only; what `sealtape verify --all
 import asyncio
 import hashlib
 import random
+import sqlite3
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,17 +21,27 @@ from sealtape.indexer.contents import ContentChecker
 from sealtape.ingest.keyring import open_keyring
 from sealtape.ingest.ledger import open_ledger
 from sealtape.ingest.node import open_stores, start_ingest
+from sealtape.ingest.parquet import read_rows, row_of, write_segment
 from sealtape.ingest.sealer import Limits
 from sealtape.ingest.vault import open_vault
 from sealtape.schemas.layout import SEGMENT_PREFIX
 from sealtape.schemas.notes import Signer
+from sealtape.schemas.segments import (
+    Fragments,
+    encode_manifest,
+    fragments_root,
+    parse_manifest,
+    record_hash,
+)
 from sealtape.schemas.settings import load_settings
+from sealtape.schemas.tree import CompactRange
 from sealtape.schemas.trust import parse_node_key, parse_trust
 from sealtape.schemas.wraps import PrivateKey
 from tests.factories.sessions import LOG, build_session
 
 __all__ = [
     "QUICK",
+    "Forger",
     "Site",
     "audit",
     "interleaved",
@@ -41,6 +52,7 @@ __all__ = [
     "seal",
     "sealing",
     "settled",
+    "site_at",
     "tree_state",
 ]
 
@@ -105,6 +117,11 @@ def make_site(folder, *, partitions=1):
     text = config.read_text().replace('log = "sealtape.dev/log"', f'log = "{LOG}"')
     text += f'\n[stores]\nbus = "dir:bus?partitions={partitions}"\n'
     config.write_text(text)
+    return site_at(folder)
+
+
+def site_at(folder):
+    """The deployment that is in a folder."""
     return Site(
         folder=folder,
         node=parse_node_key((folder / "keys/node.key").read_text()),
@@ -176,11 +193,14 @@ async def reading(site):
             await store.close()
 
 
-async def audit(site, session=None, *, trust=(), key=None, deep=None, now_ns=None):
-    """Verify everything, or one session; `key` opens the payloads, `trust` None trusts any."""
+async def audit(site, session=None, *, trust=(), key=None, deep=None, now_ns=None, stores=None):
+    """Verify everything, or one session; `key` opens the payloads, `trust` None trusts any.
+
+    `stores` are those of `reading`, where many runs are to be quick.
+    """
     vault = await open_vault(site.settings.stores.vault, site.folder)
     listed = [name async for name in vault.keys(SEGMENT_PREFIX)]
-    async with reading(site) as (ledger, vault, keyring):
+    async with reading(site) if stores is None else nullcontext(stores) as (ledger, vault, keyring):
         run = Audit(
             ledger=ledger,
             vault=vault,
@@ -190,6 +210,119 @@ async def audit(site, session=None, *, trust=(), key=None, deep=None, now_ns=Non
             contents=None if key is None else ContentChecker(keyring, key, deep=deep),
         )
         return await (run.everything(listed) if session is None else run.session(session))
+
+
+class Forger:
+    """An intruder who may write every store, but holds no node's or session's private key.
+
+    Works on the last segment of a shard and makes all else agree with what he put into it: object,
+    manifest, records, heads and the end of the chain.
+    """
+
+    def __init__(self, site):
+        self.site = site
+        self.path = site.objects()[-1]
+        self.manifest = self.path.with_name(self.path.stem + ".manifest.jsonl")
+        self.record, self.fragments = parse_manifest(self.manifest.read_bytes())
+        rows = [row for _, row in read_rows(self.path.read_bytes())]
+        self.stretches = [rows[slice(*fragment.rows)] for fragment in self.fragments]
+
+    def find(self, built, seq):
+        """Where a frame lies: stretch and row."""
+        for at, fragment in enumerate(self.fragments):
+            ours = (fragment.session, fragment.epoch) == (built.session, built.epoch)
+            if ours and fragment.lo <= seq < fragment.hi:
+                return at, seq - fragment.lo
+        raise LookupError(seq)
+
+    def put(self, built, seq, frame):
+        """Put a frame in the place of another, with the hashes it needs."""
+        at, row = self.find(built, seq)
+        self.stretches[at][row] = row_of(frame)
+
+    def write_object(self):
+        """Write the changed rows into the object alone."""
+        self._write(self.path, write_segment(self.stretches, {}))
+
+    def write_all(self):
+        """Write the object and make manifest and ledger agree with it."""
+        data = write_segment(self.stretches, {})
+        self._write(self.path, data)
+        fragments, first = [], 0
+        for fragment, rows in zip(self.fragments, self.stretches, strict=True):
+            fragments.append(self._fragment(fragment, rows, first))
+            first += len(rows)
+        self.fragments = fragments
+        self.record = replace(
+            self.record,
+            sha256=hashlib.sha256(data).digest(),
+            bytes=len(data),
+            rows=first,
+            fragments=Fragments(len(fragments), fragments_root(fragments)),
+        )
+        self._write(self.manifest, encode_manifest(self.record, fragments))
+        with sqlite3.connect(self.site.folder / "ledger.db") as ledger:
+            self._ledger(ledger)
+        ledger.close()
+
+    def _fragment(self, fragment, rows, first):
+        run = CompactRange(fragment.lo)
+        for row in rows:
+            run.append(row.leaf)
+        signed = fragment.checkpoint
+        return replace(
+            fragment,
+            checkpoint=signed if signed is not None and signed.size <= run.hi else None,
+            hi=run.hi,
+            nodes=run.nodes,
+            rows=(first, first + len(rows)),
+            first_ts_ns=min(row.ts_ns for row in rows),
+            last_ts_ns=max(row.ts_ns for row in rows),
+            bytes=sum(row.payload_len for row in rows),
+        )
+
+    def _ledger(self, ledger):
+        (number,) = ledger.execute(
+            "SELECT id FROM segment WHERE key=?", (self.record.object,)
+        ).fetchone()
+        ledger.execute("UPDATE segment SET record=? WHERE id=?", (self.record.to_json(), number))
+        ledger.execute("UPDATE shard SET hash=?", (record_hash(self.record),))
+        for index, fragment in enumerate(self.fragments):
+            ledger.execute(
+                "UPDATE fragment SET hi=?, record=? WHERE segment_id=? AND idx=?",
+                (fragment.hi, fragment.to_json(), number, index),
+            )
+            if fragment.lo == 0:
+                opening = self.stretches[index][0].payload
+                ledger.execute(
+                    "UPDATE head SET hi=?, nodes=?, last_ts_ns=?, attested=?,"
+                    " opening=? WHERE session=? AND epoch=?",
+                    (
+                        fragment.hi,
+                        b"".join(fragment.nodes),
+                        fragment.last_ts_ns,
+                        fragment.checkpoint.size if fragment.checkpoint else 0,
+                        opening,
+                        fragment.session,
+                        fragment.epoch,
+                    ),
+                )
+        for session in {fragment.session for fragment in self.fragments}:
+            own = [fragment for fragment in self.fragments if fragment.session == session]
+            ledger.execute(
+                "UPDATE session SET frames=?, bytes=?, last_ts_ns=? WHERE session=?",
+                (
+                    sum(fragment.hi - fragment.lo for fragment in own),
+                    sum(fragment.bytes for fragment in own),
+                    max(fragment.last_ts_ns for fragment in own),
+                    session,
+                ),
+            )
+
+    @staticmethod
+    def _write(path, data):
+        path.chmod(0o644)
+        path.write_bytes(data)
 
 
 def random_site(folder, seed):

@@ -46,6 +46,7 @@ class MemoryBus:
 
     topic = "frames"
     batch = 1 << 30
+    nap_s = 0.0
 
     def __init__(self, partitions=1):
         self.partitions = partitions
@@ -70,6 +71,8 @@ class MemoryBus:
             if found and (size > max_bytes or len(found) == self.batch):
                 break
             found.append(Record(position, position + 1, 0, key, value))
+        if not found:
+            await asyncio.sleep(min(wait_s, self.nap_s))
         return Batch(found, found[-1].next_offset if found else offset)
 
     async def bounds(self, partition):

@@ -1,0 +1,329 @@
+"""One worker on real ledger and keyring, with bus and vault in memory."""
+
+import asyncio
+import re
+from dataclasses import replace
+
+import pytest
+
+from sealtape.ingest import consumer as module
+from sealtape.ingest.consumer import CONSUMER, Consumer, Stores, uuid7
+from sealtape.ingest.keyring.sqlite import SqliteKeyring
+from sealtape.ingest.ledger.sqlite import SqliteLedger
+from sealtape.ingest.sealer import SECOND_NS, Limits
+from sealtape.schemas import messages
+from sealtape.schemas.errors import Fenced, StoreBusy, StoreError
+from sealtape.schemas.layout import parse_key
+from tests.factories.ingest_world import MemoryBus, MemoryVault, WorldClock
+from tests.factories.sessions import build_session, node_signer
+
+
+class Room:
+    """The stores of one test, and workers on them."""
+
+    def __init__(self, ledger, keyring):
+        self.clock = WorldClock()
+        ledger._clock_ns = self.clock
+        self.bus, self.vault, self.ledger, self.keyring = (
+            MemoryBus(),
+            MemoryVault(),
+            ledger,
+            keyring,
+        )
+
+    def send(self, *sent):
+        self.bus.records[0] += [(messages.peek_session(v), v) for v in map(_encoded, sent)]
+
+    def worker(self, owner="w1", **changes):
+        stores = Stores(self.bus, self.keyring, self.vault, self.ledger)
+        options = {
+            "stores": replace(stores, **changes),
+            "partition": 0,
+            "owner": owner,
+            "verifiers": [node_signer().verifier],
+            "clock_ns": self.clock,
+            "limits": Limits(segment_ns=SECOND_NS),
+        }
+        return Consumer(**options)
+
+    async def drain(self, **changes):
+        worker = self.worker(**changes)
+        worker.stop()
+        assert await worker.hold()
+
+    async def session(self, built):
+        return await self.ledger.session(built.session)
+
+    async def until(self, condition, built, forward_s=0.0):
+        async with asyncio.timeout(20):
+            while not condition(row := await self.session(built)):
+                await asyncio.sleep(0.01)
+                self.clock.forward(forward_s)
+        return row
+
+    async def reasons(self):
+        return [item.reason for item in await self.ledger.incidents()]
+
+
+def _encoded(message):
+    return message if isinstance(message, bytes) else messages.encode(message)
+
+
+@pytest.fixture
+async def room(tmp_path):
+    ledger = await SqliteLedger.open("sqlite:ledger.db", tmp_path)
+    keyring = await SqliteKeyring.open("sqlite:keyring.db", tmp_path)
+    yield Room(ledger, keyring)
+    await ledger.close()
+    await keyring.close()
+
+
+async def test_a_session_is_sealed_and_its_keys_kept(room):
+    built = build_session(commands=3)
+    room.send(*built.messages)
+    await room.drain()
+    row = await room.session(built)
+    assert (row.state, row.frames, row.close_reason) == ("sealed", len(built.frames), "client")
+    assert len(await room.keyring.get(built.session, 0, "facts")) == 2
+    assert room.bus.positions == {(CONSUMER, 0): len(built.messages)}
+    (segment,) = [row async for row in room.ledger.segments()]
+    record = segment.record
+    assert (record.shard, record.writer, record.n) == ("frames/0", "w1", 0)
+    assert (record.bus.topic, record.bus.first, record.bus.next) == (
+        "frames",
+        0,
+        len(built.messages),
+    )
+    assert parse_key(segment.key).term == 1
+
+
+async def test_nothing_to_do_publishes_nothing(room):
+    await room.drain()
+    assert [row async for row in room.ledger.segments()] == []
+    assert room.bus.positions == {}
+
+
+async def test_shards_go_on_from_one_worker_to_the_next(room):
+    for number in range(3):
+        room.send(*build_session(seed=number).messages)
+        await room.drain(owner=f"w{number}")
+    records = [row.record async for row in room.ledger.segments()]
+    assert [record.n for record in records] == [0, 1, 2]
+    assert [record.bus.first for record in records] == [0, *(r.bus.next for r in records[:-1])]
+
+
+async def test_a_copy_of_what_was_sealed_long_ago_is_dropped(room):
+    built = build_session(commands=3)
+    room.send(*built.messages)
+    await room.drain()
+    room.send(*built.messages)
+    await room.drain()
+    assert await room.reasons() == []
+    assert (await room.session(built)).frames == len(built.frames)
+    assert await room.ledger.position("frames", 0) == 2 * len(built.messages)
+
+
+async def test_another_frame_in_a_sealed_place_is_quarantined(room):
+    built = build_session(commands=3)
+    room.send(*built.messages)
+    await room.drain()
+    room.send(replace(built.frames[4], payload=b"forged" * 20))
+    await room.drain()
+    assert await room.reasons() == ["conflict"]
+    assert (await room.session(built)).incidents == 1
+
+
+async def test_sealed_leaves_are_read_once(room, monkeypatch):
+    built = build_session(commands=3)
+    room.send(*built.messages)
+    await room.drain()
+    reads = []
+    real = room.vault.get
+
+    async def counted(key, *arguments):
+        reads.append(key)
+        return await real(key, *arguments)
+
+    monkeypatch.setattr(room.vault, "get", counted)
+    monkeypatch.setattr(module, "LEAF_CACHE", 1)
+    room.send(*built.frames[:6])
+    await room.drain()
+    assert len(reads) == 1
+
+
+async def test_a_late_frame_of_a_gap_is_quarantined(room):
+    built = build_session(commands=4)
+    kept = [m for m in built.messages if getattr(m, "seq", -1) != 5]
+    room.send(*kept)
+    worker = room.worker()
+    task = asyncio.create_task(worker.run())
+    await room.until(lambda row: row is not None, built, forward_s=0.5)
+    room.clock.forward(61)
+    await room.until(lambda row: row.frames == len(built.frames) - 1, built)
+    room.send(built.frames[5])
+    worker.stop()
+    await task
+    assert sorted(await room.reasons()) == ["gap", "late_frame"]
+    row = await room.session(built)
+    assert (row.state, row.lost, row.incidents) == ("closed", 1, 2)
+
+
+async def test_large_quarantined_messages_go_into_the_vault(room):
+    large, small = b"\xc3\x01" + b"x" * 70_000, b"\xc3\x01" + b"y" * 100
+    room.bus.records[0] += [(bytes(16), large), (bytes(16), small)]
+    await room.drain()
+    first, second = await room.ledger.quarantined("frames", 0)
+    assert (first.data, room.vault.objects[first.key], first.size) == (b"", large, len(large))
+    assert (second.data, second.key) == (small, "")
+    assert await room.ledger.staged(0.0) == []
+
+
+async def test_a_second_wrap_is_kept_aside_and_said(room):
+    built = build_session(commands=0)
+    wrap = built.messages[0]
+    again = build_session(commands=0).messages[0]
+    assert wrap.sealed != again.sealed
+    room.send(wrap, again, replace(wrap, recipient="nobody"))
+    await room.drain()
+    assert await room.reasons() == ["key_conflict", "malformed"]
+    assert [w.sealed for w in await room.keyring.get(built.session, 0, "data")] == [wrap.sealed]
+    assert [w.sealed for w in await room.keyring.disputed(built.session)] == [again.sealed]
+
+
+async def test_keys_of_a_destroyed_session_do_not_come_back(room):
+    built = build_session(commands=0)
+    await room.keyring.destroy(built.session)
+    room.send(*built.messages)
+    await room.drain()
+    assert await room.keyring.get(built.session, None, "data") == []
+    assert (await room.session(built)).state == "sealed"
+
+
+async def test_messages_deleted_before_they_were_read_are_said(room):
+    built = build_session(commands=1)
+    room.send(*build_session(seed=5).messages)
+    room.bus.first[0] = len(room.bus.records[0])
+    room.send(*built.messages)
+    await room.drain()
+    assert await room.reasons() == ["bus_lost"]
+    assert (await room.session(built)).state == "sealed"
+
+
+async def test_a_bus_that_contradicts_itself_is_an_error(room, monkeypatch):
+    async def bounds(partition):
+        return 0, 10
+
+    room.bus.first[0] = 5
+    monkeypatch.setattr(room.bus, "bounds", bounds)
+    with pytest.raises(StoreError):
+        await room.drain()
+
+
+async def test_only_one_of_two_owners_works(room):
+    first, second = room.worker("w1"), room.worker("w2")
+    lease = await room.ledger.claim("frames", 0, "w1", 30.0)
+    assert await second.hold() is False
+    await room.ledger.release(lease)
+    second.stop()
+    assert await second.hold() is True
+    first.stop()
+    assert await first.hold() is True
+
+
+async def test_leases_are_renewed_while_work_goes_on(room, monkeypatch):
+    worker = room.worker()
+    worker._ttl_s = 0.3
+    renewed = asyncio.Event()
+    real = room.ledger.renew
+
+    async def counted(lease, ttl_s):
+        await real(lease, ttl_s)
+        renewed.set()
+
+    monkeypatch.setattr(room.ledger, "renew", counted)
+    task = asyncio.create_task(worker.run())
+    await asyncio.wait_for(renewed.wait(), 5)
+    worker.stop()
+    await task
+
+
+class Failing:
+    """A store whose method fails so many times."""
+
+    def __init__(self, store, method, errors):
+        self._store, self._method, self._errors = store, method, errors
+
+    def __getattr__(self, name):
+        if name != self._method or not self._errors:
+            return getattr(self._store, name)
+
+        async def fail(*arguments, **options):
+            raise self._errors.pop()
+
+        return fail
+
+
+@pytest.mark.parametrize(
+    ("store", "method"),
+    [
+        ("vault", "put_new"),
+        ("ledger", "publish"),
+        ("ledger", "stage"),
+        ("ledger", "heads"),
+        ("keyring", "put"),
+        ("bus", "read"),
+        ("bus", "mark"),
+    ],
+)
+async def test_failures_of_stores_are_tried_again(room, monkeypatch, store, method):
+    monkeypatch.setattr(module, "BACKOFF_S", 0.01)
+    built = build_session(commands=2)
+    room.send(*built.messages)
+    errors = [StoreError("no"), StoreBusy("wait", retry_after_s=0.01), Fenced("lost")]
+    worker = room.worker(**{store: Failing(getattr(room, store), method, errors)})
+    task = asyncio.create_task(worker.run())
+    row = await room.until(lambda row: row and row.state == "sealed", built, forward_s=0.5)
+    worker.stop()
+    await task
+    assert row.frames == len(built.frames)
+    assert await room.reasons() == []
+
+
+async def test_it_stops_while_it_waits_for_a_store(room, monkeypatch):
+    monkeypatch.setattr(module, "BACKOFF_S", 60.0)
+    worker = room.worker(bus=Failing(room.bus, "read", [StoreError("no")] * 99))
+    task = asyncio.create_task(worker.run())
+    await asyncio.sleep(0.1)
+    worker.stop()
+    await asyncio.wait_for(task, 5)
+
+
+async def test_a_fault_of_ours_is_not_hidden(room):
+    worker = room.worker(bus=Failing(room.bus, "read", [KeyError("bug")]))
+    with pytest.raises(KeyError):
+        await worker.run()
+
+
+async def test_the_loop_goes_on_while_much_is_sealed(room):
+    built = build_session(commands=400, row_bytes=60_000, facts_frames=False)
+    room.send(*built.messages)
+    longest, last = 0.0, asyncio.get_running_loop().time()
+    worker = room.worker()
+    worker.stop()
+    task = asyncio.create_task(worker.hold())
+    while not task.done():
+        await asyncio.sleep(0.005)
+        now = asyncio.get_running_loop().time()
+        longest, last = max(longest, now - last), now
+    await task
+    assert (await room.session(built)).state == "sealed"
+    assert longest < 0.5
+
+
+def test_ids_are_uuids_of_version_7():
+    texts = [
+        uuid7(1_790_000_000_000_000_000 + n * 10**6, bytes([255 * (n % 2)]) * 10) for n in range(4)
+    ]
+    assert all(re.fullmatch(r"[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}", text) for text in texts)
+    assert [int(text[:12], 16) for text in texts] == [1_790_000_000_000 + n for n in range(4)]
+    assert len(set(texts)) == 4

@@ -1,0 +1,156 @@
+import asyncio
+
+import pytest
+
+from sealtape.ingest import node as module
+from sealtape.ingest.node import limits_of, open_stores, read_trust, serve, start_ingest
+from sealtape.ingest.sealer import SECOND_NS, Limits
+from sealtape.schemas.errors import FormatError, SettingsError, StoreError
+from sealtape.schemas.settings import load_settings
+from sealtape.schemas.trust import format_trust
+from tests.factories.sessions import build_session, node_signer
+
+TOML = """
+[deployment]
+node = "node-1"
+[stores]
+bus = "dir:bus?partitions=3"
+[ingest]
+segment_s = "1s"
+segment_bytes = "1MiB"
+"""
+
+
+@pytest.fixture
+def settings(tmp_path):
+    (tmp_path / "trust.toml").write_text(format_trust([node_signer().verifier.vkey]))
+    return load_settings(TOML, base=str(tmp_path))
+
+
+@pytest.fixture
+async def stores(settings):
+    stores = await open_stores(settings)
+    yield stores
+    for store in (stores.bus, stores.keyring, stores.vault, stores.ledger):
+        await store.close()
+
+
+def kwargs_of(stores):
+    return {
+        "bus": stores.bus,
+        "keyring": stores.keyring,
+        "vault": stores.vault,
+        "ledger": stores.ledger,
+        "owner": "node-1",
+        "verifiers": None,
+    }
+
+
+async def send(stores, *sessions):
+    for built in sessions:
+        await stores.bus.append(stores.bus.partition_of(built.session), built.encoded())
+
+
+async def sealed(stores, sessions):
+    for built in sessions:
+        while (row := await stores.ledger.session(built.session)) is None or row.state != "sealed":
+            await asyncio.sleep(0.02)
+
+
+async def test_all_partitions_are_sealed(stores):
+    sessions = [build_session(seed=number) for number in range(8)]
+    assert len({stores.bus.partition_of(built.session) for built in sessions}) == 3
+    running = await start_ingest(**kwargs_of(stores), limits=Limits(segment_ns=SECOND_NS // 2))
+    await send(stores, *sessions)
+    await asyncio.wait_for(sealed(stores, sessions), 20)
+    assert await running.lag() == 0
+    await running.stop()
+    assert {row.record.shard async for row in stores.ledger.segments()} == {
+        f"{stores.bus.topic}/{partition}" for partition in range(3)
+    }
+
+
+async def test_stopping_seals_what_is_signed(stores):
+    built = build_session()
+    await send(stores, built)
+    running = await start_ingest(**kwargs_of(stores))
+    await running.stop()
+    assert (await stores.ledger.session(built.session)).state == "sealed"
+
+
+async def test_a_failure_ends_it_and_is_raised(stores, monkeypatch):
+    async def broken(*arguments, **options):
+        raise KeyError("bug")
+
+    monkeypatch.setattr(stores.bus, "read", broken)
+    running = await start_ingest(**kwargs_of(stores))
+    with pytest.raises(KeyError):
+        await asyncio.wait_for(running.wait(), 10)
+    with pytest.raises(KeyError):
+        await running.stop()
+
+
+async def test_a_collector_that_fails_does_not_end_it(stores, monkeypatch, caplog):
+    async def broken():
+        raise StoreError("no")
+
+    monkeypatch.setattr(stores.vault, "tidy", broken)
+    monkeypatch.setattr(module, "COLLECT_EVERY_S", 0.01)
+    running = await start_ingest(**kwargs_of(stores))
+    while "collecting orphans" not in caplog.text:
+        await asyncio.sleep(0.01)
+    await running.stop()
+
+
+async def test_orphans_are_collected(stores, monkeypatch, caplog):
+    caplog.set_level("INFO")
+
+    async def found(self, older_than_s=0.0):
+        return 2
+
+    monkeypatch.setattr(module.Collector, "collect", found)
+    running = await start_ingest(**kwargs_of(stores))
+    while "removed 2 objects" not in caplog.text:
+        await asyncio.sleep(0.01)
+    await running.stop()
+
+
+async def test_serving_opens_seals_and_closes(settings, tmp_path):
+    first = await open_stores(settings)
+    built, foreign = build_session(seed=1), build_session(seed=2, node=node_signer(seed=9))
+    await send(first, built, foreign)
+    for store in (first.bus, first.keyring, first.vault, first.ledger):
+        await store.close()
+    stop = asyncio.Event()
+    stop.set()
+    await serve(settings, stop)
+    after = await open_stores(settings)
+    assert (await after.ledger.session(built.session)).state == "sealed"
+    assert await after.ledger.session(foreign.session) is None
+    assert "open_untrusted" in {item.reason for item in await after.ledger.incidents()}
+    for store in (after.bus, after.keyring, after.vault, after.ledger):
+        await store.close()
+
+
+async def test_serving_raises_what_ends_it(settings, monkeypatch):
+    async def broken(self):
+        raise KeyError("bug")
+
+    monkeypatch.setattr(module.Consumer, "run", broken)
+    with pytest.raises(KeyError):
+        await asyncio.wait_for(serve(settings, asyncio.Event()), 10)
+
+
+def test_limits_come_from_the_settings(settings):
+    assert limits_of(settings.ingest) == Limits(segment_bytes=1 << 20, segment_ns=SECOND_NS)
+
+
+def test_trust_is_read_from_the_file_the_settings_name(settings, tmp_path):
+    (verifier,) = read_trust(settings)
+    assert verifier.vkey == node_signer().verifier.vkey
+    (tmp_path / "trust.toml").write_text("[[node]]\nvkey = 'x'\n")
+    with pytest.raises(FormatError):
+        read_trust(settings)
+    (tmp_path / "trust.toml").unlink()
+    with pytest.raises(SettingsError, match=r"trust\.toml"):
+        read_trust(settings)
