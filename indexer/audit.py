@@ -2,30 +2,39 @@
 
 It reads only. Every object is hashed, every frame's digest and leaf computed, every session's tree
 rebuilt and compared with the signatures made while it was recorded; then the ledger's own rows are
-compared with what came out. With a key, every payload is opened too; `deep` decodes DATA again and
-compares it with the facts.
+compared with what came out (`indexer.reconcile`). With a key, every payload is opened too; `deep`
+decodes DATA again and compares it with the facts.
+
+Ingest may publish meanwhile. What is verified is the ledger up to one moment, the one at which
+every chain of records reached the head that the ledger keeps of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from itertools import islice
 
 from sealtape.indexer.contents import ContentChecker
+from sealtape.indexer.reconcile import MALFORMED, Ending, differences
+from sealtape.ingest.findings import QUARANTINE_REASONS
 from sealtape.ingest.ledger.base import Ledger
-from sealtape.ingest.ledger.rows import FragmentRow, SegmentRow
+from sealtape.ingest.ledger.rows import Incident, Quarantined, SegmentRow, ShardHead
 from sealtape.ingest.parquet import Row, read_rows
-from sealtape.ingest.vault import Vault
-from sealtape.schemas.errors import FormatError, Missing
+from sealtape.ingest.vault import Vault, check_key
+from sealtape.schemas.bodies import Close
+from sealtape.schemas.errors import FormatError, Missing, StoreError
+from sealtape.schemas.frames import Kind
 from sealtape.schemas.layout import SEGMENT_PREFIX, manifest_key, segment_of_manifest
 from sealtape.schemas.notes import Verifier
-from sealtape.schemas.segments import FragmentRecord, parse_manifest
-from sealtape.schemas.tree import CompactRange
+from sealtape.schemas.segments import FragmentRecord, fragments_root, parse_manifest
 from sealtape.schemas.verify import ChainVerifier, Report, SegmentVerifier, SessionVerifier
 from sealtape.schemas.verify.base import StoredRow
 
 Progress = Callable[[int, str], None]
+
+_UNREADABLE_ROWS = 100
 
 
 class Audit:
@@ -51,7 +60,13 @@ class Audit:
         self._contents = contents
         self._progress = progress
         self.report = Report()
+        self._chains: dict[str, ChainVerifier] = {}
+        self._segments: list[SegmentRow] = []
+        self._read_to = 0
         self._sessions: dict[bytes, SessionVerifier] = {}
+        self._sealed: dict[bytes, list[FragmentRecord]] = {}
+        self._endings: dict[bytes, dict[int, Ending]] = {}
+        self._damaged: set[tuple[bytes, int]] = set()
         self._done = 0
 
     async def everything(self, listed: Sequence[str]) -> Report:
@@ -61,60 +76,113 @@ class Audit:
             listed: the vault's keys below `seg/v1/`, listed before the ledger was opened, so that
                 what is sealed meanwhile does not look like a stranger.
         """
-        chains = await self._chains()
-        known = set()
-        async for segment in self._ledger.segments():
-            known.add(segment.key)
+        await self._follow_chains()
+        for segment in self._segments:
             await self._segment(segment, None)
-        await self._strangers(listed, known)
-        await self._finish(chains, None)
+        await self._strangers(listed)
+        await self._finish_sessions()
+        await self._unverified_rows()
+        await self._partitions()
+        await self._incidents(None)
         return self.report
 
     async def session(self, session: bytes) -> Report:
         """Verify one session: the segments it lies in, the chains, its rows in the ledger."""
-        chains = await self._chains()
-        wanted: dict[str, list[FragmentRow]] = {}
-        for fragment in await self._ledger.fragments(session):
-            wanted.setdefault(fragment.segment_key, []).append(fragment)
-        for key in wanted:
-            segment = await self._ledger.segment(key)
-            if segment is None:
-                self.report.tampered(
-                    "ledger", key, "the ledger names fragments of a segment that it lacks"
-                )
-            else:
+        wanted = await self._places(session)
+        await self._follow_chains()
+        for segment in self._segments:
+            if wanted is None or segment.key in wanted:
                 await self._segment(segment, session)
-        if not wanted:
+        for key in sorted((wanted or set()) - {segment.key for segment in self._segments}):
+            self.report.tampered(
+                "ledger", key, "the ledger names fragments of a segment that it lacks"
+            )
+        if session not in self._sessions:
             self.report.incomplete(
                 "session", "ledger", "no frame of it is sealed yet", session=session
             )
-        await self._finish(chains, session)
+        await self._finish_sessions()
+        await self._incidents(session)
         return self.report
 
-    # -- segments ---------------------------------------------------------------------------------
+    async def _places(self, session: bytes) -> set[str] | None:
+        """The segments that hold a session; None when the ledger cannot be asked which they are."""
+        try:
+            rows = await self._ledger.fragments(session)
+        except MALFORMED as exc:
+            self._row(session, None, f"its fragments in the ledger cannot be read: {exc}")
+            return None
+        if any(row.record.session != session for row in rows):
+            return None  # said when the session's rows are compared
+        if not rows and (
+            await self._ledger.epochs(session) or await self._ledger.session(session) is not None
+        ):
+            self._row(session, None, "the ledger knows the session, and none of its fragments")
+            return None
+        return {row.segment_key for row in rows}
 
-    async def _chains(self) -> dict[str, ChainVerifier]:
-        chains: dict[str, ChainVerifier] = {}
-        async for segment in self._ledger.segments():
-            shard = segment.record.shard
-            chain = chains.setdefault(shard, ChainVerifier(shard, self.report))
-            chain.record(segment.record)
-            if segment.key != segment.record.object:
-                self.report.tampered("ledger", segment.key, "its row names another object")
-        return chains
+    # -- the chain of segments --------------------------------------------------------------------
+
+    async def _follow_chains(self) -> None:
+        """Read records until they reach the heads; what is published after that is left alone."""
+        before: dict[str, ShardHead] | None = None
+        while True:
+            known = len(self._segments)
+            async for segment in self._records():
+                self._segments.append(segment)
+                shard = segment.record.shard
+                chain = self._chains.setdefault(shard, ChainVerifier(shard, self.report))
+                chain.record(segment.record)
+                if segment.key != segment.record.object:
+                    self.report.tampered("ledger", segment.key, "its row names another object")
+            heads = await self._ledger.shards()
+            reached = {shard: ShardHead(c.n, c.head) for shard, c in self._chains.items()}
+            if heads == reached or (heads == before and len(self._segments) == known):
+                break
+            before = heads
+        for shard in sorted(set(heads) | set(self._chains)):
+            chain = self._chains.get(shard) or ChainVerifier(shard, self.report)
+            head = heads.get(shard)
+            if head is None:
+                self.report.tampered("ledger", f"shard {shard}", "the ledger has lost its head")
+            else:
+                chain.finish(head.n, head.hash)
+
+    async def _records(self) -> AsyncIterator[SegmentRow]:
+        """The ledger's segments that were not read yet; a row that cannot be read is passed by."""
+        for _ in range(_UNREADABLE_ROWS):
+            try:
+                async for segment in self._ledger.segments(self._read_to):
+                    self._read_to = segment.id
+                    yield segment
+            except MALFORMED as exc:
+                self._read_to += 1
+                self.report.tampered(
+                    "ledger",
+                    f"segment {self._read_to}",
+                    f"its row in the ledger cannot be read: {exc}",
+                )
+            else:
+                return
+
+    # -- segments ---------------------------------------------------------------------------------
 
     async def _segment(self, segment: SegmentRow, only: bytes | None) -> None:
         verifier = SegmentVerifier(segment.record, self.report)
         fragments = await self._fragments(segment, verifier)
+        if only is not None:
+            fragments = [record for record in fragments if record.session == only]
+            if not fragments:
+                return
+        for record in fragments:
+            self._sealed.setdefault(record.session, []).append(record)
         data = await self._object(segment.key)
         if data is None:
-            self._absent(fragments, segment.key, only)
+            self._absent(fragments, segment.key)
             return
         verifier.object(len(data), sha256(data).digest())
         reader = _Reader(data, whole=only is None)
         for record in fragments:
-            if only is not None and record.session != only:
-                continue
             try:
                 rows = reader.rows(record)
             except FormatError as exc:
@@ -126,7 +194,7 @@ class Audit:
                     epoch=record.epoch,
                     seq=record.lo,
                 )
-                self._verifier(record.session).absent(record, segment.key)
+                self._without(record, segment.key)
                 continue
             await self._fragment(verifier, record, rows, segment.key)
 
@@ -134,22 +202,38 @@ class Audit:
         self, segment: SegmentRow, verifier: SegmentVerifier
     ) -> Sequence[FragmentRecord]:
         """Return the manifest's fragments, or the ledger's where the manifest cannot be used."""
-        rows = [row.record for row in await self._ledger.fragments_of(segment.id)]
-        data = await self._object(manifest_key(segment.key))
-        if data is None:
-            return rows
+        rows = await self._fragment_rows(segment)
         try:
+            data = await self._object(manifest_key(segment.key))
+            if data is None:
+                return rows
             record, fragments = parse_manifest(data)
         except FormatError as exc:
             self.report.tampered("manifest", segment.key, f"it cannot be read: {exc.message}")
             return rows
         if not verifier.manifest(record, fragments):
             return rows
-        if list(fragments) != rows:
+        if list(fragments) != list(rows):
             self.report.tampered(
                 "ledger", segment.key, "the ledger's fragments are not those of the manifest"
             )
         return fragments
+
+    async def _fragment_rows(self, segment: SegmentRow) -> Sequence[FragmentRecord]:
+        """The ledger's fragments of a segment; none when they are not those of its record."""
+        try:
+            rows = [row.record for row in await self._ledger.fragments_of(segment.id)]
+        except MALFORMED as exc:
+            self.report.tampered(
+                "ledger", segment.key, f"its fragments in the ledger cannot be read: {exc}"
+            )
+            return []
+        if fragments_root(rows) != segment.record.fragments.root:
+            self.report.tampered(
+                "ledger", segment.key, "the ledger's fragments are not those of the record"
+            )
+            return []
+        return rows
 
     async def _fragment(
         self, verifier: SegmentVerifier, record: FragmentRecord, rows: Sequence[Row], key: str
@@ -162,6 +246,7 @@ class Audit:
 
         def take(row: StoredRow, leaf: bytes) -> None:
             session.frame(row, leaf)
+            self._ending(row, leaf)
             if contents is not None:
                 contents.frame(row, key, self.report)
 
@@ -170,25 +255,52 @@ class Audit:
         if self._progress is not None:
             self._progress(self._done, key)
 
+    def _ending(self, row: StoredRow, leaf: bytes) -> None:
+        """Keep what the ledger's head of the epoch has to agree with."""
+        if leaf != row.leaf:
+            self._damaged.add((row.session, row.epoch))
+        if row.kind not in (Kind.OPEN, Kind.CLOSE):
+            return
+        if sha256(row.payload).digest() != row.payload_sha256:
+            self._damaged.add((row.session, row.epoch))
+        endings = self._endings.setdefault(row.session, {})
+        if row.seq == 0:
+            endings[row.epoch] = Ending(row.payload, "")
+        elif row.epoch in endings:
+            endings[row.epoch] = replace(endings[row.epoch], closed=_reason(row.payload))
+
+    def _whole(self, session: bytes) -> dict[int, Ending]:
+        """The endings of the epochs whose frames are all as they were sealed."""
+        endings = self._endings.get(session, {})
+        return {e: found for e, found in endings.items() if (session, e) not in self._damaged}
+
     async def _object(self, key: str) -> bytes | None:
+        try:
+            check_key(key)
+        except StoreError as exc:
+            self.report.tampered("ledger", key, exc.message)
+            return None
         try:
             return await self._vault.get(key)
         except Missing:
             self.report.tampered("object", key, "it is gone, and nothing says it was deleted")
             return None
 
-    def _absent(self, fragments: Sequence[FragmentRecord], key: str, only: bytes | None) -> None:
+    def _absent(self, fragments: Sequence[FragmentRecord], key: str) -> None:
         for record in fragments:
-            if only is None or record.session == only:
-                self.report.tampered(
-                    "frame",
-                    key,
-                    f"frames {record.lo} to {record.hi - 1} are gone with their object",
-                    session=record.session,
-                    epoch=record.epoch,
-                    seq=record.lo,
-                )
-                self._verifier(record.session).absent(record, key)
+            self.report.tampered(
+                "frame",
+                key,
+                f"frames {record.lo} to {record.hi - 1} are gone with their object",
+                session=record.session,
+                epoch=record.epoch,
+                seq=record.lo,
+            )
+            self._without(record, key)
+
+    def _without(self, record: FragmentRecord, key: str) -> None:
+        self._damaged.add((record.session, record.epoch))
+        self._verifier(record.session).absent(record, key)
 
     def _verifier(self, session: bytes) -> SessionVerifier:
         found = self._sessions.get(session)
@@ -200,32 +312,101 @@ class Audit:
 
     # -- the ledger's own rows --------------------------------------------------------------------
 
-    async def _strangers(self, listed: Sequence[str], known: set[str]) -> None:
+    async def _strangers(self, listed: Sequence[str]) -> None:
         """An object that the ledger never heard of: it came, or its row went, by another way."""
-        pending = {item.key for item in await self._ledger.staged(0)}
-        pending.update(await self._ledger.abandoned(0))
+        known = {segment.key for segment in self._segments}
+        staged = {item.key for item in await self._ledger.staged(0)}
+        abandoned = set(await self._ledger.abandoned(0))
+        for key in sorted(known & abandoned):
+            self.report.tampered("ledger", key, "it is sealed, and the ledger calls it abandoned")
         for key in listed:
-            segment = key if key.endswith(".parquet") else segment_of_manifest(key)
-            if key.startswith(SEGMENT_PREFIX) and segment not in known and key not in pending:
+            try:
+                segment = key if key.endswith(".parquet") else segment_of_manifest(key)
+            except FormatError:
+                self.report.tampered("object", key, "it is no segment and no manifest of one")
+                continue
+            if not key.startswith(SEGMENT_PREFIX) or segment in known | staged | abandoned:
+                continue
+            if not await self._published_since(segment):
                 self.report.tampered("ledger", key, "the ledger does not know this object")
 
-    async def _finish(self, chains: dict[str, ChainVerifier], only: bytes | None) -> None:
-        heads = await self._ledger.shards()
-        for shard in sorted(set(heads) | set(chains)):
-            chain = chains.get(shard) or ChainVerifier(shard, self.report)
-            head = heads.get(shard)
-            if head is None:
-                self.report.tampered("ledger", f"shard {shard}", "the ledger has lost its head")
-            else:
-                chain.finish(head.n, head.hash)
+    async def _published_since(self, key: str) -> bool:
+        try:
+            segment = await self._ledger.segment(key)
+        except MALFORMED:
+            return False
+        return segment is not None and segment.id > self._read_to
+
+    async def _finish_sessions(self) -> None:
         for session, verifier in self._sessions.items():
             verifier.finish()
             if self._contents is not None:
                 await self._contents.finish(session, self.report)
-            await self._compare(session, verifier)
+            found = await differences(
+                self._ledger,
+                session,
+                sealed=self._sealed.get(session, ()),
+                endings=self._whole(session),
+                last=self._read_to,
+            )
+            for epoch, reason in found:
+                self._row(session, epoch, reason)
         self.report.sessions = len(self._sessions)
-        if only is None:
-            await self._unverified_rows()
+
+    async def _unverified_rows(self) -> None:
+        async for row in self._ledger.sessions():
+            if row.session in self._sessions:
+                continue
+            try:
+                fragments = await self._ledger.fragments(row.session)
+                if fragments and all(item.segment_id > self._read_to for item in fragments):
+                    continue
+                self._row(row.session, None, "the ledger has a session of which nothing is sealed")
+            except MALFORMED as exc:
+                self._row(b"", None, f"a session's rows in the ledger cannot be read: {exc}")
+
+    def _row(self, session: bytes, epoch: int | None, reason: str) -> None:
+        self.report.tampered("ledger", "ledger", reason, session=session or None, epoch=epoch)
+
+    # -- what could not be sealed -----------------------------------------------------------------
+
+    async def _partitions(self) -> None:
+        """Positions and quarantine of the partitions that something is sealed from."""
+        ends: dict[tuple[str, int], int] = {}
+        for segment in self._segments:
+            bus = segment.record.bus
+            place = bus.topic, bus.partition
+            ends[place] = max(ends.get(place, 0), bus.next)
+        before = await self._ledger.incidents()
+        for (topic, partition), end in sorted(ends.items()):
+            if await self._ledger.position(topic, partition) < end:
+                reason = "its position lies before what is sealed"
+                self.report.tampered("ledger", f"{topic}/{partition}", reason)
+            kept = await self._ledger.quarantined(topic, partition)
+            here = [i for i in before if (i.topic, i.partition) == (topic, partition)]
+            await self._quarantine(kept, here)
+
+    async def _quarantine(self, kept: Sequence[Quarantined], before: Sequence[Incident]) -> None:
+        """What is in quarantine is whole, and stated by an incident; and the other way round."""
+        offsets = {item.offset for item in kept}
+        for incident in before:
+            if incident.reason in QUARANTINE_REASONS and incident.offset not in offsets:
+                self._quarantined(incident, "the message that was put in quarantine is gone")
+        stated = {
+            (i.topic, i.partition, i.offset, i.reason) for i in await self._ledger.incidents()
+        }
+        for item in kept:
+            if (item.topic, item.partition, item.offset, item.reason) not in stated:
+                self._quarantined(item, "the incident that states it is gone")
+            data = await self._object(item.key) if item.key else item.data
+            if data is not None and (len(data), sha256(data).digest()) != (item.size, item.sha256):
+                self._quarantined(item, "its bytes are not those that came")
+
+    def _quarantined(self, item: Incident | Quarantined, reason: str) -> None:
+        place = f"{item.topic}/{item.partition}@{item.offset}"
+        self.report.tampered("ledger", place, reason, session=item.session or None)
+
+    async def _incidents(self, only: bytes | None) -> None:
         for incident in await self._ledger.incidents(session=only):
             self.report.incomplete(
                 "session",
@@ -234,28 +415,6 @@ class Audit:
                 session=incident.session or None,
                 seq=None if incident.seq < 0 else incident.seq,
             )
-
-    async def _compare(self, session: bytes, verifier: SessionVerifier) -> None:
-        heads = {head.epoch: head for head in await self._ledger.epochs(session)}
-        for epoch, size in verifier.sizes.items():
-            head = heads.pop(epoch, None)
-            if head is None or head.hi != size:
-                there = "no" if head is None else str(head.hi)
-                self._row(session, epoch, f"the ledger says {there} frames, {size} are sealed")
-            elif not head.lost and verifier.root(epoch) not in (None, _root(head.nodes, size)):
-                self._row(session, epoch, "the ledger's head is not the root of the sealed frames")
-        for epoch in heads:
-            self._row(session, epoch, "the ledger has an epoch of which no frame is sealed")
-        if await self._ledger.session(session) is None:
-            self._row(session, None, "the ledger has lost the session's row")
-
-    async def _unverified_rows(self) -> None:
-        async for row in self._ledger.sessions():
-            if row.session not in self._sessions:
-                self._row(row.session, None, "the ledger has a session of which no frame is sealed")
-
-    def _row(self, session: bytes, epoch: int | None, reason: str) -> None:
-        self.report.tampered("ledger", "ledger", reason, session=session, epoch=epoch)
 
 
 class _Reader:
@@ -284,8 +443,8 @@ class _Reader:
         return [row for _, row in read_rows(self._data, start, end, page_checksums=False)]
 
 
-def _root(nodes: Sequence[bytes], size: int) -> bytes | None:
+def _reason(payload: bytes) -> str | None:
     try:
-        return CompactRange(0, size, nodes).root()
+        return Close.from_json(payload).reason
     except FormatError:
         return None
