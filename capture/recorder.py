@@ -71,8 +71,9 @@ class SessionRecorder:
     """Records one session; `open_session` of the worker makes it. One event loop only.
 
     `offsets` are the running totals of the four legs, in bytes, including all that `data` was
-    given. `text_salt` is for `facts.text_digest`. `unrecorded` is true while bytes cannot be
-    recorded and the session's terms let it go on.
+    given; `data_ns` is the time it gave the last of them, by which durations are measured: nobody
+    who decodes the recording has another. `text_salt` is for `facts.text_digest`. `unrecorded` is
+    true while bytes cannot be recorded and the session's terms let it go on.
     """
 
     __slots__ = (
@@ -97,6 +98,7 @@ class SessionRecorder:
         "_state_every",
         "about",
         "commands",
+        "data_ns",
         "dirty",
         "ending",
         "errors",
@@ -135,7 +137,7 @@ class SessionRecorder:
         self.text_salt = epoch.salt
         self.offsets = [0, 0, 0, 0]
         self.fact_count = self.commands = self.errors = 0
-        self.last_ns = opened_ns
+        self.last_ns = self.data_ns = opened_ns
         self.on_end = hooks.on_end
         self.dirty = self.ending = self.queued_cut = self.queued_checkpoint = False
         self.queued_bytes = 0
@@ -163,6 +165,7 @@ class SessionRecorder:
         now = (outlet.now or outlet.begin()) + self._anchor
         if now < self.last_ns:  # noqa: PLR1730 - max() costs a call
             now = self.last_ns
+        self.data_ns = now
         offsets = self.offsets  # what follows is slices.advance, without the call
         offset = offsets[leg]
         if leg & 1:  # an out leg: these bytes take the place of some that its in leg implied

@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable
-from time import monotonic_ns
 from typing import TYPE_CHECKING, Final
 
 from sealtape.capture.postgres.codec.messages import TERMINATE
@@ -169,7 +168,7 @@ class ClientSide(Side):
             return
         relay.answered = False
         relay.goodbye = data.endswith(TERMINATE)
-        relay.tracker.client(data, monotonic_ns())
+        relay.tracker.client(data, relay.recorder.data_ns)
         self.peer.send(data)
 
     def write(self, data: bytes) -> None:
@@ -188,7 +187,7 @@ class TargetSide(Side):
         relay = self.relay
         clean = relay.tracker.server_at_boundary
         relay.recorder.data(TARGET_IN, data)
-        relay.tracker.server(data, monotonic_ns())
+        relay.tracker.server(data, relay.recorder.data_ns)
         if self.dropping:
             relay.recorder.data(CLIENT_OUT, b"", len(data))
             return
@@ -250,7 +249,7 @@ class Relay:
             self.recorder.data(TARGET_IN, stream[stop:])
         else:
             self.recorder.data(TARGET_IN, stream)
-        self.tracker.server(stream, monotonic_ns())
+        self.tracker.server(stream, self.recorder.data_ns)
         self._put_in(stream[:start] + key_data + stream[stop:] if stop else stream)
         for side, wire in zip((self.client, self.target), self._wires, strict=True):
             side.transport.set_write_buffer_limits(high=HIGH_WATER)
