@@ -122,24 +122,35 @@ class Tap:
     def __init__(self, host, port):
         self._target = (host, port)
         self.connections = []
+        self._tasks = set()
 
     async def __aenter__(self):
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(self, *error):
         self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _accept(self, reader, writer):
+        task = asyncio.ensure_future(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader, writer):
         there, back = bytearray(), bytearray()
         self.connections.append((there, back))
         inner_reader, inner_writer = await asyncio.open_connection(*self._target)
-        await asyncio.gather(
-            self._pass(reader, inner_writer, there), self._pass(inner_reader, writer, back)
-        )
-        for each in (writer, inner_writer):
-            each.close()
+        try:
+            await asyncio.gather(
+                self._pass(reader, inner_writer, there), self._pass(inner_reader, writer, back)
+            )
+        finally:
+            for each in (writer, inner_writer):
+                each.close()
 
     async def _pass(self, reader, writer, kept):
         with contextlib.suppress(OSError):
