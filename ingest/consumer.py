@@ -206,7 +206,7 @@ class Consumer:
 
     async def _take(self, sealer: Sealer, batch: Batch) -> None:
         records = [(record.offset, record.key, record.value) for record in batch.records]
-        taken = await asyncio.to_thread(decode_all, records)
+        taken = await asyncio.to_thread(decode_all, records, self._belongs)
         names = sealer.unknown(taken)
         if names:
             sealer.load(names, await self._stores.ledger.heads(sorted(names)))
@@ -216,6 +216,9 @@ class Consumer:
             await self._keep_key(sealer, item)
         for doubt in list(sealer.doubts):
             sealer.resolve(doubt, await self._sealed_leaf(doubt), now_ns)
+
+    def _belongs(self, session: bytes) -> bool:
+        return self._stores.bus.partition_of(session) == self._partition
 
     async def _keep_key(self, sealer: Sealer, item: Taken) -> None:
         """Put a wrap into the keyring before the position can pass it."""

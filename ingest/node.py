@@ -120,9 +120,12 @@ async def _collect(stores: Stores) -> None:
 
 
 def limits_of(settings: IngestSettings) -> Limits:
-    """When to cut, from the settings."""
+    """When to cut, from the settings; patience for signatures is never shorter than for a cut."""
+    segment_ns = int(settings.segment_s * SECOND_NS)
     return Limits(
-        segment_bytes=settings.segment_bytes, segment_ns=int(settings.segment_s * SECOND_NS)
+        segment_bytes=settings.segment_bytes,
+        segment_ns=segment_ns,
+        hold_ns=max(Limits().hold_ns, 3 * segment_ns),
     )
 
 

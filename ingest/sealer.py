@@ -10,7 +10,7 @@ sealer away and starts another from the ledger: all that is not published is on 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -71,17 +71,24 @@ class Doubt:
     offset: int
 
 
-def decode_all(records: Iterable[tuple[int, bytes, bytes]]) -> list[Taken]:
-    """Decode and hash (offset, key, value) records; needs no state, so any thread can do it."""
+def decode_all(
+    records: Iterable[tuple[int, bytes, bytes]], belongs: Callable[[bytes], bool]
+) -> list[Taken]:
+    """Decode and hash (offset, key, value) records; needs no state, so any thread can do it.
+
+    `belongs` says whether a session's messages go to the partition the records were read from.
+    """
     taken = []
     for offset, key, value in records:
         message: Row | CheckpointMessage | KeyMessage | FormatError
         try:
             decoded = messages.decode(value)
             message = row_of(decoded) if isinstance(decoded, Frame) else decoded
-            if message.session != key:
-                message = FormatError("The bus key is not the session of the message.", hint="")
-                message.context["reason"] = "key_mismatch"
+            if message.session != key or not belongs(key):
+                message = FormatError(
+                    "The message stands under another session's bus key, or in its partition.",
+                    reason="key_mismatch",
+                )
         except FormatError as error:
             message = error
         taken.append(Taken(offset, value, message))

@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -143,6 +144,8 @@ async def test_serving_raises_what_ends_it(settings, monkeypatch):
 
 def test_limits_come_from_the_settings(settings):
     assert limits_of(settings.ingest) == Limits(segment_bytes=1 << 20, segment_ns=SECOND_NS)
+    slow = limits_of(replace(settings.ingest, segment_s=300.0))
+    assert (slow.segment_ns, slow.hold_ns) == (300 * SECOND_NS, 900 * SECOND_NS)
 
 
 def test_trust_is_read_from_the_file_the_settings_name(settings, tmp_path):

@@ -15,6 +15,7 @@ from sealtape.schemas.tree import CompactRange
 from tests.factories.sessions import LOG, build_session, node_signer
 
 LIMITS = Limits(segment_bytes=1 << 20, segment_ns=20 * SECOND_NS, hold_ns=60 * SECOND_NS)
+ELSEWHERE = b"elsewhere" + bytes(7)
 T0 = 1_800_000_000 * SECOND_NS
 
 
@@ -43,7 +44,7 @@ class Bench:
             name = key or (messages.peek_session(value) if value[:2] == b"\xc3\x01" else b"")
             records.append((self.offset, name, value))
             self.offset += 1
-        taken = decode_all(records)
+        taken = decode_all(records, lambda session: session != ELSEWHERE)
         names = self.sealer.unknown(taken)
         self.sealer.load(names, {n: self.heads[n] for n in names if n in self.heads})
         self.keys += self.sealer.take(taken, self.offset, self.now)
@@ -658,6 +659,14 @@ def test_a_message_under_another_key_is_refused():
     bench = Bench().send(built.frames[0], key=bytes(16))
     bench.cut()
     assert bench.quarantined == [("key_mismatch", 0)]
+
+
+def test_a_message_in_the_partition_of_another_session_is_refused():
+    built = build_session(session=ELSEWHERE)
+    bench = Bench().send(*built.messages)
+    bench.cut()
+    assert {reason for reason, _ in bench.quarantined} == {"key_mismatch"}
+    assert bench.keys == bench.stretches == []
 
 
 def test_messages_deleted_from_the_bus_are_said():
