@@ -1,0 +1,75 @@
+import os
+
+import pytest
+
+from sealtape.capture.files import create_file
+from sealtape.capture.spool.files import SpoolFile, StoredFile, file_name, lane_of
+from sealtape.capture.spool.records import FRAMES, SLICES, FileKey, read_records
+from sealtape.schemas.errors import FormatError, KeyUnavailable, StoreError, StoreFull
+
+KEY = bytes(32)
+
+
+def spool_file(path, create=create_file, *, sync=False):
+    return SpoolFile(path, FileKey(KEY, os.urandom(32)), create, sync=sync)
+
+
+def test_what_is_written_is_read_and_personal_things_are_encrypted(tmp_path):
+    path = tmp_path / "f"
+    file = spool_file(path, sync=True)
+    places = file.write([(SLICES, [b"who ", b"did it"]), (FRAMES, [b"finished"])])
+    file.write_one(SLICES, b"again")
+    file.sync()
+    assert file.size == path.stat().st_size
+    file.close()
+    assert b"who" not in path.read_bytes()
+    assert b"finished" in path.read_bytes()
+    with StoredFile(path, KEY) as stored:
+        found = [(record.kind, record.body) for record in stored.records()]
+        assert found == [(SLICES, b"who did it"), (FRAMES, b"finished"), (SLICES, b"again")]
+        (start, end) = places[1]
+        frames = next(read_records(stored.read, start))
+        assert (frames.body, frames.length) == (b"finished", end - start)
+        assert stored.size == path.stat().st_size
+
+
+def test_no_counter_is_used_twice(tmp_path):
+    file = spool_file(tmp_path / "f")
+    file.write([(SLICES, [b"same"]), (SLICES, [b"same"])])
+    file.write_one(SLICES, b"same")
+    file.close()
+    with StoredFile(tmp_path / "f", KEY) as stored:
+        raw = list(read_records(stored.read))
+    assert [record.counter for record in raw] == [1, 2, 3]
+    assert len({record.body for record in raw}) == 3
+
+
+def test_a_file_without_a_whole_header_holds_nothing(tmp_path):
+    path = tmp_path / "f"
+    for data in (b"", b"SEALSPL1", bytes(500)):
+        path.write_bytes(data)
+        with StoredFile(path, KEY) as stored:
+            assert list(stored.records()) == []
+
+
+def test_damage_and_foreign_keys_are_told_apart(tmp_path):
+    path = tmp_path / "f"
+    spool_file(path).close()
+    with StoredFile(path, bytes(31) + b"x") as stored, pytest.raises(KeyUnavailable):
+        list(stored.records())
+    path.write_bytes(b"X" + path.read_bytes()[1:])
+    with StoredFile(path, KEY) as stored, pytest.raises(FormatError):
+        list(stored.records())
+    with pytest.raises(StoreError):
+        StoredFile(tmp_path / "none", KEY)
+
+
+def test_a_disk_without_room_for_the_header_makes_no_file(tmp_path, failing_files):
+    with pytest.raises(StoreFull):
+        spool_file(tmp_path / "f", failing_files(room=10).create)
+
+
+def test_names_sort_in_the_order_of_writing(tmp_path):
+    names = [file_name("durable", n) for n in (2, 10, 99_999)]
+    assert names == sorted(names)
+    assert lane_of(tmp_path / names[0]) == "durable"
