@@ -42,7 +42,11 @@ MARKER = b"\xc3\x01"
 PREFIX_SIZE = 10
 
 _LONG_SHIFT = 63
-_ONE = tuple(bytes((z,)) for z in range(128))
+# Varints are put together from pairs of 7-bit groups that are looked up: pairs that end one, and
+# pairs that go on. Making the bytes anew each time is what the encoders' time would go into.
+_PAIR = 0x4000
+_LAST = tuple(bytes((z,) if z < 0x80 else (z & 0x7F | 0x80, z >> 7)) for z in range(_PAIR))
+_MORE = tuple(bytes((z & 0x7F | 0x80, z >> 7 | 0x80)) for z in range(_PAIR))
 
 T = TypeVar("T")
 
@@ -121,30 +125,22 @@ def fingerprint(schema: str) -> int:
 def encode_long(value: int) -> bytes:
     """Encode an Avro int or long: zigzag, then the shortest varint. It must fit in 64 bits."""
     z = value << 1 if value >= 0 else ~(value << 1)
-    if z < 0x80:
-        return _ONE[z]
-    if z < 0x4000:
-        return bytes((z & 0x7F | 0x80, z >> 7))
-    if z < 0x200000:
-        return bytes((z & 0x7F | 0x80, z >> 7 & 0x7F | 0x80, z >> 14))
-    return _encode_wide(z)
-
-
-def _encode_wide(z: int) -> bytes:
+    if z < _PAIR:
+        return _LAST[z]
+    if z < 0x1000_0000:
+        return _MORE[z & 0x3FFF] + _LAST[z >> 14]
+    if z < 0x400_0000_0000:
+        return _MORE[z & 0x3FFF] + _MORE[z >> 14 & 0x3FFF] + _LAST[z >> 28]
     if z >> 64:
         raise FormatError("A number does not fit in 64 bits.")
-    low = z & 0x7F | 0x80, z >> 7 & 0x7F | 0x80, z >> 14 & 0x7F | 0x80
-    z >>= 21
-    if z < 0x80:
-        return bytes((*low, z))
-    if z < 0x4000:
-        return bytes((*low, z & 0x7F | 0x80, z >> 7))
-    out = bytearray(low)
-    while z > 0x7F:
-        out.append(z & 0x7F | 0x80)
-        z >>= 7
-    out.append(z)
-    return bytes(out)
+    return b"".join(
+        (_MORE[z & 0x3FFF], _MORE[z >> 14 & 0x3FFF], _MORE[z >> 28 & 0x3FFF], _rest(z >> 42))
+    )
+
+
+def _rest(z: int) -> bytes:
+    """The groups of a varint from the seventh on."""
+    return _LAST[z] if z < _PAIR else _MORE[z & 0x3FFF] + _LAST[z >> 14]
 
 
 def encode_bytes(value: bytes) -> bytes:
