@@ -32,7 +32,7 @@ from sealtape.schemas.facts import (
     encode_head,
 )
 from sealtape.schemas.frames import Kind
-from sealtape.schemas.slices import CLIENT_IN, TARGET_IN, Hole, encode_data, slice_head
+from sealtape.schemas.slices import CLIENT_IN, TARGET_IN, Hole, advance, encode_data, slice_head
 
 if TYPE_CHECKING:
     from sealtape.capture.outlet import Outlet
@@ -78,6 +78,7 @@ class SessionRecorder:
 
     __slots__ = (
         "_anchor",
+        "_at_cut",
         "_base",
         "_epoch",
         "_fact_bytes",
@@ -155,6 +156,7 @@ class SessionRecorder:
         self._slices_spooled = self._facts_spooled = self._spooled_size = 0
         self._slices: list[bytes] = []
         self._facts: list[bytes] = []
+        self._at_cut = (self._totals(), 0, 0, 0)
 
     # -- the hot path ------------------------------------------------------------------------------
 
@@ -166,6 +168,9 @@ class SessionRecorder:
         if now < self.last_ns:  # noqa: PLR1730 - max() costs a call
             now = self.last_ns
         self.data_ns = now
+        if self._size + length > self._frame_bytes and not self._mute:
+            self._large(leg, now, data, replaces)
+            return
         offsets = self.offsets  # what follows is slices.advance, without the call
         offset = offsets[leg]
         if leg & 1:  # an out leg: these bytes take the place of some that its in leg implied
@@ -174,9 +179,6 @@ class SessionRecorder:
             offsets[leg + 1] += length
         offsets[leg] = offset + length
         if self._mute:
-            return
-        if self._size + length > self._frame_bytes:
-            self._large(leg, now, offset, data, replaces)
             return
         if not self._base:
             self._start(now)
@@ -208,6 +210,9 @@ class SessionRecorder:
         error: bool = False,
     ) -> int:
         """Record a fact, given its encoded parts (`schemas/facts.py`); return its number."""
+        size = len(text) + len(statement) + len(tail)
+        if self._fact_bytes + size > FACTS_BYTES:
+            self.cut()
         n = self.fact_count
         self.fact_count = n + 1
         if kind == COMMAND:
@@ -220,9 +225,6 @@ class SessionRecorder:
             now = self.last_ns
         if self._mute:
             return n
-        size = len(text) + len(statement) + len(tail)
-        if self._fact_bytes + size > FACTS_BYTES:
-            self.cut()
         if not self._base:
             self._start(now)
         head = encode_head(n, kind, now - self._base, leg, offset, length, ref)
@@ -239,20 +241,24 @@ class SessionRecorder:
             self.queued_cut = True
             self.outlet.cuts.append((now - self._anchor, self))
 
-    def _large(self, leg: int, now: int, offset: int, data: bytes, replaces: int) -> None:
+    def _large(self, leg: int, now: int, data: bytes, replaces: int) -> None:
         """Cut what is there; what does not fit a frame is cut into frames of its own."""
         self.cut()
         at, length = 0, len(data)
         while length - at >= self._frame_bytes:
             chunk = data[at : at + self._frame_bytes]
-            head = slice_head(leg, 0, offset + at, len(chunk), replaces)
+            offset = advance(self.offsets, leg, len(chunk), replaces)
+            head = slice_head(leg, 0, offset, len(chunk), replaces)
             self.last_ns = now
-            self._emit([self._seal(Kind.DATA, now, encode_data((head, chunk), 1))], CLEARS)
+            found = [self._seal(Kind.DATA, now, encode_data((head, chunk), 1))]
+            self._reset()
+            self._emit(found, CLEARS)
             at, replaces = at + len(chunk), 0
         if at < length:
             self._start(now)
             rest = data[at:] if at else data
-            head = slice_head(leg, 0, offset + at, len(rest), replaces)
+            offset = advance(self.offsets, leg, len(rest), replaces)
+            head = slice_head(leg, 0, offset, len(rest), replaces)
             self._slices.append(head + rest)
             self._size += len(head) + len(rest)
         if not self.dirty:
@@ -367,6 +373,7 @@ class SessionRecorder:
             return
         self._mute = self.unrecorded = False
         self.cut()
+        self._reset()
         holes = tuple(
             Hole(leg, start, end - start)
             for leg, (start, end) in enumerate(zip(self._gap_from, self.offsets, strict=True))
@@ -429,6 +436,7 @@ class SessionRecorder:
         pieces = Pieces(
             self.number, self._base, len(slices), b"".join(slices), len(facts), b"".join(facts)
         )
+        totals, facts_before, commands, errors = self._at_cut
         return encode_session(
             SessionState(
                 number=self.number,
@@ -436,10 +444,10 @@ class SessionRecorder:
                 epoch=self.epoch,
                 size=size,
                 nodes=nodes,
-                offsets=self._totals(),
-                facts=self.fact_count,
-                commands=self.commands,
-                errors=self.errors,
+                offsets=totals,
+                facts=facts_before,
+                commands=commands,
+                errors=errors,
                 last_ns=self.last_ns,
                 signed=signed,
                 pieces=pieces,
@@ -452,6 +460,7 @@ class SessionRecorder:
         self._base = self._size = self._fact_bytes = 0
         self._slices_spooled = self._facts_spooled = self._spooled_size = 0
         self._slices, self._facts = [], []
+        self._at_cut = (self._totals(), self.fact_count, self.commands, self.errors)
 
     def _seal(self, kind: int, ts_ns: int, body: bytes) -> bytes:
         assert self._epoch is not None
@@ -469,15 +478,7 @@ class SessionRecorder:
         outlet.emit(self._cut_of(messages, flags))
 
     def _cut_of(self, messages: list[bytes], flags: int) -> Cut:
-        return Cut(
-            self.number,
-            flags,
-            self._totals(),
-            self.fact_count,
-            self.commands,
-            self.errors,
-            messages,
-        )
+        return Cut(self.number, flags, *self._at_cut, messages)
 
     def _totals(self) -> tuple[int, int, int, int]:
         first, second, third, fourth = self.offsets

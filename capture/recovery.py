@@ -20,12 +20,12 @@ from sealtape.capture.spool.records import (
     SessionState,
     encode_frames,
 )
-from sealtape.schemas.bodies import Attested, Close, Continues, Ident, RetentionClass
+from sealtape.schemas.bodies import Attested, Close, Continues, Gap, Ident, RetentionClass
 from sealtape.schemas.errors import FormatError
 from sealtape.schemas.facts import COMMAND, decode_facts, encode_facts
 from sealtape.schemas.frames import Kind
 from sealtape.schemas.keys import Packer
-from sealtape.schemas.slices import CLIENT_IN, TARGET_IN, Slice, advance, decode_data, encode_data
+from sealtape.schemas.slices import Hole, Slice, advance, decode_data, encode_data
 from sealtape.schemas.tree import CompactRange
 
 
@@ -123,6 +123,10 @@ def recover(
         commands += sum(fact.kind == COMMAND for fact in facts)
         errors += sum(bool(fact.code) for fact in facts)
         found.append(epoch.seal(Kind.FACTS, ts_ns, body))
+    if subject.terms.on_failure == "continue":
+        # It may have gone on unrecorded before the end, and nothing that is left could tell.
+        holes = tuple(Hole(leg, total, -1) for leg, total in enumerate(totals))
+        found.append(epoch.seal(Kind.GAP, ts_ns, Gap("spool", holes).to_json()))
     attested = None
     if state.signed < state.size:
         attested = Attested(state.epoch, state.signed, state.size)
@@ -131,19 +135,10 @@ def recover(
 
 
 def _after(totals: tuple[int, int, int, int], slices: Sequence[Slice]) -> tuple[int, int, int, int]:
-    """Return the legs' totals after slices.
-
-    `totals` may count some of the first slices already: a cut is put down at the end of its tick
-    and says how far the legs were then. An in slice that lies below its leg's total shows it.
-    """
-    counted = 0
-    for number, item in enumerate(slices):
-        if item.leg in (CLIENT_IN, TARGET_IN) and item.offset < totals[item.leg]:
-            counted = number + 1
+    """Return the legs' totals after slices that are in no frame; `totals` are those of the cut."""
     ends = list(totals)
-    for item in slices[counted:]:
-        if item.offset == ends[item.leg] - item.replaces:
-            advance(ends, item.leg, len(item.data), item.replaces)
+    for item in slices:
+        advance(ends, item.leg, len(item.data), item.replaces)
     return ends[0], ends[1], ends[2], ends[3]
 
 

@@ -92,6 +92,7 @@ class Worker:
         self._tasks: list[asyncio.Task[None]] = []
         self._shipper: Shipper
         self._orphans: list[Orphan] = []
+        self._broken: StoreError | None = None
         self._draining = False
 
     # -- life --------------------------------------------------------------------------------------
@@ -189,10 +190,8 @@ class Worker:
         """Raise unless new sessions may be opened."""
         if self._draining:
             raise StoreBusy("The gateway is shutting down.", retry_after_s=RETRY_S)
-        if outlet.failing is not None:
-            raise StoreBusy(
-                f"The spool cannot be written: {outlet.failing.message}", retry_after_s=RETRY_S
-            ) from outlet.failing
+        if (error := self._broken or outlet.failing) is not None:
+            raise StoreBusy(f"Cannot record: {error.message}", retry_after_s=RETRY_S) from error
 
     def forward(
         self, recorder: SessionRecorder, write: Callable[[bytes], object], data: bytes
@@ -331,6 +330,8 @@ class Worker:
     # -- a spool that fails ------------------------------------------------------------------------
 
     def _failing(self) -> StoreError | None:
+        if self._broken is not None:
+            return self._broken
         for outlet in self._outlets.values():
             if outlet.failing is not None:
                 return outlet.failing
@@ -473,4 +474,14 @@ class Worker:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.append(asyncio.create_task(work))
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A task that ends by an error nobody foresaw takes no new sessions with it."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.critical("A part of the capture worker has died.", exc_info=error)
+            self._broken = StoreError(
+                f"A part of the capture worker has died: {error}.", hint="Restart the node."
+            )

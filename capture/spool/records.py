@@ -175,7 +175,10 @@ def _parse_pieces(body: bytes, at: int) -> tuple[Pieces, int]:
 
 @dataclass(slots=True)
 class Cut:
-    """Finished bus messages of one session, and where the session stood after them."""
+    """Finished bus messages of one session, and how far the session's frames reach with them.
+
+    Slices and facts that are in no frame are not counted: they stand in records of their own.
+    """
 
     number: int
     flags: int

@@ -504,7 +504,7 @@ async def test_another_spool_key_leaves_the_orphan_alone(stage, bus, caplog):
     for path in (stage.root / "spool").glob("node-1-*/*.spool"):
         assert b"sealed away" not in path.read_bytes()
         assert b"ada" not in path.read_bytes()
-    assert SPOOL_KEY != bytes(32)
+    assert bytes(32) != SPOOL_KEY
 
 
 async def test_sessions_are_numbered_in_order_and_durably(stage, bus):
