@@ -242,7 +242,7 @@ class Audit:
         session.fragment(record, key)
         contents = self._contents
         if contents is not None:
-            await contents.prepare(record.session, record.epoch)
+            await contents.prepare(record.session, record.epoch, self.report)
 
         def take(row: StoredRow, leaf: bytes) -> None:
             session.frame(row, leaf)

@@ -7,11 +7,13 @@ from typing import Protocol
 
 from sealtape.ingest.keyring import Keyring
 from sealtape.schemas.errors import FormatError, KeyUnavailable
-from sealtape.schemas.frames import Frame, Suite
+from sealtape.schemas.frames import DEFINED_FLAGS, Frame, Suite
 from sealtape.schemas.keys import LABEL_DATA, LABELS, Packer, label_of, open_payload
 from sealtape.schemas.verify import Report
 from sealtape.schemas.verify.base import StoredRow
 from sealtape.schemas.wraps import PrivateKey, unwrap
+
+_SUITES = (Suite.PUBLIC, Suite.SALTED, Suite.AES256GCM)
 
 
 class DeepCheck(Protocol):
@@ -45,23 +47,39 @@ class ContentChecker:
         self._deep: dict[bytes, DeepCheck] = {}
         self._unreadable: dict[bytes, int] = {}
 
-    async def prepare(self, session: bytes, epoch: int) -> None:
+    async def prepare(self, session: bytes, epoch: int, report: Report) -> None:
         """Unwrap an epoch's keys before its frames come; an absent wrap is no finding."""
         for label in LABELS:
             name = (session, epoch, label)
             if name not in self._keys:
-                self._keys[name] = await self._unwrapped(session, epoch, label)
+                self._keys[name] = await self._unwrapped(session, epoch, label, report)
 
-    async def _unwrapped(self, session: bytes, epoch: int, label: str) -> bytes | None:
-        for wrap in await self._keyring.get(session, epoch, label, self._private.id):
+    async def _unwrapped(
+        self, session: bytes, epoch: int, label: str, report: Report
+    ) -> bytes | None:
+        wraps = await self._keyring.get(session, epoch, label, self._private.id)
+        for wrap in wraps:
             try:
                 return unwrap(self._private, wrap)
             except (FormatError, KeyUnavailable):
                 continue
+        if wraps:
+            report.incomplete(
+                "payload",
+                "keyring",
+                f"the {label} key that is wrapped for {self._private.id} does not open",
+                session=session,
+                epoch=epoch,
+            )
         return None
 
     def frame(self, row: StoredRow, thing: str, report: Report) -> None:
-        """Open one frame's payload; a wrong commitment, tag or packing is a finding."""
+        """Open one frame's payload; a wrong commitment, tag or packing is a finding.
+
+        A flag or suite of a later version is the session verifier's to say, not a damage.
+        """
+        if row.flags & ~DEFINED_FLAGS or row.suite not in _SUITES:
+            return
         label = label_of(row.kind)
         frame = Frame(
             row.session, row.epoch, row.seq, row.ts_ns, row.kind, row.suite, row.flags, row.payload

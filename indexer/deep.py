@@ -58,15 +58,36 @@ class DeepComparison:
         """Return the differences: epoch, seq and what is wrong."""
         if not self._decodable:
             return self._problems
-        self._start(full_text=False)
+        if self._deriver is None:
+            self._problems += self._undecided()
+        else:
+            self._problems += self._differences()
+        return self._problems
+
+    def _undecided(self) -> Sequence[Problem]:
+        """No recorded statement told whether the target had opted in to full text: try both."""
+        waiting = self._waiting
+        found: Sequence[Problem] = ()
+        for full_text in (True, False):
+            self._deriver, self._waiting, self._derived = None, waiting, []
+            try:
+                self._start(full_text=full_text)
+                found = self._differences()
+            except FormatError as exc:
+                found = [(0, None, exc.message)]
+            if not found:
+                break
+        return found
+
+    def _differences(self) -> Sequence[Problem]:
         recorded, derived = self._recorded, self._alike()
         open_end = self._open_end or self._stopped
         if self._stopped:
             recorded = recorded[: len(derived)]
-        for difference in compare(recorded, derived, open_end=open_end):
-            epoch, seq = self._places.get(difference.n, (0, 0))
-            self._problems.append((epoch, seq, _reason(difference)))
-        return self._problems
+        return [
+            (*self._places.get(difference.n, (0, 0)), _reason(difference))
+            for difference in compare(recorded, derived, open_end=open_end)
+        ]
 
     def _data(self, slices: Sequence[Slice], frame: Frame) -> None:
         if self._stopped or not self._decodable:
@@ -79,8 +100,9 @@ class DeepComparison:
 
     def _facts(self, facts: Sequence[Fact], frame: Frame) -> None:
         for fact in facts:
-            if fact.kind == COMMAND and self._deriver is None and self._decodable:
-                # Whether the target had opted in to full text shows in its first statement.
+            undecided = self._deriver is None and self._decodable
+            if undecided and fact.kind == COMMAND and fact.text_length:
+                # Whether the target had opted in to full text shows in the first text there was.
                 self._start(full_text=bool(fact.text))
             self._places[fact.n] = (frame.epoch, frame.seq)
         self._recorded += facts
