@@ -13,6 +13,9 @@ from collections.abc import Iterable, Mapping
 from sealtape.capture.recorder import SessionRecorder
 from sealtape.schemas.facts import HEARTBEAT, MAX_LIVE, NODE, REFUSAL, Live, encode_tail
 
+MAX_REFUSALS = 1000
+"""Refusals written one by one between two heartbeats; a port scan must not fill the disk."""
+
 
 class Journal:
     """Writes facts into the worker's journal session; never raises and never waits."""
@@ -21,6 +24,7 @@ class Journal:
         """Use the recorder of session number 0."""
         self.recorder = recorder
         self._counts: Counter[str] = Counter()
+        self._refusals = 0
 
     def refusal(
         self,
@@ -33,7 +37,14 @@ class Journal:
         code: str = "",
         message: str = "",
     ) -> None:
-        """Record that a client was refused: `reason` and `code` as in `errors.Refused`."""
+        """Record that a client was refused: `reason` and `code` as in `errors.Refused`.
+
+        `user` only when a token was verified. A flood of refusals is counted from some point on.
+        """
+        self._refusals += 1
+        if self._refusals > MAX_REFUSALS:
+            self.count(f"refusal-{reason}")
+            return
         known = {"protocol": protocol, "source": source, "target": target, "user": user}
         attributes = {name: value for name, value in known.items() if value}
         tail = encode_tail(status=reason, code=code, message=message, attributes=attributes)
@@ -47,11 +58,14 @@ class Journal:
         """Count what is too cheap to record one by one (port scans, garbage)."""
         self._counts[name] += 1
 
-    def heartbeat(self, live: Iterable[SessionRecorder]) -> None:
+    def heartbeat(self, live: Iterable[SessionRecorder], *, worker: int, following: int) -> None:
         """List the live sessions with size and root of their trees, and the counts since the last.
 
-        A list too long for one fact goes on in the next; the status says which part it is.
+        `following` is the number the next session will get. A list too long for one fact goes on
+        in the next; the status says which part it is.
         """
+        self._refusals = 0
+        attributes = {"worker": str(worker), "next": str(following)}
         entries = [
             Live(each.session, each.epoch, each.number, each.size, each.root())
             for each in live
@@ -59,7 +73,12 @@ class Journal:
         ]
         parts = [entries[at : at + MAX_LIVE] for at in range(0, len(entries), MAX_LIVE)] or [[]]
         for number, part in enumerate(parts):
-            tail = encode_tail(status=f"{number + 1}/{len(parts)}", rows=len(entries), live=part)
+            tail = encode_tail(
+                status=f"{number + 1}/{len(parts)}",
+                rows=len(entries),
+                attributes=attributes,
+                live=part,
+            )
             self.recorder.fact(HEARTBEAT, tail=tail)
         if self._counts:
             counts = {name: str(count) for name, count in sorted(self._counts.items())[:32]}

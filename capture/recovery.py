@@ -87,13 +87,15 @@ def recover(
     identity: NodeIdentity,
     *,
     now_ns: int,
+    damaged: bool,
     packer: Packer,
     random: Callable[[int], bytes],
 ) -> list[bytes]:
     """Return the messages of a session's recovery epoch.
 
     Its frames have the time of what they hold, which is before now; OPEN's anchor and CLOSE tell
-    when the recovery happened.
+    when the recovery happened. A GAP of unknown length is stated where more may be missing: the
+    spool is `damaged`, or the session was allowed to go on unrecorded and nothing could tell.
     """
     subject = parse_about(state.about)
     pieces = state.pieces
@@ -123,10 +125,10 @@ def recover(
         commands += sum(fact.kind == COMMAND for fact in facts)
         errors += sum(bool(fact.code) for fact in facts)
         found.append(epoch.seal(Kind.FACTS, ts_ns, body))
-    if subject.terms.on_failure == "continue":
-        # It may have gone on unrecorded before the end, and nothing that is left could tell.
+    if damaged or subject.terms.on_failure == "continue":
         holes = tuple(Hole(leg, total, -1) for leg, total in enumerate(totals))
-        found.append(epoch.seal(Kind.GAP, ts_ns, Gap("spool", holes).to_json()))
+        gap = Gap("damaged" if damaged else "spool", holes)
+        found.append(epoch.seal(Kind.GAP, now_ns, gap.to_json()))
     attested = None
     if state.signed < state.size:
         attested = Attested(state.epoch, state.signed, state.size)

@@ -92,6 +92,7 @@ class Worker:
         self._tasks: list[asyncio.Task[None]] = []
         self._shipper: Shipper
         self._orphans: list[Orphan] = []
+        self._opened_journal = False
         self._broken: StoreError | None = None
         self._draining = False
 
@@ -244,6 +245,7 @@ class Worker:
         hooks = Hooks(_nothing, _nothing)
         recorder = self._begin("journal", 0, ident, self._journal_terms, outlet, hooks)
         self.journal = Journal(recorder)
+        self._opened_journal = True
         await outlet.settled()
         self.journal.event("started")
 
@@ -346,6 +348,8 @@ class Worker:
                 outlet.release(recorder)
             else:
                 recorder.stall("spool")
+        if self._opened_journal:
+            self.journal.event("spool-failing", {"level": outlet.level, "error": error.code})
 
     def spool_works(self, outlet: Outlet) -> None:
         _log.warning("The spool can be written again.")
@@ -414,7 +418,9 @@ class Worker:
     async def _heartbeats(self) -> None:
         while True:
             await asyncio.sleep(self._pace.heartbeat_s)
-            self.journal.heartbeat(self.recorders())
+            self.journal.heartbeat(
+                self.recorders(), worker=self._identity.worker, following=self._number + 1
+            )
 
     # -- recovery ----------------------------------------------------------------------------------
 
@@ -442,6 +448,7 @@ class Worker:
                     state,
                     self._identity,
                     now_ns=self._clock.mono_ns() + self._clock.anchor_ns(),
+                    damaged=bool(found.damage),
                     packer=packer,
                     random=self._random,
                 )

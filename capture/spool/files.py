@@ -14,10 +14,11 @@ from sealtape.capture.spool.records import (
     FileKey,
     Stored,
     encode_record,
+    holds_record,
     parse_file_header,
     read_records,
 )
-from sealtape.schemas.errors import StoreError
+from sealtape.schemas.errors import FormatError, StoreError
 
 SUFFIX = ".spool"
 
@@ -110,19 +111,24 @@ class StoredFile:
     def records(self) -> Iterator[Stored]:
         """Yield whole records, decrypted.
 
-        Raises `FormatError` for a damaged header, `KeyUnavailable` for another spool key. A file a
-        crash left without a whole header holds no records.
+        Raises `FormatError` for a damaged header, and after the last record before other damage;
+        `KeyUnavailable` for another spool key. A file that a crash left without a whole header
+        holds no records, and a record that it cut short at the end is no damage.
         """
         header = self.read(0, FILE_HEADER)
         if len(header) < FILE_HEADER or not any(header):
             return
         key = parse_file_header(header, self._spool_key)
+        end = FILE_HEADER
         for stored in read_records(self.read):
+            end = stored.start + stored.length
             if stored.kind in ENCRYPTED:
                 body = key.open(stored.counter, stored.kind, stored.body)
                 yield Stored(stored.start, stored.length, stored.counter, stored.kind, body)
             else:
                 yield stored
+        if holds_record(self.read(end, max(self.size - end, 0))):
+            raise FormatError(f"Damaged at byte {end}.")
 
     def read(self, at: int, length: int) -> bytes:
         """Return up to `length` bytes from `at` on."""

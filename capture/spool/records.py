@@ -11,6 +11,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
@@ -98,6 +99,21 @@ def encode_record(counter: int, kind: int, pieces: Sequence[bytes]) -> list[byte
     for piece in pieces:
         crc = zlib.crc32(piece, crc)
     return [_RECORD.pack(RECORD_MAGIC, length, crc, counter, kind), *pieces]
+
+
+def holds_record(tail: bytes) -> bool:
+    """Say whether a whole record stands anywhere in bytes that do not begin with one.
+
+    A crash cuts the last write short and leaves none behind; if there is one, what stands before
+    it was damaged later.
+    """
+    at = tail.find(RECORD_MAGIC)
+    while at >= 0:
+        read = partial(_slice, tail)
+        if next(read_records(read, at), None) is not None:
+            return True
+        at = tail.find(RECORD_MAGIC, at + 1)
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +331,10 @@ def _state(pieces: Pieces, about: bytes, rest: dict[str, Any]) -> SessionState:
         signed=int(rest["signed"]),
         pieces=pieces,
     )
+
+
+def _slice(data: bytes, at: int, length: int) -> bytes:
+    return data[at : at + length]
 
 
 def _take(data: bytes, at: int, length: int) -> bytes:

@@ -13,11 +13,13 @@ from sealtape.capture.epoch import Subject, Terms
 from sealtape.capture.files import AppendFile
 from sealtape.capture.recovery import as_record, encode_about, parse_about, recover
 from sealtape.capture.spool.records import Pieces, SessionState, parse_frames
-from sealtape.schemas.bodies import RetentionClass
+from sealtape.schemas.bodies import Gap, RetentionClass
 from sealtape.schemas.errors import FormatError
 from sealtape.schemas.facts import COMMAND
+from sealtape.schemas.frames import Frame, Kind
 from sealtape.schemas.keys import Packer
-from sealtape.schemas.slices import CLIENT_IN
+from sealtape.schemas.messages import decode
+from sealtape.schemas.slices import CLIENT_IN, Hole
 from tests.capture.stage import CLASS, IDENT, Stage, open_on
 
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
@@ -233,7 +235,7 @@ TestCrash.settings = settings(
 )
 
 
-def subject(encryption=True):
+def subject(**terms):
     return Subject(
         type="session",
         session=bytes(16),
@@ -241,7 +243,7 @@ def subject(encryption=True):
         boot=bytes(range(16)),
         worker=3,
         ident=IDENT,
-        terms=Terms(retention=RetentionClass("short", 1, 2), encryption=encryption),
+        terms=Terms(retention=RetentionClass("short", 1, 2), **terms),
     )
 
 
@@ -273,17 +275,39 @@ def state(**changes):
     return SessionState(**{**fields, **changes})
 
 
+def recovered(stage, what, *, damaged=False):
+    return recover(
+        what,
+        stage.identity(bytes(16)),
+        now_ns=10,
+        damaged=damaged,
+        packer=Packer(),
+        random=os.urandom,
+    )
+
+
+@pytest.mark.parametrize(
+    ("on_failure", "damaged", "reason"),
+    [("end", False, None), ("continue", False, "spool"), ("end", True, "damaged")],
+)
+def test_what_nobody_can_know_is_a_gap_of_unknown_length(tmp_path, on_failure, damaged, reason):
+    about = encode_about(subject(on_failure=on_failure))
+    found = recovered(Stage(tmp_path), state(about=about), damaged=damaged)
+    frames = [m for m in map(decode, found) if isinstance(m, Frame)]
+    gaps = [Gap.from_json(frame.payload) for frame in frames if frame.kind == Kind.GAP]
+    if reason is None:
+        assert gaps == []
+    else:
+        legs = tuple(Hole(leg, total, -1) for leg, total in enumerate((1, 2, 3, 4)))
+        assert gaps == [Gap(reason, legs)]
+
+
 def test_a_recovery_epoch_is_never_older_than_what_it_continues(tmp_path):
     stage = Stage(tmp_path)
-    found = recover(
-        state(), stage.identity(bytes(16)), now_ns=10, packer=Packer(), random=os.urandom
-    )
+    found = recovered(stage, state())
     record = b"".join(as_record(7, state(), found))
     (cut,) = parse_frames(record)[2]
     assert cut.messages == found
-    from sealtape.schemas.frames import Frame
-    from sealtape.schemas.messages import decode
-
     frames = [m for m in map(decode, found) if isinstance(m, Frame)]
     assert {frame.epoch for frame in frames} == {5}
     assert {frame.ts_ns for frame in frames} == {50}

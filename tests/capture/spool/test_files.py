@@ -73,3 +73,22 @@ def test_names_sort_in_the_order_of_writing(tmp_path):
     names = [file_name("durable", n) for n in (2, 10, 99_999)]
     assert names == sorted(names)
     assert lane_of(tmp_path / names[0]) == "durable"
+
+
+def test_a_record_cut_short_is_no_damage_but_one_before_others_is(tmp_path):
+    path = tmp_path / "f"
+    file = spool_file(path)
+    places = file.write([(FRAMES, [b"one"]), (FRAMES, [b"two"]), (FRAMES, [b"SSR1 three"])])
+    file.close()
+    whole = path.read_bytes()
+    for cut in range(places[1][1] + 1, len(whole)):
+        path.write_bytes(whole[:cut])
+        with StoredFile(path, KEY) as stored:
+            assert [record.body for record in stored.records()] == [b"one", b"two"]
+    middle = places[1][1] - 1
+    path.write_bytes(whole[:middle] + b"!" + whole[middle + 1 :])
+    with StoredFile(path, KEY) as stored:
+        records = stored.records()
+        assert next(records).body == b"one"
+        with pytest.raises(FormatError, match="Damaged at byte"):
+            next(records)
