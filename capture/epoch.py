@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -138,44 +139,58 @@ def begin(
     sealer = FrameSealer(
         session, epoch, keys if terms.encryption else None, lambda: random(SALT_SIZE), packer
     )
-    opened = Epoch(
-        session,
-        epoch,
-        sealer,
-        signer,
-        text_salt(keys.data if terms.encryption else None, session, epoch),
+    digest_salt = text_salt(keys.data if terms.encryption else None, session, epoch)
+    opened = Epoch(session, epoch, sealer, signer, digest_salt)
+    note = partial(
+        _open_note,
+        identity,
+        subject,
+        epoch=epoch,
+        key=signer.vkey,
+        salt=salt if terms.encryption else b"",
+        anchor_ns=anchor_ns,
+        continues=continues,
     )
-
-    def opening(ident_sha256: bytes) -> bytes:
-        return make_open(
-            Opening(
-                type=subject.type,
-                log=identity.log,
-                tenant=terms.tenant,
-                session=session,
-                epoch=epoch,
-                node=identity.node,
-                boot=subject.boot,
-                worker=subject.worker,
-                number=subject.number,
-                key=signer.vkey,
-                suite=Suite.AES256GCM if terms.encryption else Suite.SALTED,
-                salt=salt if terms.encryption else b"",
-                ident_sha256=ident_sha256,
-                retention=terms.retention,
-                anchor_ns=anchor_ns,
-                policy_sha256=terms.policy_sha256,
-                beacon=identity.beacon,
-                continues=continues,
-            ),
-            identity.signer,
-        )
-
     first = _wrapped(identity, terms, keys) if terms.encryption else []
-    sealed = sealer.seal_opening(ts_ns, subject.ident.to_json(), opening)
-    first += opened.take_opening(sealed)
+    first += opened.take_opening(sealer.seal_opening(ts_ns, subject.ident.to_json(), note))
     first.append(opened.checkpoint())
     return opened, first
+
+
+def _open_note(
+    identity: NodeIdentity,
+    subject: Subject,
+    ident_sha256: bytes,
+    *,
+    epoch: int,
+    key: str,
+    salt: bytes,
+    anchor_ns: int,
+    continues: Continues | None,
+) -> bytes:
+    """Return OPEN's body, signed by the node."""
+    terms = subject.terms
+    opening = Opening(
+        type=subject.type,
+        log=identity.log,
+        tenant=terms.tenant,
+        session=subject.session,
+        epoch=epoch,
+        node=identity.node,
+        boot=subject.boot,
+        worker=subject.worker,
+        number=subject.number,
+        key=key,
+        suite=Suite.AES256GCM if terms.encryption else Suite.SALTED,
+        salt=salt,
+        ident_sha256=ident_sha256,
+        retention=terms.retention,
+        anchor_ns=anchor_ns,
+        policy_sha256=terms.policy_sha256,
+        beacon=identity.beacon,
+        continues=continues,
+    )
+    return make_open(opening, identity.signer)
 
 
 def close(epoch: Epoch, ts_ns: int, ending: Close) -> list[bytes]:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sealtape.capture.epoch import NodeIdentity, Subject, Terms, begin, close
+from sealtape.capture.epoch import Epoch, NodeIdentity, Subject, Terms, begin, close
 from sealtape.capture.spool.records import (
     CLEARS,
     CLOSES,
@@ -113,18 +113,7 @@ def recover(
         packer=packer,
         random=random,
     )
-    totals = state.offsets
-    if pieces.slice_count:
-        body = encode_data([pieces.slices], pieces.slice_count)
-        totals = _after(totals, decode_data(body, ts_ns))
-        found.append(epoch.seal(Kind.DATA, ts_ns, body))
-    commands, errors = state.commands, state.errors
-    if pieces.fact_count:
-        body = encode_facts(totals, [pieces.facts] + [b""] * (pieces.fact_count - 1))
-        facts = decode_facts(body, ts_ns).facts
-        commands += sum(fact.kind == COMMAND for fact in facts)
-        errors += sum(bool(fact.code) for fact in facts)
-        found.append(epoch.seal(Kind.FACTS, ts_ns, body))
+    totals, commands, errors = _seal_pieces(epoch, state, ts_ns, found)
     if damaged or subject.terms.on_failure == "continue":
         holes = tuple(Hole(leg, total, -1) for leg, total in enumerate(totals))
         gap = Gap("damaged" if damaged else "spool", holes)
@@ -134,6 +123,25 @@ def recover(
         attested = Attested(state.epoch, state.signed, state.size)
     ending = Close("aborted", totals, commands, errors, attested=attested)
     return found + close(epoch, now_ns, ending)
+
+
+def _seal_pieces(
+    epoch: Epoch, state: SessionState, ts_ns: int, found: list[bytes]
+) -> tuple[tuple[int, int, int, int], int, int]:
+    """Seal what was in no frame; return the totals of the legs, of commands and of errors."""
+    pieces = state.pieces
+    totals, commands, errors = state.offsets, state.commands, state.errors
+    if pieces.slice_count:
+        body = encode_data([pieces.slices], pieces.slice_count)
+        totals = _after(totals, decode_data(body, ts_ns))
+        found.append(epoch.seal(Kind.DATA, ts_ns, body))
+    if pieces.fact_count:
+        body = encode_facts(totals, [pieces.facts] + [b""] * (pieces.fact_count - 1))
+        facts = decode_facts(body, ts_ns).facts
+        commands += sum(fact.kind == COMMAND for fact in facts)
+        errors += sum(bool(fact.code) for fact in facts)
+        found.append(epoch.seal(Kind.FACTS, ts_ns, body))
+    return totals, commands, errors
 
 
 def _after(totals: tuple[int, int, int, int], slices: Sequence[Slice]) -> tuple[int, int, int, int]:

@@ -165,9 +165,8 @@ class Worker:
         try:
             await self._reserve(number)
             self._check_working(outlet)
-            recorder = self._begin(
-                "session", number, ident, terms, outlet, Hooks(on_stall, on_end, snapshot)
-            )
+            subject = self._subject("session", number, ident, terms)
+            recorder = self._begin(subject, outlet, Hooks(on_stall, on_end, snapshot))
             async with asyncio.timeout(self._pace.grace_s):
                 await self._opened(outlet, recorder)
         except BaseException as exc:
@@ -243,35 +242,30 @@ class Worker:
         )
         outlet = self._outlet(self._journal_terms.level)
         hooks = Hooks(_nothing, _nothing)
-        recorder = self._begin("journal", 0, ident, self._journal_terms, outlet, hooks)
+        subject = self._subject("journal", 0, ident, self._journal_terms)
+        recorder = self._begin(subject, outlet, hooks)
         self.journal = Journal(recorder)
         self._opened_journal = True
         await outlet.settled()
         self.journal.event("started")
 
-    def _begin(
-        self,
-        type_: str,
-        number: int,
-        ident: Ident,
-        terms: Terms,
-        outlet: Outlet,
-        hooks: Hooks,
-    ) -> SessionRecorder:
-        identity = self._identity
-        subject = Subject(
+    def _subject(self, type_: str, number: int, ident: Ident, terms: Terms) -> Subject:
+        return Subject(
             type=type_,
             session=self._random(SESSION_SIZE),
             number=number,
-            boot=identity.boot,
-            worker=identity.worker,
+            boot=self._identity.boot,
+            worker=self._identity.worker,
             ident=ident,
             terms=terms,
         )
+
+    def _begin(self, subject: Subject, outlet: Outlet, hooks: Hooks) -> SessionRecorder:
+        """Begin epoch 0 of a session and hand its opening to the spool, in one piece."""
         anchor_ns = self._clock.anchor_ns()
         now_ns = self._clock.mono_ns() + anchor_ns
         epoch, messages = begin(
-            identity,
+            self._identity,
             subject,
             epoch=0,
             ts_ns=now_ns,
@@ -291,7 +285,7 @@ class Worker:
             hooks=hooks,
         )
         outlet.announce(recorder)
-        outlet.emit(Cut(number, 0, (0, 0, 0, 0), 0, 0, 0, messages))
+        outlet.emit(Cut(subject.number, 0, (0, 0, 0, 0), 0, 0, 0, messages))
         return recorder
 
     async def _reserve(self, number: int) -> None:

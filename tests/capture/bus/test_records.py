@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,3 +74,10 @@ def test_lengths_are_bounded():
     check_lengths([(bytes(MAX_KEY), b"")])
     with pytest.raises(FormatError):
         check_lengths([(bytes(MAX_KEY + 1), b"")])
+
+
+def test_the_example_of_the_spec_page_is_a_record():
+    page = Path(__file__).parents[3] / "docs" / "spec" / "bus-dir.md"
+    lines = re.findall(r"^([0-9a-f]{2,16})  ", page.read_text(), re.MULTILINE)
+    pieces, _ = encode_records([(b"k", b"hello")], offset=100, synced=100, ts_ms=0x19AAD2E8A00)
+    assert bytes.fromhex("".join(lines)) == b"".join(pieces)
