@@ -90,7 +90,7 @@ class Supervisor:
             code = await process.wait()
             await reading
             if self._stopping.is_set() or not ready.is_set():
-                return code if code >= 0 else StoreError.exit_code
+                return _exit_code(code)
             log.error("worker %d ended with %d; it is started again", number, code)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), RESTART_S)
@@ -127,3 +127,10 @@ class Supervisor:
 async def _all(events: list[asyncio.Event]) -> None:
     for event in events:
         await event.wait()
+
+
+def _exit_code(code: int) -> int:
+    """Return what a worker's end means: a SIGTERM that met it while it was starting is no failure."""
+    if code == -signal.SIGTERM:
+        return 0
+    return code if code >= 0 else StoreError.exit_code
