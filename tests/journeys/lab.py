@@ -47,11 +47,11 @@ TARGET_PASSWORD = "scram-secret"
 class Room:
     """One process of a deployment."""
 
-    def __init__(self, words, log):
+    def __init__(self, words, log, *, program=SEALTAPE):
         self.log = log
         self._errors = log.open("ab")
         self.process = subprocess.Popen(
-            [*SEALTAPE, *map(str, words)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            [*program, *map(str, words)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=self._errors, env=client_environment(),
         )  # fmt: skip
         self.ready = {}
@@ -104,6 +104,7 @@ class Lab:
         folder,
         port,
         *,
+        spool="spool",
         capture="",
         ingest="segment_s = 0.5",
         target="",
@@ -114,17 +115,17 @@ class Lab:
         self.folder = self.outer / "lab"
         self.config = self.folder / "sealtape.toml"
         self.rooms = []
-        self._given = port, capture, ingest, target, more, user
+        self._given = port, spool, capture, ingest, target, more, user
         self._stack = contextlib.AsyncExitStack()
         self._index = None
 
     async def __aenter__(self):
         create(self.folder, development=True)
-        port, capture, ingest, target, more, user = self._given
+        port, spool, capture, ingest, target, more, user = self._given
         (self.folder / "secrets").mkdir(mode=0o700)
         (self.folder / "secrets/shop.password").write_text(TARGET_PASSWORD + "\n")
         text = self.config.read_text()
-        text = replaced(text, 'spool = "spool"\n', f'spool = "spool"\n{capture}\n')
+        text = replaced(text, 'spool = "spool"\n', f'spool = "{spool}"\n{capture}\n')
         text = replaced(text, "segment_s = 2 ", f"{ingest}\n#")
         text += target_text("shop", port, user=user, more=target) + more
         self.config.write_text(text)
