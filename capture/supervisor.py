@@ -130,7 +130,7 @@ async def _all(events: list[asyncio.Event]) -> None:
 
 
 def _exit_code(code: int) -> int:
-    """Return what a worker's end means: a SIGTERM that met it while it was starting is no failure."""
+    """Return what a worker's end means; a SIGTERM that met it while starting is no failure."""
     if code == -signal.SIGTERM:
         return 0
     return code if code >= 0 else StoreError.exit_code

@@ -88,7 +88,7 @@ class KeySet:
         found = self._find(kid)
         if found is None:
             raise Refused(
-                "The token is not valid: the identity provider does not list the key it is signed with.",
+                "The token is not valid: the identity provider does not list its signing key.",
                 reason="token-invalid",
                 protocol_code="",
                 hint="Get a new token.",
@@ -200,7 +200,8 @@ def _download(url: str, context: ssl.SSLContext | None) -> bytes:
     """Return the body at an https:// address. Blocks; raises OSError or ValueError."""
     handler = urllib.request.HTTPSHandler(context=context or ssl.create_default_context())
     opener = urllib.request.build_opener(handler, _NoRedirects())
-    request = urllib.request.Request(url, headers={"Accept": "application/json"})  # noqa: S310 - https
+    accept = {"Accept": "application/json"}
+    request = urllib.request.Request(url, headers=accept)  # noqa: S310 - https only, checked
     with opener.open(request, timeout=TIMEOUT_S) as response:
         body: bytes = response.read(MAX_BYTES + 1)
     if len(body) > MAX_BYTES:

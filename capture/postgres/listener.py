@@ -111,7 +111,7 @@ class Listener:
                 sock, address = await loop.sock_accept(self._sock)
             except ConnectionError:
                 continue  # gone before it was accepted
-            except Exception as exc:  # whatever it is, the listener goes on listening
+            except Exception as exc:  # noqa: BLE001 - whatever it is, go on listening
                 log.warning("cannot accept connections: %s", exc)
                 await asyncio.sleep(_NO_DESCRIPTORS_S)
                 continue

@@ -1,6 +1,5 @@
 """A deployment folder for tests of a whole capture node."""
 
-import base64
 import json
 import time
 

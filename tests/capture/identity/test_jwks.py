@@ -21,7 +21,7 @@ def key_set(*kids):
 
 
 class Provider:
-    """An HTTPS server that answers with `body` and `status` and counts; `gate` holds answers back."""
+    """An HTTPS server that answers `body` and `status`, and counts; `gate` holds answers back."""
 
     def __init__(self, folder):
         self.body, self.status, self.hits, self.headers = key_set("a"), 200, 0, {}

@@ -282,17 +282,19 @@ def _replace(settings, **changes):
 
 async def test_strangers_are_capped_in_all_and_by_address(tmp_path, postgres_server):
     capture = "max_unauthenticated = 5\nmax_per_address = 3"
-    async with gateway_world(tmp_path, postgres_server, capture=capture) as world:
-        async with contextlib.AsyncExitStack() as stack:
-            held = [await stack.enter_async_context(raw(world)) for _ in range(3)]
-            await asyncio.sleep(0.1)
-            async with raw(world) as (reader, _):
-                assert await asyncio.wait_for(reader.read(), 5) == b""
-            assert world.worker.counts["over-limit"] == 1
-            await hello(*held[0])  # those who are in are served
-            held[0][1].write(password(world.token()))
-            assert await held[0][0].readexactly(9) == messages.AUTHENTICATION_OK
-            assert await connect(world.dsn()) == (42, False)  # who is known counts no more
+    async with (
+        gateway_world(tmp_path, postgres_server, capture=capture) as world,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        held = [await stack.enter_async_context(raw(world)) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        async with raw(world) as (reader, _):
+            assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert world.worker.counts["over-limit"] == 1
+        await hello(*held[0])  # those who are in are served
+        held[0][1].write(password(world.token()))
+        assert await held[0][0].readexactly(9) == messages.AUTHENTICATION_OK
+        assert await connect(world.dsn()) == (42, False)  # who is known counts no more
 
 
 async def test_one_connection_too_many_is_told_so(tmp_path, postgres_server):

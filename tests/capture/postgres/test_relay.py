@@ -1,4 +1,4 @@
-"""The relay under pressure: half-open and slow peers, a recorder that stalls or fails, huge values."""
+"""The relay under pressure: half-open and slow peers, stalls, failures, huge values."""
 
 import asyncio
 import os

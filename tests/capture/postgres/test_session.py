@@ -77,9 +77,9 @@ async def use_psycopg(dsn):
             with pytest.raises(psycopg.errors.DivisionByZero), connection.pipeline():
                 connection.execute("select 1/0")
                 connection.execute("select 2")
-            with connection.cursor() as cursor:
-                with cursor.copy("copy (select generate_series(1, 20000)) to stdout") as copy:
-                    assert sum(1 for _ in copy.rows()) == 20000
+            series = "copy (select generate_series(1, 20000)) to stdout"
+            with connection.cursor() as cursor, cursor.copy(series) as copy:
+                assert sum(1 for _ in copy.rows()) == 20000
             connection.add_notice_handler(lambda _: None)
             connection.execute("do $$ begin raise notice 'note'; end $$")
 

@@ -1,4 +1,4 @@
-"""Logging in to targets: every kind of login, every way it fails, and nothing told that must not be."""
+"""Logging in to targets: every kind of login, every way it fails, and no secret told."""
 
 import asyncio
 import contextlib
