@@ -71,6 +71,7 @@ shared = {
 )
 def test_a_session_document_comes_back(document):
     assert SessionDocument.from_json(document.to_json()) == document
+    assert document.to_json() == document._checked_json()
 
 
 @given(
@@ -99,6 +100,7 @@ def test_a_session_document_comes_back(document):
 )
 def test_a_command_document_comes_back(document):
     assert CommandDocument.from_json(document.to_json()) == document
+    assert document.to_json() == document._checked_json()
     assert documents.parse_command_id(document.id) == (document.session, document.epoch, document.n)
 
 
@@ -117,11 +119,34 @@ def test_a_command_document_comes_back(document):
         (COMMAND, {"epoch": 2**32}),
         (COMMAND, {"text": "x" * 65_537}),
         (COMMAND, {"duration_ns": -1}),
+        (COMMAND, {"text": "\ud800"}),
+        (SESSION, {"groups": ("\udfff",)}),
+        (COMMAND, {"message": "m" * 4097}),
+        (SESSION, {"groups": ("",) * 1025}),
+        (COMMAND, {"tables": ("",) * 1025}),
     ],
 )
 def test_a_document_against_the_rules_is_not_written(document, changes):
     with pytest.raises(FormatError):
         dataclasses.replace(document, **changes).to_json()
+
+
+ODD = "".join(map(chr, range(0x180))) + "\u2028\u2029\ufeff\uffff\U0001f600"
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        dataclasses.replace(SESSION, user=ODD[:100], client=ODD[100:200], ended_ns=7),
+        dataclasses.replace(SESSION, user="u" * 1024, groups=(ODD[:200], ""), started_ns=-5),
+        dataclasses.replace(COMMAND, text=ODD, message=ODD, tables=(ODD[:150], "b")),
+        dataclasses.replace(COMMAND, text="\U0001f600" * 16_384, message="m" * 4096),
+        dataclasses.replace(COMMAND, error="\U0001f600" * 256, duration_ns=2**63 - 1),
+    ],
+)
+def test_both_ways_of_writing_give_the_same_bytes(document):
+    assert document.to_json() == document._checked_json()
+    assert type(document).from_json(document.to_json()) == document
 
 
 def test_a_document_of_another_type_is_refused():
