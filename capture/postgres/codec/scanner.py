@@ -141,7 +141,7 @@ class Scanner:
             position = self._resume(chunk)
         base = self.offset
         last = total - 5
-        handlers = self._handlers
+        handlers, counts, sizes = self._handlers, self.counts, self.sizes
         while position <= last:
             kind, size = _head(chunk, position)
             end = position + size + 1
@@ -152,8 +152,12 @@ class Scanner:
             if handler is not None:
                 handler(chunk, position + 5, end, base + position, size + 1)
                 position = end
-            else:
+            elif end < total and chunk[end] == kind:
                 position = self._run(chunk, position, kind)
+            else:
+                counts[kind] += 1
+                sizes[kind] += size + 1
+                position = end
         self.offset = base + total
         if position < total:
             self._stub = chunk[position:]

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from sealtape.capture.postgres.codec import messages
@@ -71,6 +72,13 @@ _PLAIN = (
 #   (_PARSE, name, Prepared, offset, length, ts_ns)   (_CLOSE, name or None)   (_DESCRIBE, name)
 #   (_COPY_END,)                                      (_SYNC, portals bound since the last one)
 _Entry = tuple[Any, ...]
+
+
+@lru_cache(maxsize=256)
+def _told_rows(tag: bytes) -> int:
+    """The number at the end of a command tag; -1 when it has none."""
+    count = tag[tag.rfind(b" ") + 1 :]
+    return int(count) if count.isdigit() and len(count) < 19 else -1
 
 
 class Tracker:
@@ -279,15 +287,13 @@ class Tracker:
     def _query(
         self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
     ) -> None:
-        text = bytes(buffer[start:stop])
         if stop - start == length - 5:
-            end = text.find(b"\0")
+            end = buffer.find(b"\0", start, stop)
             if end < 0:
                 raise ProtocolViolation("A Query has no end of text.")
-            text = text[:end]
-            statement, part = self._teller.classify(text)
+            statement, part = self._teller.classify(bytes(buffer[start:end]))
         else:
-            statement, part = self._overlong(text)
+            statement, part = self._overlong(bytes(buffer[start:stop]))
         self._command(_QUERY, offset, length, statement, part, NO_TAIL)
 
     def _command(
@@ -507,9 +513,9 @@ class Tracker:
         if entry is None:
             return
         rows = self._teller.since()
-        count = tag[tag.rfind(b" ") + 1 :]
-        if count.isdigit() and len(count) < 19:
-            rows = int(count)
+        told = _told_rows(tag)
+        if told >= 0:
+            rows = told
         if entry[0] == _EXECUTE:
             self._pending.popleft()
             _, n, started, statement = entry
@@ -564,9 +570,10 @@ class Tracker:
             self._failure = None
         else:
             tags = self._tags or [b"FUNCTION CALL" if kind == _FUNCTION else b""]
-            tag = b"; ".join(tags)
+            tag = tags[0] if len(tags) == 1 else b"; ".join(tags)
             self._teller.result(n, started, tag, self._total, offset, length, len(tags))
-        self._tags = []
+        if self._tags:
+            self._tags = []
         self._total = 0
         if statement.forgets or statement.closes:
             self._sql_effects(statement)
