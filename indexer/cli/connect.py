@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import getpass
 import os
-import subprocess
+import sys
 from pathlib import Path
+from typing import NoReturn
 
 from sealtape.indexer.cli import output
 from sealtape.indexer.cli.deployment import read_runtime
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     host, port = split_address(_listener(settings))
     user = args.user or getpass.getuser()
     if args.client:
-        return _run_client(args, settings, host=host, port=port, user=user)
+        _become_client(args, settings, host=host, port=port, user=user)
     shown = f"[{host}]" if ":" in host else host
     mode = "" if settings.deployment.mode == "dev" else "?sslmode=verify-full"
     dsn = f"postgresql://{user}@{shown}:{port}/{args.target.replace('/', '%2F')}{mode}"
@@ -77,9 +78,10 @@ def _listener(settings: Settings) -> str:
     return configured
 
 
-def _run_client(
+def _become_client(
     args: argparse.Namespace, settings: Settings, *, host: str, port: int, user: str
-) -> int:
+) -> NoReturn:
+    """Become the client: the terminal, signals and the exit code are its own."""
     token = os.environ.get("SEALTAPE_TOKEN")
     if not token:
         groups = args.group
@@ -91,6 +93,7 @@ def _run_client(
             ]
         token = mint(settings, user=user, groups=groups)
     environment = {
+        **({} if settings.deployment.mode == "dev" else {"PGSSLMODE": "verify-full"}),
         **os.environ,
         "PGHOST": host,
         "PGPORT": str(port),
@@ -99,7 +102,9 @@ def _run_client(
         "PGPASSWORD": token,
     }
     try:
-        return subprocess.run(args.client, env=environment, check=False).returncode
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execvpe(args.client[0], args.client, environment)  # noqa: S606 (the client, as asked)
     except OSError as exc:
         msg = f"The client {args.client[0]} cannot be run: {exc.strerror or exc}."
         raise UsageError(msg, hint="Name a program on your PATH after `--`.") from exc

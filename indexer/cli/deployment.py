@@ -7,6 +7,8 @@ import ipaddress
 import json
 import os
 import secrets
+import shutil
+import tomllib
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -19,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from sealtape.capture.identity.issuer import DevelopmentIssuer
+from sealtape.indexer.cli import output
 from sealtape.indexer.cli.options import CONFIG_NAME
 from sealtape.schemas.errors import DeploymentExists, StoreError, UsageError
 from sealtape.schemas.settings.values import name as checked_name
@@ -185,19 +188,28 @@ def parse_target(argument: str) -> tuple[str, dict[str, Any], str]:
         UsageError: it is not of that form.
     """
     name, separator, url = argument.partition("=")
-    hint = "Write it as NAME=postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=disable."
-    parts = urlsplit(url)
+    hint = (
+        "Write it as NAME=postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=disable; "
+        "in a password write / as %2F, # as %23, ? as %3F, @ as %40."
+    )
     try:
         checked_name(name)
-        port = parts.port or _DEFAULT_PORT
     except ValueError as exc:
-        msg = f"--target {name}=…: {exc}."
+        msg = f"{output.printable(name)[:80]!r} cannot name a target: {exc}."
         raise UsageError(msg, hint=hint) from exc
+    try:
+        parts = urlsplit(url)
+        port = parts.port or _DEFAULT_PORT
+    except ValueError:
+        # What urllib says shows a piece of the address, which may be one of the password.
+        msg = f"--target {name}=…: the address cannot be read."
+        raise UsageError(msg, hint=hint) from None
     if (
         not separator
         or parts.scheme not in {"postgresql", "postgres"}
         or not parts.hostname
         or not parts.username
+        or parts.fragment
     ):
         msg = f"--target {name}=…: the address is not a PostgreSQL URL with a user and a host."
         raise UsageError(msg, hint=hint)
@@ -222,25 +234,70 @@ def put_target(folder: Path, argument: str) -> str:
     """Write a target given on the command line into the deployment's settings, and return its name.
 
     It stands between two marker lines, so that another address replaces just it.
+
+    Raises:
+        UsageError: the argument is malformed, or the settings have the target outside of these
+            lines; nothing is written.
+        StoreError: the settings cannot be read or written.
     """
     name, target, password = parse_target(argument)
-    begin, end = f"# target {name}, from the command line\n", f"# end of target {name}\n"
-    lines = [begin, f"[targets.{name}]\n"]
+    path = folder / CONFIG_NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+        written = _with_block(text, name, _block(name, target, password=bool(password)))
+        if password:
+            secret = folder / "secrets" / f"{name}.password"
+            secret.parent.mkdir(mode=0o700, exist_ok=True)
+            secret.unlink(missing_ok=True)
+            private_file(secret, password + "\n")
+        _replace_text(path, written)
+    except (OSError, UnicodeDecodeError) as exc:
+        msg = f"The target cannot be written into {path}: {exc}."
+        raise StoreError(msg, hint="The settings must be a UTF-8 file you may write.") from exc
+    return name
+
+
+def _begin(name: str) -> str:
+    return f"# target {name}, from the command line\n"
+
+
+def _end(name: str) -> str:
+    return f"# end of target {name}\n"
+
+
+def _block(name: str, target: dict[str, Any], *, password: bool) -> str:
+    lines = [_begin(name), f"[targets.{name}]\n"]
     lines += [f"{key} = {json.dumps(value)}\n" for key, value in target.items()]
     if password:
-        secret = folder / "secrets" / f"{name}.password"
-        secret.parent.mkdir(mode=0o700, exist_ok=True)
-        secret.unlink(missing_ok=True)
-        private_file(secret, password + "\n")
         lines.append(f'password = {{ file = "secrets/{name}.password" }}\n')
-    lines.append(end)
-    path = folder / CONFIG_NAME
-    text = path.read_text(encoding="utf-8")
-    head, found, rest = text.partition(begin)
-    if found:
-        text = head.rstrip("\n") + "\n" + rest.partition(end)[2]
-    path.write_text(text.rstrip("\n") + "\n\n" + "".join(lines), encoding="utf-8")
-    return name
+    lines.append(_end(name))
+    return "".join(lines)
+
+
+def _with_block(text: str, name: str, block: str) -> str:
+    """The settings with a target's block in the place of the one before, or at the end."""
+    head, found, rest = text.partition(_begin(name))
+    _, closed, rest = rest.partition(_end(name))
+    if found and not closed:
+        msg = f"The settings have lost the line that ends the target {name}."
+        raise UsageError(msg, hint=f"Put `{_end(name).strip()}` back after its last key.")
+    written = head + block + rest if found else text.rstrip("\n") + "\n\n" + block
+    try:
+        tomllib.loads(written)
+    except tomllib.TOMLDecodeError as exc:
+        msg = f"The target {name} does not fit into the settings: {exc}."
+        raise UsageError(
+            msg, hint=f"If they have a [targets.{name}] of your own, change it there."
+        ) from exc
+    return written
+
+
+def _replace_text(path: Path, text: str) -> None:
+    """Write a file so that it is always whole: the old text or the new one."""
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_text(text, encoding="utf-8")
+    shutil.copymode(path, fresh)
+    fresh.replace(path)
 
 
 def write_runtime(folder: Path, listeners: dict[str, str]) -> Path:
@@ -259,8 +316,6 @@ def read_runtime(folder: Path) -> dict[str, str]:
         found = json.loads((folder / RUNTIME).read_text(encoding="ascii"))
         listeners = dict(found["listeners"])
         os.kill(int(found["pid"]), 0)  # nothing is sent: this only asks whether it runs
-    except PermissionError:
-        return {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return listeners

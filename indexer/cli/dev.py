@@ -51,12 +51,14 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.dir).absolute()
     if not (folder / CONFIG_NAME).exists():
         create(folder, development=True)
-    for target in args.target:
-        put_target(folder, target)
     settings = settings_at(folder / CONFIG_NAME)
     if settings.deployment.mode != "dev":
         msg = f"{folder / CONFIG_NAME} is a production deployment."
         raise SettingsError(msg, hint="Run its rooms apart: sealtape capture, ingest, index.")
+    if args.target:
+        for target in args.target:
+            put_target(folder, target)
+        settings = settings_at(folder / CONFIG_NAME)
     run_until_signal(
         lambda stop: _serve(settings, stop, as_json=args.json), loop=settings.capture.loop
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -90,16 +91,23 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _client_at(words: Sequence[str]) -> int:
+    """Where the words of `connect` end; argparse cannot tell a client's own options from ours.
+
+    To the other commands `--` says that no option follows, which argparse knows.
+    """
+    names = {module.NAME for module in COMMANDS}
+    command = next((word for word in words if word in names), None)
+    return words.index("--") if command == connect.NAME and "--" in words else len(words)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     parser = build_parser()
     words = list(sys.argv[1:] if argv is None else argv)
-    # argparse cannot tell a client's own options from ours, so they are parted here.
-    cut = words.index("--") if "--" in words else len(words)
+    cut = _client_at(words)
     try:
         args = parser.parse_args(words[:cut])
-        if words[cut + 1 :] and not hasattr(args, "client"):
-            parser.error("only `connect` takes a client after `--`")
     except SystemExit as exc:  # argparse exits 2 on a usage error; 2 is a verdict here
         return 64 if exc.code == 2 else int(exc.code or 0)
     args.config = args.config or args.early_config
@@ -111,7 +119,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _report(exc, as_json=bool(getattr(args, "json", False)))
         return exc.exit_code
     except BrokenPipeError:  # `sealtape sessions | head`
-        sys.stderr.close()
+        # What is left in the buffer goes nowhere, or Python would complain when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         return 130

@@ -26,7 +26,8 @@ names its session and frame, where `sealtape replay SESSION --at SEQ` begins.
   sealtape search '"drop table"'
 
 The language is in docs/query.md: user: group: target: agent: run: protocol: effect: table:
-error: source: since: until: session: and - for not.
+error: source: since: until: session: and - for not. A query of one word that begins with -
+comes after --, so that it is no option: sealtape search -- -effect:read
 """
 
 

@@ -12,6 +12,7 @@ from sealtape.indexer.cli import output
 from sealtape.indexer.cli.deployment import read_runtime
 from sealtape.indexer.cli.options import inside, read_settings
 from sealtape.indexer.cli.stores import index_of, ledger_of
+from sealtape.ingest.ledger import Ledger
 from sealtape.schemas.errors import StoreError
 from sealtape.schemas.settings import Settings
 
@@ -60,21 +61,16 @@ async def _status(settings: Settings) -> dict[str, dict[str, Any]]:
 
 
 async def _ingest(settings: Settings) -> dict[str, Any]:
-    bus = open_bus(settings.stores.bus, Path(settings.base))
     states = {"live": 0, "closed": 0, "sealed": 0}
-    behind = segments = size = 0
-    try:
-        async with ledger_of(settings) as ledger:
-            for partition in range(bus.partitions):
-                _, end = await bus.bounds(partition)
-                behind += max(0, end - await ledger.position(bus.topic, partition))
-            async for segment in ledger.segments():
-                segments, size = segments + 1, size + segment.record.bytes
-            async for session in ledger.sessions():
-                states[session.state] = states.get(session.state, 0) + 1
-            incidents = await ledger.incidents()
-    finally:
-        await bus.close()
+    segments = size = 0
+    # The ledger first: where there is none yet, no bus is made by looking at it.
+    async with ledger_of(settings) as ledger:
+        behind = await _behind(settings, ledger)
+        async for segment in ledger.segments():
+            segments, size = segments + 1, size + segment.record.bytes
+        async for session in ledger.sessions():
+            states[session.state] = states.get(session.state, 0) + 1
+        incidents = await ledger.incidents()
     return {
         "sessions": states,
         "segments": segments,
@@ -83,6 +79,19 @@ async def _ingest(settings: Settings) -> dict[str, Any]:
         "incidents": len(incidents),
         "last_incident": incidents[-1].reason if incidents else None,
     }
+
+
+async def _behind(settings: Settings, ledger: Ledger) -> int:
+    """How far ingest is behind the bus, in the bus's offsets."""
+    bus = open_bus(settings.stores.bus, Path(settings.base))
+    behind = 0
+    try:
+        for partition in range(bus.partitions):
+            _, end = await bus.bounds(partition)
+            behind += max(0, end - await ledger.position(bus.topic, partition))
+    finally:
+        await bus.close()
+    return behind
 
 
 async def _indexer(settings: Settings) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from sealtape.indexer.audit import Audit
@@ -75,11 +76,15 @@ async def _verify(args: argparse.Namespace) -> Report:
     listed = [key async for key in vault.keys(SEGMENT_PREFIX)] if args.all else []
     progress = output.Progress("verified frames", quiet=args.json)
     try:
-        async with ledger_of(settings, snapshot=True) as ledger, keyring_of(settings) as keyring:
+        async with AsyncExitStack() as stack:
             contents = None
             if args.decrypt or args.deep or args.key:
+                private = auditor_key(settings, args.key)
+                # Without a key none is opened: the evidence is whole without a keyring.
+                keyring = await stack.enter_async_context(keyring_of(settings))
                 deep = DeepComparison if args.deep else None
-                contents = ContentChecker(keyring, auditor_key(settings, args.key), deep=deep)
+                contents = ContentChecker(keyring, private, deep=deep)
+            ledger = await stack.enter_async_context(ledger_of(settings, snapshot=True))
             audit = Audit(
                 ledger=ledger,
                 vault=vault,

@@ -1,0 +1,110 @@
+"""What people and programs are shown."""
+
+import io
+import json
+
+import pytest
+
+from sealtape.indexer.cli import output
+
+
+def test_one_json_value_is_one_line(capsys):
+    output.json_line({"text": "a\nb\u2028é", "n": 2**70})
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    assert json.loads(out) == {"text": "a\nb\u2028é", "n": 2**70}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain é 漢", "plain é 漢"),
+        ("\x1b[2Jgone", "\\x1b[2Jgone"),
+        ("a\tb\nc", "a\tb\nc"),
+        ("bell\x07 \x9b \u202e", "bell\\x07 \\x9b \\u202e"),
+    ],
+)
+def test_a_recording_cannot_steer_the_terminal(text, shown):
+    assert output.printable(text) == shown
+
+
+def test_a_table(capsys):
+    output.table(["a", "bb"], [["one", "x\ny"], ["\x1b", "z"]])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["a     bb", "one   x⏎ y", "\\x1b  z"]
+
+
+def test_an_empty_table(capsys):
+    output.table(["a", "b"], [])
+    assert capsys.readouterr().out == "a  b\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_table_fits_its_terminal(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setenv("COLUMNS", "20")
+    output.table(["a", "b"], [["x", "y" * 100]])
+    assert [len(line) for line in terminal.getvalue().splitlines()] == [4, 20]
+
+
+@pytest.mark.parametrize(
+    ("ns", "text"),
+    [
+        (None, None),
+        (0, "1970-01-01T00:00:00.000000Z"),
+        (1_790_000_000_123_456_789, "2026-09-21T14:13:20.123456Z"),
+        (-1, "1969-12-31T23:59:59.999999Z"),
+    ],
+)
+def test_times(ns, text):
+    assert output.iso(ns) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (3 << 20, "3.0 MiB"),
+        (5 << 40, "5120.0 GiB"),
+    ],
+)
+def test_sizes(count, text):
+    assert output.size(count) == text
+
+
+def test_progress_is_shown_now_and_then_and_removed(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    terminal = Terminal()
+    progress = output.Progress("verified frames", 10, stream=terminal)
+    progress.at(1)
+    progress.at(2)
+    now[0] += 1
+    progress.at(3, "object")
+    shown = terminal.getvalue()
+    assert "verified frames 1/10" in shown
+    assert "2/10" not in shown
+    assert "3/10 object" in shown
+    progress.done()
+    assert terminal.getvalue().endswith("\r\x1b[K")
+
+
+def test_progress_without_an_end(monkeypatch):
+    terminal = Terminal()
+    output.Progress("frames", stream=terminal).at(7)
+    assert "frames 7 " in terminal.getvalue()
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
+def test_progress_is_silent_where_nobody_looks(stream):
+    progress = output.Progress("frames", stream=stream, quiet=isinstance(stream, Terminal))
+    progress.at(1)
+    progress.done()
+    assert stream.getvalue() == ""

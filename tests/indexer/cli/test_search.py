@@ -1,0 +1,60 @@
+"""`sealtape search`."""
+
+ADDED = ["seq", "time", "text", "effect", "rows", "duration_ms", "error"]
+
+
+def test_json_lines(at, recorded):
+    answer = at("search", "user:grace", "--json")
+    assert answer.code == 0
+    assert len(answer.lines) == 2
+    for line in answer.lines:
+        assert set(ADDED) <= set(line)
+        assert line["session"] == recorded.grace.session.hex()
+        assert line["user"] == "grace"
+        assert line["effect"] == "read"
+        assert line["rows"] == 1
+        assert line["error"] is None
+        assert line["duration_ms"] > 0
+    seqs = [line["seq"] for line in answer.lines]
+    kinds = {frame.seq: frame.kind for frame in recorded.grace.frames}
+    assert {kinds[seq] for seq in seqs} == {4}, "a hit names a FACTS frame"
+
+
+def test_words_of_the_statement(at, recorded):
+    assert {x["session"] for x in at("search", "secrets", "--json").lines} == {
+        recorded.grace.session.hex()
+    }
+    assert at("search", "nothing-like-that", "--json").out == ""
+
+
+def test_a_query_in_several_words_is_one(at):
+    one = at("search", "user:grace secrets", "--json").lines
+    assert at("search", "user:grace", "secrets", "--json").lines == one
+    assert one
+
+
+def test_a_query_that_begins_with_not(at):
+    everything = at("search", "effect:read", "--json").lines
+    without = at("search", "--json", "--", "-user:grace").lines
+    assert len(without) == len(everything) - 2
+
+
+def test_newest_first_and_limited(at):
+    times = [line["time"] for line in at("search", "effect:read", "--json").lines]
+    assert times == sorted(times, reverse=True)
+    assert len(at("search", "effect:read", "--limit", "2", "--json").lines) == 2
+
+
+def test_live_sessions_too(at, recorded):
+    (line,) = at("search", f"session:{recorded.live.session.hex()}", "--json").lines
+    assert line["state"] == "live"
+
+
+def test_for_people(at):
+    answer = at("search", "secrets")
+    assert "secrets" in answer.out
+    assert answer.out.splitlines()[0].split()[:2] == ["session", "seq"]
+
+
+def test_a_query_is_needed(at):
+    assert at("search").code == 64

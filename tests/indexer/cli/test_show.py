@@ -1,0 +1,45 @@
+"""`sealtape show`."""
+
+
+def test_json(at, recorded):
+    shown = at("show", recorded.closed.session.hex(), "--json").json
+    assert shown["session"] == recorded.closed.session.hex()
+    assert [s["text"] for s in shown["statements"]] == [f"select {n} from orders" for n in range(3)]
+    seqs = [statement["seq"] for statement in shown["statements"]]
+    assert seqs == sorted(seqs), "in order of time"
+
+
+def test_for_people(at, recorded):
+    answer = at("show", recorded.closed.session.hex())
+    assert answer.code == 0
+    assert "user          ada" in answer.out
+    assert "select 2 from orders" in answer.out
+
+
+def test_the_first_digits_are_enough(at, recorded):
+    name = recorded.closed.session.hex()
+    assert at("show", name[:12], "--json").json["session"] == name
+
+
+def test_limit(at, recorded):
+    shown = at("show", recorded.closed.session.hex(), "--limit", "1", "--json").json
+    assert len(shown["statements"]) == 1
+
+
+def test_no_such_session(at):
+    answer = at("show", "f" * 32, "--json")
+    assert answer.code == 66
+    assert answer.error["code"] == "not-found"
+
+
+def test_digits_of_several(at, recorded):
+    names = [b.session.hex() for b in (recorded.closed, recorded.live, recorded.grace)]
+    firsts = [name[0] for name in names]
+    shared = next((first for first in firsts if firsts.count(first) > 1), None)
+    if shared is None:
+        answer = at("show", "", "--json")
+        assert answer.code == 64
+    else:
+        answer = at("show", shared, "--json")
+        assert answer.code == 64
+        assert answer.error["code"] == "ambiguous"
