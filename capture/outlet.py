@@ -13,6 +13,7 @@ level:
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -35,7 +36,9 @@ RECORD_BYTES = 4 << 20
 QUEUE_HIGH = 1 << 20
 QUEUE_LOW = 256 << 10
 
-Forward = tuple["SessionRecorder | None", Callable[[bytes], object], bytes]
+_log = logging.getLogger(__name__)
+
+Forward = tuple[SessionRecorder, Callable[[bytes], object], bytes]
 
 
 class Sink(Protocol):
@@ -70,6 +73,7 @@ class Batch:
     announced: list[bytes] = field(default_factory=list)
     cuts: list[Cut] = field(default_factory=list)
     forwards: list[Forward] = field(default_factory=list)
+    waiters: list[asyncio.Future[None]] = field(default_factory=list)
     groups: list[list[Cut]] = field(default_factory=list)
 
 
@@ -149,14 +153,9 @@ class Outlet:
         self._next.announced.append(recorder.announcement())
 
     def settled(self) -> asyncio.Future[None]:
-        """Return a future that is done when everything up to now is put down."""
+        """Return a future that is done when everything up to now is put down (not yet acked)."""
         done: asyncio.Future[None] = self._loop.create_future()
-
-        def finish(_: bytes) -> None:
-            if not done.done():
-                done.set_result(None)
-
-        self._next.forwards.append((None, finish, b""))
+        self._next.waiters.append(done)
         if not self._scheduled:
             self.begin()
         return done
@@ -209,7 +208,7 @@ class Outlet:
         else:
             try:
                 places = self.files.write(records, fresh=fresh)
-            except StoreError as exc:
+            except Exception as exc:  # noqa: BLE001 - as above
                 self._fail(batch, exc)
             else:
                 self._succeed(batch, places)
@@ -219,12 +218,15 @@ class Outlet:
         if slices:
             try:
                 self.files.write_slices(b"".join(slices))
-            except StoreError as exc:
+            except Exception as exc:  # noqa: BLE001 - whatever it is, nothing may go on unspooled
                 batch, self._next = self._next, Batch()
                 self._fail(batch, exc)
                 return
         forwards, self._next.forwards = self._next.forwards, []
         self._send(forwards)
+        if self._next.waiters:
+            waiters, self._next.waiters = self._next.waiters, []
+            _wake(waiters)
 
     def _collect(self) -> list[bytes]:
         """Return the slices and facts to put down; what came in bulk becomes frames instead."""
@@ -252,12 +254,13 @@ class Outlet:
         error = future.exception()
         if error is None:
             self._succeed(batch, future.result())
-        elif isinstance(error, StoreError):
+        elif isinstance(error, Exception):
             self._fail(batch, error)
         else:
             raise error
-        waits = self.dirty or self._next.cuts or self._next.forwards or self._next.announced
-        if waits and not self._scheduled:
+        batch = self._next
+        waits = batch.cuts or batch.forwards or batch.announced or batch.waiters
+        if (waits or self.dirty) and not self._scheduled:
             self.begin()
 
     def _succeed(self, batch: Batch, places: list[Place]) -> None:
@@ -272,6 +275,7 @@ class Outlet:
             self._release_acknowledged()
         else:
             self._send(batch.forwards)
+        _wake(batch.waiters)
 
     def _release_acknowledged(self) -> None:
         held = self._held
@@ -285,7 +289,7 @@ class Outlet:
             except Exception as exc:  # noqa: BLE001 - one broken transport must not stop the others
                 context = {"message": "A relay could not write.", "exception": exc}
                 self._loop.call_exception_handler(context)
-            if recorder is not None and recorder.queued_bytes:
+            if recorder.queued_bytes:
                 recorder.queued_bytes -= len(data)
                 if recorder.queued_bytes < QUEUE_LOW:
                     recorder.unstall("queue")
@@ -298,13 +302,18 @@ class Outlet:
 
     # -- failure -----------------------------------------------------------------------------------
 
-    def _fail(self, batch: Batch, error: StoreError) -> None:
+    def _fail(self, batch: Batch, reason: Exception) -> None:
         """Keep everything for the next attempt, which starts a new file with all snapshots."""
+        error = reason
+        if not isinstance(error, StoreError):
+            _log.critical("The spool failed in a way nobody foresaw.", exc_info=reason)
+            error = StoreError(f"The spool failed: {reason!r}.", hint="Restart the node.")
         later = self._next
         self._next = Batch(
             batch.announced + later.announced,
             batch.cuts + later.cuts,
             batch.forwards + later.forwards,
+            batch.waiters + later.waiters,
         )
         first = self.failing is None
         self.failing = error
@@ -326,6 +335,12 @@ class Outlet:
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
+
+
+def _wake(waiters: list[asyncio.Future[None]]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)
 
 
 def _grouped(cuts: list[Cut]) -> list[list[Cut]]:

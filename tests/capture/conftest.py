@@ -14,6 +14,7 @@ class Disk:
         self.syncs = 0
         self.fail_sync = False
         self.fail_write = False
+        self.strange = False
 
     def create(self, path):
         if self.room <= 0:
@@ -34,6 +35,8 @@ class DiskFile(AppendFile):
         with mapped("write to", self.path):
             if self.disk.fail_write:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
+        if self.disk.strange:
+            raise ValueError("nobody foresaw this")
         data = b"".join(pieces)
         taken = data[: max(self.disk.room, 0)]
         self.disk.room -= len(taken)

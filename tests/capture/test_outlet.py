@@ -133,7 +133,7 @@ async def test_acked_forwards_wait_for_the_bus_also_those_without_frames(lane):
     assert [len(data) for data in sent] == [3, 3, QUEUE_HIGH]
     assert session.stalls[-1] == "go on"
     outlet.forward(session, sent.append, b"nothing to wait for")
-    await outlet.settled()
+    await asyncio.sleep(0.01)
     assert sent[-1] == b"nothing to wait for"
 
 
@@ -154,11 +154,12 @@ async def test_releasing_sends_what_waits_for_one_session_only(lane):
 
 @pytest.mark.parametrize("level", ["spooled", "durable"])
 @pytest.mark.parametrize("with_frames", [False, True])
-async def test_a_failure_keeps_everything_for_the_next_attempt(lane, level, with_frames):
+@pytest.mark.parametrize("fault", ["room", "strange"])
+async def test_a_failure_keeps_everything_for_the_next_attempt(lane, level, with_frames, fault):
     outlet = lane(level)
     outlet.emit(cut(b"first"))
     await outlet.settled()
-    outlet.disk.room = 5
+    setattr(outlet.disk, fault, 5)
     session, sent = Session(), []
 
     class Dirty(Session):
@@ -185,7 +186,7 @@ async def test_a_failure_keeps_everything_for_the_next_attempt(lane, level, with
     await asyncio.sleep(0.05)
     assert sent == []
     assert outlet.watch.told == ["fails"]
-    outlet.disk.room = 1 << 20
+    setattr(outlet.disk, fault, 1 << 20 if fault == "room" else False)
     outlet.retry()
     while outlet.failing is not None:
         await asyncio.sleep(0.001)

@@ -606,3 +606,17 @@ async def test_kill_nine_loses_nothing_that_was_forwarded(tmp_path, level):
         assert told.closes[max(told.closes)].reason == "aborted"
         assert told.closes[max(told.closes)].totals[0] == len(told.stream(CLIENT_IN))
     await bus.close()
+
+
+async def test_a_session_can_be_closed_while_the_bus_is_away_at_any_level(stage, bus):
+    blocked = BrokenBus(bus)
+    worker = await stage.worker(blocked)
+    recorder, wire = await open_on(worker, Terms(retention=CLASS, level="acked"))
+    recorder.data(CLIENT_IN, b"waits for the bus")
+    recorder.forward(wire.write, b"waits for the bus")
+    async with asyncio.timeout(2):
+        await worker.close_session(recorder, "client")
+    assert wire.data == b""
+    blocked.broken = False
+    await until(lambda: wire.data == b"waits for the bus")
+    assert await worker.stop()
