@@ -62,7 +62,7 @@ def load_settings(text: str, *, base: str) -> Settings:
     known = [name for owner, name in TABLES if owner is Settings] + list(NAMED_TABLES)
     _refuse_unknown(document, known, "")
     tables: dict[str, Any] = {
-        name: _table(document.get(name), kind, name)
+        name: _optional_table(document.get(name), kind, name)
         for (owner, name), kind in TABLES.items()
         if owner is Settings
     }
@@ -74,10 +74,13 @@ def load_settings(text: str, *, base: str) -> Settings:
     return settings
 
 
-def _table(given: Any, kind: type[T], path: str) -> T | None:
+def _optional_table(given: Any, kind: type[T], path: str) -> T | None:
     if given is None and path.rpartition(".")[2] in OPTIONAL_TABLES:
         return None
-    given = {} if given is None else given
+    return _table({} if given is None else given, kind, path)
+
+
+def _table(given: Any, kind: type[T], path: str) -> T:
     if not isinstance(given, dict):
         msg = f"`{path}` must be a table."
         raise SettingsError(msg, hint=f"Write it as [{path}] with its keys below.")
@@ -90,7 +93,7 @@ def _field(given: dict[str, Any], kind: type, item: Field[Any], path: str) -> An
     here = f"{path}.{item.name}"
     nested = TABLES.get((kind, item.name))
     if nested is not None:
-        return _table(given.get(item.name), nested, here)
+        return _optional_table(given.get(item.name), nested, here)
     if item.name not in given:
         if item.default is MISSING:
             msg = f"`{here}` is missing: {item.metadata['doc']}."
@@ -114,9 +117,7 @@ def _named_tables(given: Any, kind: type[T], path: str) -> dict[str, T]:
         except ValueError as exc:
             msg = f"`{path}.{name}`: a name here must be {exc}."
             raise SettingsError(msg, hint="Rename it.") from exc
-        table = _table(content, kind, f"{path}.{name}")
-        if table is not None:
-            tables[name] = table
+        tables[name] = _table(content, kind, f"{path}.{name}")
     return tables
 
 
@@ -161,13 +162,9 @@ def _check_targets(settings: Settings) -> list[tuple[str, str]]:
     for name, target in settings.targets.items():
         if target.retention not in settings.retention:
             known = ", ".join(sorted(settings.retention))
-            problems.append(
-                (
-                    f"`targets.{name}.retention` names the class "
-                    f"`{target.retention}`, which does not exist.",
-                    f"Add [retention.{target.retention}] or take one of: {known}.",
-                )
-            )
+            wanted = target.retention
+            message = f"`targets.{name}.retention`: there is no class `{wanted}`."
+            problems.append((message, f"Add [retention.{wanted}] or take one of: {known}."))
     for name, retention in settings.retention.items():
         if retention.delete_after < retention.retain_for:
             problems.append(

@@ -62,7 +62,7 @@ def test_a_whole_deployment():
         ('[targets."Big Shop"]', "a name here must be"),
         ("[targets.shop]", "`targets.shop.address` is missing: where the target listens"),
         ('[identity]\njwks = "file:x"', "`identity.issuer` is missing"),
-        (TARGET + 'retention = "gold"', "names the class `gold`, which does not exist"),
+        (TARGET + 'retention = "gold"', "there is no class `gold`"),
         ('[retention.x]\nretain_for = "2d"\ndelete_after = "1d"', "delete_after is shorter"),
         ('[capture.postgres]\nplaintext = "loopback"', "allowed only in `dev`"),
         (
