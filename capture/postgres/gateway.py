@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from sealtape.capture.worker import Worker
 
 _DRAIN_STEP_S: Final = 0.1
-_LAST_WORDS_S: Final = 10.0  # for ended sessions to be closed and sealed
+_LAST_WORDS_S: Final = 10.0  # for sessions that were told to end
+_STRANGERS_S: Final = 3.0  # for connections that are no session to leave
 
 
 class Gateway:
@@ -107,16 +108,14 @@ class Gateway:
         """Stop: no new sessions, those at rest end at once, the others after the grace time."""
         self.closing = True
         await self.listener.close()
-        deadline = asyncio.get_running_loop().time() + self.settings.grace_s
-        while self.sessions:
-            force = asyncio.get_running_loop().time() >= deadline
+        now = asyncio.get_running_loop().time
+        grace = now() + self.settings.grace_s
+        while self.sessions and now() < grace + _LAST_WORDS_S:
             for session in tuple(self.sessions):
-                session.shut_down(force=force)
-            if force:
-                break
+                session.shut_down(force=now() >= grace)
             await asyncio.sleep(_DRAIN_STEP_S)
         try:
-            async with asyncio.timeout(_LAST_WORDS_S):
+            async with asyncio.timeout(_STRANGERS_S):
                 await self.listener.finished()
         except TimeoutError:
             self.listener.abort()

@@ -53,6 +53,8 @@ def server_context(certificate: str, key: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols([startup.TLS_ALPN])
+    context.num_tickets = 0  # PostgreSQL's clients resume no sessions
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     try:
         context.load_cert_chain(certificate, key)
     except OSError as exc:  # an SSLError is one too
