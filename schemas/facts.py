@@ -27,6 +27,7 @@ from sealtape.schemas.wire import (
     read_array,
     read_bytes,
     read_fixed,
+    read_long,
     read_map,
     read_string,
     read_within,
@@ -92,6 +93,7 @@ _MAX_INT = (1 << 31) - 1
 _MAX_LONG = (1 << 63) - 1
 _MAX_FACTS = MAX_BODY // 20
 _LEGS = 4
+_LONG_SHIFT = 63
 _DIGEST = 32
 _FACTS = prefix("facts.v1")
 _FOUR = encode_long(_LEGS)
@@ -296,9 +298,20 @@ def encode_facts(totals: Sequence[int], facts: Sequence[bytes]) -> bytes:
 
 
 _Statement: TypeAlias = tuple[str, int, bytes, str, str, str, tuple[str, ...]]
+_Same: TypeAlias = tuple[str, str, str, tuple[str, ...]]
 _Tail: TypeAlias = tuple[
     tuple[str, ...], str, int, int, int, str, str, dict[str, str], tuple[Live, ...]
 ]
+
+
+_NO_MORE = b"\x00\x00\x00\x00"  # no code, message, attributes and live sessions
+_NOTHING: tuple[bytes, _Same] = (b"", ("", "", "", ()))
+
+# The statements read last, by their normalized text: the bytes that were read, and what they mean.
+# A program runs few statements many times. What is found here was read in full once.
+_known: dict[bytes, tuple[bytes, _Same]] = {}
+_MAX_KNOWN = 4096
+_MAX_KNOWN_SIZE = 2048
 
 
 def decode_facts(body: bytes, ts_ns: int) -> FactsBody:
@@ -326,16 +339,43 @@ def _read_count(data: bytes, position: int) -> tuple[int, int]:
 
 
 def _read_fact(data: bytes, position: int, ts_ns: int) -> tuple[Fact, int]:
-    n, position = read_within(data, position, 0, _MAX_LONG)
-    kind, position = read_within(data, position, 0, _MAX_INT)
-    at_ns, position = read_within(data, position, 0, _MAX_LONG)
-    leg, position = read_within(data, position, NO_LEG, _LEGS - 1)
-    offset, position = read_within(data, position, 0, _MAX_LONG)
-    length, position = read_within(data, position, 0, _MAX_LONG)
-    ref, position = read_within(data, position, -1, n)
+    (n, kind, at_ns, leg, offset, length, ref), position = _read_longs(data, position, 7)
+    if (
+        min(n, at_ns, offset, length) < 0
+        or not 0 <= kind <= _MAX_INT
+        or not NO_LEG <= leg < _LEGS
+        or not -1 <= ref <= n
+    ):
+        raise FormatError("A number at the head of a fact is out of its range.", position=position)
     statement, position = _read_statement(data, position)
     tail, position = _read_tail(data, position)
     return Fact(n, kind, ts_ns + at_ns, leg, offset, length, ref, *(statement + tail)), position
+
+
+def _read_longs(data: bytes, position: int, count: int) -> tuple[list[int], int]:
+    """Read longs in a row, without a call each."""
+    values: list[int] = []
+    try:
+        for _ in range(count):
+            z = data[position]
+            start = position
+            position += 1
+            if z > 0x7F:
+                z &= 0x7F
+                byte, shift = 0x80, 7
+                while byte > 0x7F and shift < _LONG_SHIFT:
+                    byte = data[position]
+                    z |= (byte & 0x7F) << shift
+                    shift += 7
+                    position += 1
+                if byte == 0 or byte > 0x7F:  # overlong, or of ten bytes: looked at closely
+                    value, position = read_long(data, start)
+                    values.append(value)
+                    continue
+            values.append((z >> 1) ^ -(z & 1))
+    except IndexError:
+        raise FormatError("The data ends inside a number.", position=position) from None
+    return values, position
 
 
 def _read_statement(data: bytes, position: int) -> tuple[_Statement, int]:
@@ -346,19 +386,27 @@ def _read_statement(data: bytes, position: int) -> tuple[_Statement, int]:
     text_sha256, position = read_bytes(data, position, _DIGEST)
     if len(text_sha256) not in (0, _DIGEST):
         raise FormatError("text_sha256 has 32 bytes or none.", position=position)
-    normalized, position = read_string(data, position, MAX_TEXT)
-    fingerprint, position = read_string(data, position, MAX_FINGERPRINT)
-    effect, position = read_string(data, position, MAX_EFFECT)
-    objects, position = read_array(data, position, MAX_OBJECTS, _read_object)
-    return (
-        text,
-        text_length,
-        text_sha256,
-        normalized,
-        fingerprint,
-        effect,
-        tuple(objects),
-    ), position
+    same, position = _read_same(data, position)
+    return (text, text_length, text_sha256, *same), position
+
+
+def _read_same(data: bytes, position: int) -> tuple[_Same, int]:
+    """Read what is the same for every run of a statement; what was just read is looked up."""
+    size, start = read_within(data, position, 0, MAX_TEXT)
+    key = data[start : start + size]
+    coded, same = _known.get(key, _NOTHING)
+    if coded and data.startswith(coded, position):
+        return same, position + len(coded)
+    normalized, stop = read_string(data, position, MAX_TEXT)
+    fingerprint, stop = read_string(data, stop, MAX_FINGERPRINT)
+    effect, stop = read_string(data, stop, MAX_EFFECT)
+    objects, stop = read_array(data, stop, MAX_OBJECTS, _read_object)
+    same = (normalized, fingerprint, effect, tuple(objects))
+    if stop - position <= _MAX_KNOWN_SIZE:
+        if len(_known) >= _MAX_KNOWN:
+            _known.clear()
+        _known[key] = (data[position:stop], same)
+    return same, stop
 
 
 def _read_tail(data: bytes, position: int) -> tuple[_Tail, int]:
@@ -366,9 +414,14 @@ def _read_tail(data: bytes, position: int) -> tuple[_Tail, int]:
         return ((), "", -1, 0, 0, "", "", {}, ()), position + len(NO_TAIL)
     parameters, position = read_array(data, position, MAX_PARAMETERS, _read_parameter)
     status, position = read_string(data, position, MAX_STATUS)
-    rows, position = read_within(data, position, -1, _MAX_LONG)
-    bytes_out, position = read_within(data, position, 0, _MAX_LONG)
-    duration_ns, position = read_within(data, position, 0, _MAX_LONG)
+    (rows, bytes_out, duration_ns), position = _read_longs(data, position, 3)
+    if rows < -1 or bytes_out < 0 or duration_ns < 0:
+        raise FormatError("A count of a fact is out of its range.", position=position)
+    if data.startswith(_NO_MORE, position):
+        return (
+            (tuple(parameters), status, rows, bytes_out, duration_ns, "", "", {}, ()),
+            position + len(_NO_MORE),
+        )
     code, position = read_string(data, position, MAX_CODE)
     message, position = read_string(data, position, MAX_MESSAGE)
     attributes, position = read_map(data, position, MAX_ATTRIBUTES, MAX_ATTRIBUTE, MAX_VALUE)

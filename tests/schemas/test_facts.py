@@ -13,6 +13,7 @@ from sealtape.schemas import avro, facts
 from sealtape.schemas.errors import FormatError
 from sealtape.schemas.facts import Fact, Live
 from sealtape.schemas.frames import MAX_BODY
+from sealtape.schemas.wire import encode_long
 
 VECTORS = json.loads(
     (Path(__file__).parent.parent / "vectors" / "facts.json").read_text(encoding="utf-8")
@@ -266,3 +267,83 @@ def test_a_body_above_the_limit_is_refused():
         facts.decode_facts(body + bytes(MAX_BODY), TS)
     with pytest.raises(FormatError, match="FACTS"):
         facts.decode_facts(b"\xc3\x01" + bytes(40), TS)
+
+
+HEAD = [0, facts.COMMAND, 0, -1, 0, 0, -1]
+
+
+def with_head(numbers):
+    head = b"".join(map(encode_long, numbers))
+    return facts.encode_facts((0, 0, 0, 0), [facts.encode_fact(head)])
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [(0, -1), (1, -1), (1, 2**31), (2, -1), (3, -2), (3, 4), (4, -1), (5, -1), (6, -2), (6, 1)],
+)
+def test_numbers_of_a_head_have_ranges(place, value):
+    numbers = [*HEAD]
+    facts.decode_facts(with_head(numbers), TS)
+    numbers[place] = value
+    with pytest.raises(FormatError, match="range"):
+        facts.decode_facts(with_head(numbers), TS)
+
+
+@pytest.mark.parametrize("counts", [(-2, 0, 0), (0, -1, 0), (0, 0, -1)])
+def test_counts_of_a_tail_have_ranges(counts):
+    tail = b"\0\0" + b"".join(map(encode_long, counts)) + bytes(4)
+    body = facts.encode_facts(
+        (0, 0, 0, 0), [facts.encode_fact(facts.encode_head(0, facts.RESULT, 0), tail=tail)]
+    )
+    with pytest.raises(FormatError, match="range"):
+        facts.decode_facts(body, TS)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        b"\x80\x00",
+        b"\x82\x80\x00",
+        b"\xff" * 9 + b"\x02",
+        b"\xff" * 10 + b"\x01",
+        b"\x80" * 9 + b"\x00",
+        b"\xff" * 200_000,
+        b"\x80",
+    ],
+)
+def test_numbers_have_one_form(number):
+    good = with_head(HEAD)
+    at = good.index(b"".join(map(encode_long, HEAD)))
+    with pytest.raises(FormatError):
+        facts.decode_facts(good[: at + 4] + number + good[at + 5 :], TS)
+    with pytest.raises(FormatError):
+        facts.decode_facts(good[: at + 4] + number, TS)
+
+
+def test_statements_are_told_apart_by_all_they_have(monkeypatch):
+    monkeypatch.setattr(facts, "_MAX_KNOWN", 2)
+    told = [
+        ("select ?", "f1", "read", ("a",)),
+        ("select ?", "f1", "read", ("a", "b")),
+        ("select ?", "f2", "write", ()),
+        ("select ??", "f1", "read", ("a",)),
+        ("", "f1", "read", ("a",)),
+        ("x" * 4096, "f3", "read", ("a",)),
+        ("delete", "", "", ()),
+    ]
+    for first in told:
+        for then in told:
+            encoded = [
+                facts.encode_fact(
+                    facts.encode_head(n, facts.COMMAND, 0), statement=facts.encode_statement(*each)
+                )
+                for n, each in enumerate((first, then, first, then))
+            ]
+            found = facts.decode_facts(facts.encode_facts((0, 0, 0, 0), encoded), TS).facts
+            assert [(f.normalized, f.fingerprint, f.effect, f.objects) for f in found] == [
+                first,
+                then,
+                first,
+                then,
+            ]
+    assert len(facts._known) <= 2
