@@ -1,7 +1,7 @@
 """Segments as Parquet: one row per frame, in (session, epoch, seq) order.
 
 The columns rebuild every frame's header and hold its stored payload; `leaf` is kept beside them so
-that damage can be told frame by frame. `docs/spec/segment.md` has the rules. Payloads are
+that damage can be told frame by frame. `docs/spec/segments.md` has the rules. Payloads are
 ciphertext, so that column is neither compressed nor dictionary-encoded. What the footer's
 `sealtape.*` values say describes a lost file to a person; nothing trusts it.
 """

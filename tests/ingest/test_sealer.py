@@ -7,7 +7,6 @@ import pytest
 
 from sealtape.ingest.sealer import SECOND_NS, Limits, Sealer, decode_all
 from sealtape.schemas import messages
-from sealtape.schemas.bodies import Continues
 from sealtape.schemas.frames import Frame, Kind, Suite
 from sealtape.schemas.messages import CheckpointMessage, KeyMessage
 from sealtape.schemas.notes import Checkpoint
@@ -695,8 +694,3 @@ def test_epochs_of_which_nothing_waits_are_let_go():
     live = build_session(seed=9, close=None, final_checkpoint=False)
     bench.send(*live.messages, built[0].frames[2])
     assert len(bench.sealer.doubts) == 1
-
-
-def test_continues_is_what_the_factory_says():
-    first, second = recovered()
-    assert second.opening.continues == Continues(0, len(first.frames), first.tree.root())
