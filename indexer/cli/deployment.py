@@ -11,7 +11,7 @@ import shutil
 import tomllib
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -181,53 +181,56 @@ def _write_certificate(keys: Path) -> None:
     (keys / "tls.crt").write_bytes(certificate.public_bytes(Encoding.PEM))
 
 
+_TARGET_HINT: Final = (
+    "Write it as NAME=postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=disable; "
+    "in a password write / as %2F, # as %23, ? as %3F, @ as %40."
+)
+
+
 def parse_target(argument: str) -> tuple[str, dict[str, Any], str]:
     """Return name, settings and password of `NAME=postgresql://user:password@host:port/database?sslmode=…`.
 
     Raises:
         UsageError: it is not of that form.
     """
-    name, separator, url = argument.partition("=")
-    hint = (
-        "Write it as NAME=postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=disable; "
-        "in a password write / as %2F, # as %23, ? as %3F, @ as %40."
-    )
+    name, _, url = argument.partition("=")
     try:
         checked_name(name)
     except ValueError as exc:
         msg = f"{output.printable(name)[:80]!r} cannot name a target: {exc}."
-        raise UsageError(msg, hint=hint) from exc
+        raise UsageError(msg, hint=_TARGET_HINT) from exc
+    parts, port = _address(name, url)
+    query = {key: found[-1] for key, found in parse_qs(parts.query).items()}
+    mode = query.pop("sslmode", "disable")
+    if query or mode not in {"disable", "require", "verify-full"}:
+        msg = f"--target {name}=…: after '?' only sslmode=disable, require or verify-full."
+        raise UsageError(msg, hint=_TARGET_HINT)
+    host, user = parts.hostname or "", unquote(parts.username or "")
+    target = {
+        "address": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+        "database": unquote(parts.path.lstrip("/")) or user,
+        "databases": ["*"],
+        "user": user,
+        "tls": mode,
+        "groups": ["*"],
+    }
+    return name, target, unquote(parts.password or "")
+
+
+def _address(name: str, url: str) -> tuple[SplitResult, int]:
+    """The parts of a target's URL, and its port."""
     try:
         parts = urlsplit(url)
         port = parts.port or _DEFAULT_PORT
     except ValueError:
         # What urllib says shows a piece of the address, which may be one of the password.
         msg = f"--target {name}=…: the address cannot be read."
-        raise UsageError(msg, hint=hint) from None
-    if (
-        not separator
-        or parts.scheme not in {"postgresql", "postgres"}
-        or not parts.hostname
-        or not parts.username
-        or parts.fragment
-    ):
+        raise UsageError(msg, hint=_TARGET_HINT) from None
+    known = parts.scheme in {"postgresql", "postgres"} and not parts.fragment
+    if not (known and parts.hostname and parts.username):
         msg = f"--target {name}=…: the address is not a PostgreSQL URL with a user and a host."
-        raise UsageError(msg, hint=hint)
-    query = {key: found[-1] for key, found in parse_qs(parts.query).items()}
-    mode = query.pop("sslmode", "disable")
-    if query or mode not in {"disable", "require", "verify-full"}:
-        msg = f"--target {name}=…: after '?' only sslmode=disable, require or verify-full."
-        raise UsageError(msg, hint=hint)
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    target = {
-        "address": f"{host}:{port}",
-        "database": unquote(parts.path.lstrip("/")) or unquote(parts.username),
-        "databases": ["*"],
-        "user": unquote(parts.username),
-        "tls": mode,
-        "groups": ["*"],
-    }
-    return name, target, unquote(parts.password or "")
+        raise UsageError(msg, hint=_TARGET_HINT)
+    return parts, port
 
 
 def put_target(folder: Path, argument: str) -> str:

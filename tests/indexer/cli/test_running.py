@@ -1,0 +1,74 @@
+"""A room runs until a signal; the first one drains, a second one ends it at once."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+ROOM = """
+import asyncio, sys
+from sealtape.indexer.cli.running import run_until_signal
+
+async def serve(stop):
+    print(type(asyncio.get_running_loop()).__module__.split(".")[0], flush=True)
+    if sys.argv[2] == "fails":
+        raise OSError("no room")
+    await stop.wait()
+    print("draining", flush=True)
+    if sys.argv[2] == "hangs":
+        await asyncio.sleep(60)
+    print("drained", flush=True)
+
+run_until_signal(serve, loop=sys.argv[1])
+"""
+
+
+@pytest.fixture
+def room():
+    started = []
+
+    def start(loop="asyncio", how="drains"):
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", ROOM, loop, how],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        assert process.stdout.readline().strip() in ("asyncio", "uvloop")
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("loop", ["asyncio", "auto"])
+def test_a_signal_drains(room, number, loop):
+    process = room(loop)
+    process.send_signal(number)
+    out = process.stdout.read()
+    process.wait(30)
+    assert out.split() == ["draining", "drained"]
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_it_at_once(room, number):
+    process = room(how="hangs")
+    process.send_signal(number)
+    assert process.stdout.readline() == "draining\n"
+    process.send_signal(number)
+    assert process.stdout.read() == ""
+    process.wait(30)
+    assert process.returncode != 0
+
+
+def test_what_ends_it_is_raised(room):
+    process = room(how="fails")
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "no room" in err
