@@ -22,7 +22,7 @@ from sealtape.capture.postgres.session import Session
 from sealtape.capture.postgres.target import TargetDialer
 from sealtape.schemas.bodies import Ident, RetentionClass
 from sealtape.schemas.errors import Refused, SettingsError
-from sealtape.schemas.settings import Settings, TargetSettings
+from sealtape.schemas.settings import IdentitySettings, Settings, TargetSettings
 from sealtape.schemas.settings.values import split_address
 
 if TYPE_CHECKING:
@@ -52,12 +52,7 @@ class Gateway:
     ) -> None:
         base = Path(settings.base)
         listen = settings.capture.postgres
-        identity = settings.identity
-        if identity is None:
-            raise SettingsError(
-                "There is no [identity] table: the gateway would not know whom to believe.",
-                hint="Name your identity provider in it.",
-            )
+        identity = _identity(settings)
         self.settings = settings.capture
         self.node = settings.deployment.node
         self.worker = worker
@@ -68,15 +63,7 @@ class Gateway:
         self.keys = KeySet(source=identity.jwks, base=base)
         self.verifier = TokenVerifier(settings=identity, keys=self.keys)
         self.targets = _targets(settings)
-        self.dialers = {
-            name: TargetDialer(
-                name=name,
-                settings=target,
-                base=base,
-                credential=credential_of(target.password, base, target=name),
-            )
-            for name, target in self.targets.items()
-        }
+        self.dialers = {name: _dialer(name, target, base) for name, target in self.targets.items()}
         self.registry = CancelRegistry(node=self.node, worker=number)
         self.switch = CancelSwitch(registry=self.registry, folder=base / "run")
         self.sessions: set[Session] = set()
@@ -90,12 +77,9 @@ class Gateway:
         self._classifier = Classifier()
         self._background: set[asyncio.Task[Any]] = set()
         host, port = split_address(listen.listen)
-        self.listener = Listener(
-            sock=bind(host, port, shared=shared),
-            limits=self.limits,
-            serve=self._serve,
-            count=worker.journal.count,
-        )
+        sock = bind(host, port, shared=shared)
+        count = worker.journal.count
+        self.listener = Listener(sock=sock, limits=self.limits, serve=self._serve, count=count)
 
     # -- life --------------------------------------------------------------------------------------
 
@@ -186,6 +170,20 @@ class Gateway:
             level=target.level,
             on_failure=target.on_failure,
         )
+
+
+def _identity(settings: Settings) -> IdentitySettings:
+    if settings.identity is None:
+        raise SettingsError(
+            "There is no [identity] table: the gateway would not know whom to believe.",
+            hint="Name your identity provider in it.",
+        )
+    return settings.identity
+
+
+def _dialer(name: str, target: TargetSettings, base: Path) -> TargetDialer:
+    credential = credential_of(target.password, base, target=name)
+    return TargetDialer(name=name, settings=target, base=base, credential=credential)
 
 
 def _targets(settings: Settings) -> Mapping[str, TargetSettings]:

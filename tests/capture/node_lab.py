@@ -1,8 +1,13 @@
 """A deployment folder for tests of a whole capture node."""
 
+import asyncio
+import contextlib
 import json
+import os
+import sys
 import time
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sealtape.capture.identity import DevelopmentIssuer
@@ -69,3 +74,23 @@ groups = ["*"]
             "password": self.token(), **options,
         }  # fmt: skip
         return " ".join(f"{key}='{value}'" for key, value in pairs.items())
+
+
+@contextlib.asynccontextmanager
+async def node(lab, *arguments):
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "sealtape.capture", "-c", str(lab.path), "--json", *arguments,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "SHOP_PASSWORD": "scram-secret"},
+    )  # fmt: skip
+    try:
+        line = await asyncio.wait_for(process.stdout.readline(), 30)
+        if not line:
+            pytest.fail((await process.stderr.read()).decode())
+        yield process, json.loads(line)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        async with asyncio.timeout(30):
+            await process.stderr.read()
+            await process.wait()

@@ -227,7 +227,9 @@ async def gateway_world(folder, server, *, worker=None, extra="", **settings):
     (folder / "jwks.json").write_text(json.dumps(issuer.jwks()))
     (folder / "password").write_text("scram-secret\n")
     chain, _ = write_certificate(folder)
-    loaded = load_settings(settings_text(server, **settings) + extra, base=str(folder))
+    text = settings_text(server, **settings) + extra
+    (folder / "settings").write_text(text)
+    loaded = load_settings(text, base=str(folder))
     worker = worker or CollectingWorker()
     gateway = Gateway(settings=loaded, worker=worker)
     gateway.open()
