@@ -100,7 +100,7 @@ def recover(
     subject = parse_about(state.about)
     pieces = state.pieces
     held = pieces.slice_count or pieces.fact_count
-    now_ns = max(now_ns, state.last_ns)
+    now_ns = max(now_ns, state.last_ns, pieces.base_ns)  # the clock may have been set back
     ts_ns = pieces.base_ns if held else now_ns
     root = CompactRange(0, state.size, state.nodes).root()
     epoch, found = begin(

@@ -29,8 +29,8 @@ from sealtape.capture.spool.folder import Orphan, Spool
 from sealtape.capture.spool.records import Cut
 from sealtape.schemas.bodies import Ident
 from sealtape.schemas.errors import (
-    FormatError,
     KeyUnavailable,
+    SealtapeError,
     SettingsError,
     StoreBusy,
     StoreError,
@@ -446,7 +446,7 @@ class Worker:
                     packer=packer,
                     random=self._random,
                 )
-            except FormatError as exc:
+            except SealtapeError as exc:
                 found.damage.append(f"session number {number}: {exc.message}")
                 continue
             records.append(as_record(number, state, messages))

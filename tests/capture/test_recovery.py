@@ -2,7 +2,10 @@
 
 import asyncio
 import os
+import re
+import shutil
 import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -12,15 +15,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from sealtape.capture.epoch import Subject, Terms
 from sealtape.capture.files import AppendFile
 from sealtape.capture.recovery import as_record, encode_about, parse_about, recover
+from sealtape.capture.spool.adopt import read_messages, read_orphan
 from sealtape.capture.spool.records import Pieces, SessionState, parse_frames
 from sealtape.schemas.bodies import Gap, RetentionClass
-from sealtape.schemas.errors import FormatError
+from sealtape.schemas.errors import FormatError, StoreError
 from sealtape.schemas.facts import COMMAND
 from sealtape.schemas.frames import Frame, Kind
 from sealtape.schemas.keys import Packer
 from sealtape.schemas.messages import decode
 from sealtape.schemas.slices import CLIENT_IN, Hole
-from tests.capture.stage import CLASS, IDENT, Stage, open_on
+from tests.capture.stage import CLASS, IDENT, SPOOL_KEY, Stage, Tape, open_on
 
 MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
@@ -83,8 +87,12 @@ PICK = st.integers(0, 11)
 
 
 class CrashMachine(RuleBasedStateMachine):
-    @initialize(level=st.sampled_from(["spooled", "durable", "acked"]))
-    def begin(self, level):
+    @initialize(
+        level=st.sampled_from(["spooled", "spooled", "durable", "acked"]),
+        file_bytes=st.sampled_from([4096, 100_000]),
+    )
+    def begin(self, level, file_bytes):
+        self.file_bytes = file_bytes
         self.runner = asyncio.Runner()
         self.folder = tempfile.TemporaryDirectory(dir=MEMORY)
         self.stage = Stage(self.folder.name, frame_bytes=3000, checkpoint_frames=5, frame_ms=10_000)
@@ -100,7 +108,7 @@ class CrashMachine(RuleBasedStateMachine):
         self.bus = self.stage.bus()
         self.fuse = Fuse()
         self.worker = await self.stage.worker(
-            self.bus, create=self.fuse.create, file_bytes=4096, limit=1 << 20
+            self.bus, create=self.fuse.create, file_bytes=self.file_bytes, limit=1 << 20
         )
 
     async def _settle(self, seconds=0.0):
@@ -132,7 +140,7 @@ class CrashMachine(RuleBasedStateMachine):
 
     @rule(
         picks=st.lists(PICK, min_size=6, max_size=6),
-        sizes=st.lists(st.sampled_from([1, 40, 700, 700, 2999, 9001]), min_size=1, max_size=6),
+        sizes=st.lists(st.sampled_from([1, 40, 40, 200, 700, 9001]), min_size=1, max_size=6),
         fact=st.booleans(),
         ticks=st.booleans(),
     )
@@ -181,13 +189,16 @@ class CrashMachine(RuleBasedStateMachine):
         if self.fuse.dead:
             session.closed = None
 
-    @rule(left=st.integers(0, 6000))
-    def light_the_fuse(self, left):
-        if not self.fuse.dead:
+    @rule(left=st.integers(0, 2000), lit=st.integers(0, 3))
+    def light_the_fuse(self, left, lit):
+        if not self.fuse.dead and not lit:
             self.fuse.left = left
 
-    @rule()
-    def crash(self):
+    @rule(sure=st.integers(0, 3))
+    def crash(self, sure=0):
+        if sure and not self.fuse.dead:
+            return
+
         async def go():
             await self.stage.crash(self.worker)
             for orphan in self.worker._orphans:
@@ -317,3 +328,154 @@ def test_a_recovery_epoch_is_never_older_than_what_it_continues(tmp_path):
     frames = [m for m in map(decode, found) if isinstance(m, Frame)]
     assert {frame.epoch for frame in frames} == {5}
     assert {frame.ts_ns for frame in frames} == {50}
+
+
+class Film:
+    """A disk that remembers everything written to it, in order."""
+
+    def __init__(self):
+        self.writes = []
+
+    def create(self, path):
+        return FilmedFile(self, path)
+
+
+class FilmedFile(AppendFile):
+    def __init__(self, film, path):
+        super().__init__(path, create=True)
+        self.film = film
+        film.writes.append((path.name, b""))
+
+    def write(self, pieces):
+        self.film.writes.append((self.path.name, b"".join(pieces)))
+        super().write(pieces)
+
+
+class NoBus:
+    """A bus that is away: the spool keeps everything."""
+
+    partitions = 1
+
+    def partition_of(self, session):
+        return 0
+
+    async def append(self, partition, messages):
+        raise StoreError("away")
+
+
+async def scene(stage, level):
+    """Play a while; return the film, and what had been forwarded when how much was written."""
+    film, forwarded = Film(), []
+    worker = await stage.worker(NoBus(), create=film.create, file_bytes=6000)
+    terms = Terms(retention=CLASS, level=level)
+    given = {}
+
+    def play(recorder, size, *, fact=True):
+        chunk = b"%d:" % len(given[recorder.session]) + os.urandom(size)
+        given[recorder.session] += chunk
+        recorder.data(CLIENT_IN, chunk)
+        if fact:
+            recorder.fact(COMMAND, CLIENT_IN, 0, size)
+
+        def write(data):
+            last = sum(len(data) for _, data in film.writes)
+            forwarded.append((last, len(film.writes), recorder.session, data))
+
+        recorder.forward(write, chunk)
+
+    recorders = []
+    for _ in range(3):
+        recorder, _ = await open_on(worker, terms)
+        given[recorder.session] = b""
+        recorders.append(recorder)
+        for size in (5, 50, 300):
+            play(recorder, size)
+            await asyncio.sleep(0.002)
+    for turn in range(6):
+        for recorder in recorders:
+            play(recorder, 40)
+            recorder.cut() if turn == 2 else None
+            play(recorder, 60, fact=False)
+        await asyncio.sleep(0.003)
+        play(recorders[0], 2500)
+        play(recorders[1], 400)
+        await asyncio.sleep(0.003)
+    await worker.close_session(recorders[1], "client")
+    play(recorders[2], 10)
+    await asyncio.sleep(0.01)
+    await stage.crash(worker)
+    return film, forwarded, given
+
+
+def killed_at(film, write, cut, folder, boot):
+    """Make the spool folder of a process killed in the middle of a write."""
+    home = folder / f"node-1-{boot.hex()}-0"
+    home.mkdir(parents=True)
+    for name, data in film.writes[:write]:
+        with (home / name).open("ab") as file:
+            file.write(data)
+    if cut is not None:
+        name, data = film.writes[write]
+        with (home / name).open("ab") as file:
+            file.write(data[:cut])
+    return home
+
+
+@pytest.mark.parametrize("level", ["spooled", "durable"])
+async def test_killed_in_any_write_nothing_forwarded_is_lost(level):
+    with tempfile.TemporaryDirectory(dir=MEMORY) as name:
+        stage = Stage(Path(name) / "stage", frame_bytes=2000, checkpoint_frames=5, frame_ms=10_000)
+        film, forwarded, given = await scene(stage, level)
+        assert len(film.writes) > 30
+        assert len({name for name, _ in film.writes}) > 2
+        moments = []
+        for write, (_, data) in enumerate(film.writes):
+            cuts = {0, 1, 20, 21, 22, len(data) // 3, len(data) // 2, len(data) - 1}
+            starts = [m.start() for m in re.finditer(b"SSR1", data)]
+            cuts.update(start + off for start in starts for off in (0, 3, 25))
+            moments += [(write, cut) for cut in sorted(cuts) if 0 <= cut < len(data)]
+        for number, (write, cut) in enumerate(moments):
+            root = Path(name) / str(number)
+            killed_at(film, write, cut, root / "spool", os.urandom(16))
+            told = recovered_from(stage, root)
+            sent = {}
+            for _, writes, session, data in forwarded:
+                if writes <= write:
+                    sent[session] = sent.get(session, b"") + data
+            for session, data in sent.items():
+                assert session in told, (write, cut)
+                recorded = told[session].stream(CLIENT_IN)
+                assert recorded.startswith(data), (write, cut)
+                assert given[session].startswith(recorded)
+                facts = [fact.n for fact in told[session].facts]
+                assert facts == list(range(len(facts)))
+            for one in told.values():
+                assert max(one.frames) in one.closes, (write, cut)
+                if one.openings[0].type == "session":
+                    length = len(one.stream(CLIENT_IN))
+                    assert one.closes[max(one.frames)].totals == (length, length, 0, 0)
+                    assert one.closes[max(one.frames)].commands == len(one.facts)
+            shutil.rmtree(root)
+
+
+def recovered_from(stage, root):
+    """Adopt what lies in a folder, without a worker; return what was recorded."""
+    world = Stage(root)
+    world.signer, world.auditor, world.indexer = stage.signer, stage.auditor, stage.indexer
+    spool = world.spool(os.urandom(16))
+    (orphan,) = spool.claim_orphans()
+    found = read_orphan(orphan, SPOOL_KEY)
+    assert found.damage == []
+    records = [
+        as_record(number, kept, recovered(world, kept))
+        for number, kept in found.states.items()
+        if kept.size
+    ]
+    orphan.keep_recovery(records)
+    tape = Tape(world)
+    for messages in read_messages(orphan, SPOOL_KEY, {}):
+        for message in messages:
+            tape.take(decode(message).session, message)
+    orphan.release()
+    spool.close(remove=True)
+    return tape.finish()
