@@ -14,7 +14,9 @@ import asyncio
 import json
 import re
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,20 +51,33 @@ _COMMAND_COLUMNS = (
     *("name", "session", "version", "time_ns", "n", *_NAMES),
     *("effect", "error", "failed", "tables", "body"),
 )
+_WORD_COLUMNS = ("text", "tables", "message")
+_SHORT = 512
+"""Characters of a text whose words may be remembered."""
+_STRETCH = 128
+"""Commands written by one statement. It runs without the interpreter's lock, which each statement
+has to win back: from a busy event loop that takes far longer than the insert."""
 
 
-def _upsert(table: str, columns: tuple[str, ...], key: str, newer: str) -> str:
-    """Insert, or replace what is not newer; a row comes back if something was written."""
-    changes = ", ".join(f"{column} = excluded.{column}" for column in columns if column != key)
-    return (
-        f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))}) "  # noqa: S608  (names of ours)
-        f"ON CONFLICT ({key}) DO UPDATE SET {changes} "
-        f"WHERE excluded.{newer} >= {table}.{newer} RETURNING id"
-    )
+@cache
+def _insert(table: str, columns: tuple[str, ...], rows: int = 1) -> str:
+    places = ", ".join([f"({', '.join('?' * len(columns))})"] * rows)
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES {places}"  # noqa: S608  (names of ours)
 
 
-_PUT_SESSION = _upsert("sessions", _SESSION_COLUMNS, "session", "revision")
-_PUT_COMMAND = _upsert("commands", _COMMAND_COLUMNS, "name", "version")
+def _changes(columns: tuple[str, ...], form: str) -> str:
+    return ", ".join(form.format(column) for column in columns)
+
+
+_PUT_SESSION = (
+    f"{_insert('sessions', _SESSION_COLUMNS)} ON CONFLICT (session) "
+    f"DO UPDATE SET {_changes(_SESSION_COLUMNS, '{0} = excluded.{0}')} "
+    "WHERE excluded.revision >= sessions.revision"
+)
+_CHANGE_COMMAND = f"UPDATE commands SET {_changes(_COMMAND_COLUMNS, '{} = ?')} WHERE id = ?"  # noqa: S608  (names of ours)
+_KEPT = """
+SELECT name, id, version FROM commands WHERE name IN (SELECT value FROM json_each(?))
+"""
 _SESSIONS = """
 SELECT s.body, s.started_ns, 0, s.id FROM sessions AS s
 WHERE ({where}) AND (s.started_ns, 0, s.id) {sign} (?, ?, ?)
@@ -97,8 +112,7 @@ class SqliteIndex:
 
     async def put(self, update: Update) -> None:
         """Write an update; see `Index.put`."""
-        sessions = [_session_row(document) for document in update.sessions]
-        await self._database.write(lambda connection: _put(connection, update, sessions))
+        await self._database.write(lambda connection: _put(connection, update))
 
     async def search_sessions(self, query: Query, page: Page) -> Hits[SessionDocument]:
         """Search sessions; see `Index.search_sessions`."""
@@ -226,18 +240,13 @@ class SqliteIndex:
         )
 
 
-def _put(
-    connection: sqlite3.Connection, update: Update, sessions: list[tuple[object, ...]]
-) -> None:
-    named = {document.id for document in (*update.sessions,)}
-    named |= {document.session.hex() for document in update.commands} | set(update.progress)
+def _put(connection: sqlite3.Connection, update: Update) -> None:
+    named = {document.id for document in update.sessions} | set(update.progress)
+    named |= {session.hex() for session in {document.session for document in update.commands}}
     gone = {session for session in named if _is_dropped(connection, session)}
-    for row in sessions:
-        if row[0] not in gone:
-            connection.execute(_PUT_SESSION, row).fetchall()
-    for document in update.commands:
-        if document.session.hex() not in gone:
-            _put_command(connection, document)
+    sessions = [_session_row(document) for document in update.sessions if document.id not in gone]
+    connection.executemany(_PUT_SESSION, sessions)
+    _put_commands(connection, update.commands, {bytes.fromhex(session) for session in gone})
     for session, value in update.progress.items():
         if session in gone or value is None:
             connection.execute("DELETE FROM progress WHERE session = ?", (session,))
@@ -259,20 +268,99 @@ def _session_row(document: SessionDocument) -> tuple[object, ...]:
 
 
 def _names(document: SessionDocument | CommandDocument) -> tuple[object, ...]:
-    return (
-        tokens.fold(document.user),
-        _folded(document.groups),
-        tokens.fold(document.target),
-        tokens.fold(document.agent),
-        tokens.fold(document.run),
-        tokens.fold(document.protocol),
-        fts5.packed_address(document.source),
+    return _folded_names(
+        document.user,
+        document.groups,
+        document.target,
+        document.agent,
+        document.run,
+        document.protocol,
+        document.source,
     )
 
 
-def _put_command(connection: sqlite3.Connection, document: CommandDocument) -> None:
-    row = (
-        document.id,
+@lru_cache(maxsize=1024)
+def _folded_names(
+    user: str,
+    groups: tuple[str, ...],
+    target: str,
+    agent: str,
+    run: str,
+    protocol: str,
+    source: str,
+) -> tuple[object, ...]:
+    return (
+        tokens.fold(user),
+        _folded(groups),
+        tokens.fold(target),
+        tokens.fold(agent),
+        tokens.fold(run),
+        tokens.fold(protocol),
+        fts5.packed_address(source),
+    )
+
+
+def _put_commands(
+    connection: sqlite3.Connection, commands: Sequence[CommandDocument], gone: set[bytes]
+) -> None:
+    newest: dict[str, CommandDocument] = {}
+    for document in commands:
+        name = document.id
+        if document.session not in gone and (
+            name not in newest or document.version >= newest[name].version
+        ):
+            newest[name] = document
+    (last,) = connection.execute("SELECT coalesce(max(id), 0) FROM commands").fetchone()
+    named = iter(newest.items())
+    while stretch := dict(islice(named, _STRETCH)):
+        last = _put_stretch(connection, stretch, last)
+
+
+def _put_stretch(
+    connection: sqlite3.Connection, stretch: dict[str, CommandDocument], last: int
+) -> int:
+    """Write commands by their names; new ones get ids after `last`. Returns the last id."""
+    kept = connection.execute(_KEPT, (json.dumps(list(stretch)),)).fetchall()
+    for name, rowid, version in kept:
+        document = stretch.pop(name)
+        if document.version >= version:
+            _change_command(connection, rowid, name, document)
+    rows, words = [], []
+    for rowid, (name, document) in enumerate(stretch.items(), last + 1):
+        rows.append((rowid, *_command_row(name, document)))
+        words.append((rowid, *_words(document)))
+    _insert_rows(connection, "commands", ("id", *_COMMAND_COLUMNS), rows)
+    _insert_rows(connection, "words", ("rowid", *_WORD_COLUMNS), words)
+    return last + len(rows)
+
+
+def _insert_rows(
+    connection: sqlite3.Connection,
+    table: str,
+    columns: tuple[str, ...],
+    rows: Sequence[tuple[object, ...]],
+) -> None:
+    if len(rows) == _STRETCH:
+        connection.execute(_insert(table, columns, _STRETCH), tuple(chain.from_iterable(rows)))
+    else:
+        connection.executemany(_insert(table, columns), rows)
+
+
+def _change_command(
+    connection: sqlite3.Connection, rowid: int, name: str, document: CommandDocument
+) -> None:
+    connection.execute(_CHANGE_COMMAND, (*_command_row(name, document), rowid))
+    words = _words(document)
+    sql = "SELECT text, tables, message FROM words WHERE rowid = ?"
+    # The result of a command rarely changes its words, and an FTS5 update costs a second insert.
+    if connection.execute(sql, (rowid,)).fetchone() != words:
+        connection.execute("DELETE FROM words WHERE rowid = ?", (rowid,))
+        _insert_rows(connection, "words", ("rowid", *_WORD_COLUMNS), [(rowid, *words)])
+
+
+def _command_row(name: str, document: CommandDocument) -> tuple[object, ...]:
+    return (
+        name,
         document.session.hex(),
         document.version,
         document.time_ns,
@@ -284,25 +372,27 @@ def _put_command(connection: sqlite3.Connection, document: CommandDocument) -> N
         _folded(document.tables),
         document.to_json().decode(),
     )
-    written = connection.execute(_PUT_COMMAND, row).fetchall()
-    if not written:
-        return
-    rowid = written[0][0]
-    words = tuple(
-        " ".join(tokens.words(text))
-        for text in (document.text, "\n".join(document.tables), document.message)
+
+
+def _words(document: CommandDocument) -> tuple[str, str, str]:
+    return (
+        _cut(document.text),
+        _cut("\n".join(document.tables)),
+        _cut(document.message),
     )
-    sql = "SELECT text, tables, message FROM words WHERE rowid = ?"
-    before = connection.execute(sql, (rowid,)).fetchone()
-    # The result of a command rarely changes its words, and an FTS5 update costs a second insert.
-    if before != words:
-        if before is not None:
-            connection.execute("DELETE FROM words WHERE rowid = ?", (rowid,))
-        connection.execute(
-            "INSERT INTO words (rowid, text, tables, message) VALUES (?, ?, ?, ?)", (rowid, *words)
-        )
 
 
+@lru_cache(maxsize=1024)
+def _short_cut(text: str) -> str:
+    return " ".join(tokens.words(text))
+
+
+def _cut(text: str) -> str:
+    """The words of a text, joined. Few texts make up most of a load; long ones are not kept."""
+    return _short_cut(text) if len(text) <= _SHORT else " ".join(tokens.words(text))
+
+
+@lru_cache(maxsize=1024)
 def _folded(names: tuple[str, ...]) -> str:
     return json.dumps([tokens.fold(name) for name in names], ensure_ascii=False)
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sealtape.indexer.documents import SKIPPED, UNANSWERED, SessionFold, finished
-from sealtape.schemas import facts
+from sealtape.schemas import canonical, facts
 from sealtape.schemas.bodies import Agent, Close, Ident, make_open
 from sealtape.schemas.errors import FormatError
 from sealtape.schemas.frames import Frame, Kind
@@ -378,6 +378,34 @@ def test_progress_is_read_strictly():
             SessionFold.restore(bytes(16), bad, None)
     fold = SessionFold.restore(bytes(16), SessionFold(bytes(16)).progress(), None)
     assert fold.next_seq(0) == 0
+
+
+def test_progress_is_canonical(maker):
+    for _ in range(2):
+        maker.facts((facts.COMMAND, -1, {}), (facts.COMMAND, -1, {}), (facts.RESULT, maker.n, {}))
+    again = Maker(maker.built, maker.fold, epoch=1)
+    again.feed(Kind.DATA, b"")
+    for fold in (SessionFold(bytes(16)), maker.fold):
+        progress = fold.progress()
+        assert canonical.encode(canonical.decode(progress, "progress")) == progress
+        assert SessionFold.restore(fold.session, progress, None).progress() == progress
+    maker.close()
+    progress = maker.fold.progress()
+    assert canonical.encode(canonical.decode(progress, "progress")) == progress
+
+
+def test_a_result_changes_what_it_tells_of_and_nothing_else(maker):
+    maker.facts(
+        (facts.COMMAND, -1, {"statement": {"normalized": "x", "effect": "read", "objects": ["t"]}})
+    )
+    assert maker.fold.pending == 1
+    [command] = maker.take()[1].values()
+    command = replace(command, version=3, agent="a", run="r", fingerprint="f", groups=("g",))
+    result = facts.Fact(1, facts.RESULT, 1, status="SELECT 1", rows=5, bytes_out=6, duration_ns=7)
+    assert finished(command, result) == replace(
+        command, version=4, status="ok", rows=5, bytes_out=6, duration_ns=7
+    )
+    assert maker.fold.pending == 0
 
 
 def test_progress_holds_nothing_personal():

@@ -61,6 +61,33 @@ async def test_no_byte_of_a_dropped_session_remains(tmp_path):
     await index.close()
 
 
+@pytest.mark.parametrize("seed", range(4))
+async def test_large_updates_with_old_and_new_and_repeated_commands(tmp_path, seed):
+    dice = random.Random(seed)
+    index = await open_index(URL, tmp_path)
+    owner, gone = session(1), session(2)
+    await index.drop(gone.id)
+    expected = {}
+    for _ in range(3):
+        update = [command(gone, n) for n in range(3)]
+        for _ in range(dice.choice((5, 128, 300, 700))):
+            text = f"number{dice.randrange(9)} " + "y" * dice.choice((1, 1, 600))
+            update.append(command(owner, dice.randrange(600), version=dice.randrange(3), text=text))
+        for one in update[3:]:
+            if one.id not in expected or one.version >= expected[one.id].version:
+                expected[one.id] = one
+        await index.put(Update((owner,), tuple(update)))
+    everything = Page(limit=10_000)
+    hits = await index.search_commands(Query(), everything)
+    assert {hit.id: hit for hit in hits.documents} == expected
+    for number in range(9):
+        hits = await index.search_commands(parse(f"number{number}", now_ns=0), everything)
+        assert {hit.id for hit in hits.documents} == {
+            name for name, one in expected.items() if f"number{number}" in one.text
+        }
+    await index.close()
+
+
 async def test_clear_leaves_nothing(tmp_path):
     index = await open_index(URL, tmp_path)
     owner, commands = recording(1, 30)
