@@ -38,10 +38,17 @@ def session_json(document: SessionDocument) -> dict[str, Any]:
 
 
 def hit_json(command: CommandDocument, session: SessionDocument) -> dict[str, Any]:
-    """Return the line of `search --json`: the session, and what the hit adds."""
+    """Return the line of `search --json`: the session, and what the hit adds.
+
+    A client that was turned away is a hit of a node's journal, which is nobody's session: who it
+    was, where to and where from is the hit's own.
+    """
     duration = command.duration_ns
     return {
         **session_json(session),
+        "user": command.user or session.user,
+        "target": command.target or session.target,
+        "source": command.source or session.source or None,
         "epoch": command.epoch,
         "seq": command.seq,
         "n": command.n,

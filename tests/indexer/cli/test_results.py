@@ -96,6 +96,9 @@ def test_a_hit_for_programs():
     assert set(results.session_json(SESSION)) | promised("and adds") <= set(line)
     assert (line["seq"], line["rows"], line["duration_ms"], line["error"]) == (3, None, None, None)
     assert line["agent"] == "invoice-bot", "who it was is the session's"
+    refused = replace(COMMAND, user="eve", target="shop", source="192.0.2.9")
+    line = results.hit_json(refused, replace(SESSION, user="", target="", source=""))
+    assert (line["user"], line["target"], line["source"]) == ("eve", "shop", "192.0.2.9")
     done = replace(
         COMMAND, status="error", rows=0, duration_ns=1_500_000, error="42601", message="oops"
     )
