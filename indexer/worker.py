@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
+import time
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from sealtape.capture.bus import Batch, Bus
+from sealtape.capture.bus import Bus, Record
 from sealtape.indexer.documents import Orphan, SessionFold, finished
 from sealtape.indexer.index import Index, Update
 from sealtape.indexer.reading import Keys, Segments
@@ -49,13 +50,16 @@ CONSUMER = "indexer"
 READ_BYTES = 4 << 20
 WAIT_S = 0.5
 LEDGER_S = 0.5
+COMMANDS = 4096
+"""Commands in one write, about: what other sessions wait for when there is a backlog."""
+BREATH_S = 0.002
+"""Seconds of folding after which the event loop has its turn; `dev` records in the same loop."""
 SEGMENTS = 16
 """Segments between two looks at whether to stop."""
 MAX_FOLDS = 4096
 """Sessions kept in memory; the others come back from the index when they go on."""
 
 _READ = frozenset((Kind.OPEN, Kind.IDENT, Kind.FACTS, Kind.CLOSE))
-_BREATH = 32
 _RETRY_S = (0.1, 5.0)
 _LEDGER = "ledger"
 
@@ -105,6 +109,9 @@ class Indexer:
         self._folds: OrderedDict[bytes, SessionFold | None] = OrderedDict()
         self._touched: dict[bytes, SessionFold] = {}
         self._positions: dict[str, int] = {}
+        self._behind: set[int] = set()
+        self._pending = 0
+        self._rested = 0.0
         self._lock = asyncio.Lock()
 
     # -- the bus -----------------------------------------------------------------------------------
@@ -121,14 +128,23 @@ class Indexer:
             # Deleted because ingest and a former run of ours passed it: the ledger has it.
             self._positions[name] = await self._start(partition)
             return True
+        size = sum(len(record.value) for record in batch.records)
+        (self._behind.add if size > READ_BYTES // 2 else self._behind.discard)(partition)
         if batch.next_offset == position:
             return False
-        async with self._lock:
-            await self._fold(batch)
-            position = max(batch.next_offset, self._positions[name])
-            await self._write({name: position})
-            self._positions[name] = position
-        return True
+        records = deque(batch.records)
+        while True:
+            async with self._lock:
+                read = await self._fold(records)
+                position = max(read if records else batch.next_offset, self._positions[name])
+                await self._write({name: position})
+                self._positions[name] = position
+            if not records:
+                return True
+
+    def behind(self, partition: int) -> bool:
+        """Whether the last read brought so much that there is probably more."""
+        return partition in self._behind
 
     async def mark(self, partition: int) -> None:
         """Let the bus delete what is indexed."""
@@ -140,21 +156,33 @@ class Indexer:
         first, _ = await self._bus.bounds(partition)
         return max(first, await self._ledger.position(self._bus.topic, partition))
 
-    async def _fold(self, batch: Batch) -> None:
-        for count, record in enumerate(batch.records):
-            try:
-                message = messages.decode(record.value)
-                if message.session != record.key:
-                    raise FormatError("The bus key is not the session of the message.")
-                if isinstance(message, KeyMessage):
-                    self._keys.learn(message)
-            except FormatError:
-                self.tally.malformed += 1
-                continue
-            if isinstance(message, Frame):
-                await self._live(message)
-            if count % _BREATH == _BREATH - 1:
-                await asyncio.sleep(0)
+    async def _fold(self, records: deque[Record]) -> int:
+        """Fold records until they are enough for a write; return the offset behind the last one."""
+        offset = 0
+        while records and self._pending < COMMANDS:
+            record = records.popleft()
+            offset = record.next_offset
+            await self._message(record)
+            await self._breathe()
+        return offset
+
+    async def _message(self, record: Record) -> None:
+        try:
+            message = messages.decode(record.value)
+            if message.session != record.key:
+                raise FormatError("The bus key is not the session of the message.")
+            if isinstance(message, KeyMessage):
+                self._keys.learn(message)
+        except FormatError:
+            self.tally.malformed += 1
+            return
+        if isinstance(message, Frame):
+            await self._live(message)
+
+    async def _breathe(self) -> None:
+        if time.monotonic() - self._rested > BREATH_S:
+            await asyncio.sleep(0)
+            self._rested = time.monotonic()
 
     async def _live(self, frame: Frame) -> None:
         fold = await self._fold_of(frame.session)
@@ -217,6 +245,9 @@ class Indexer:
         try:
             async for frame in self._segments.frames(fragment, start, end):
                 await self._feed(fold, frame)
+                if self._pending >= COMMANDS:
+                    await self._flush({})
+                await self._breathe()
         except (Missing, FormatError) as error:
             log.warning("a segment cannot be indexed: %s", error)
             self.tally.unreadable += record.hi - max(start, record.lo)
@@ -265,14 +296,20 @@ class Indexer:
                 body = await self._keys.open(frame)
             except (FormatError, KeyUnavailable):
                 body = None
-        skipped = fold.skipped
+        skipped, pending = fold.skipped, fold.pending
         fold.feed(frame, body)
+        self._pending += fold.pending - pending
         self.tally.unreadable += fold.skipped - skipped
         self.tally.frames += 1
         self._touched[fold.session] = fold
 
     async def _write(self, positions: dict[str, int]) -> None:
         """Put what changed into the index, with the positions it stands for, in one write."""
+        await self._flush(positions)
+        while len(self._folds) > MAX_FOLDS:
+            self._folds.popitem(last=False)
+
+    async def _flush(self, positions: dict[str, int]) -> None:
         try:
             await self._index.put(await self._update(positions))
         except BaseException:
@@ -282,12 +319,12 @@ class Indexer:
             raise
         finally:
             self._touched = {}
-        while len(self._folds) > MAX_FOLDS:
-            self._folds.popitem(last=False)
+            self._pending = 0
+        self._rested = time.monotonic()
 
     async def _update(self, positions: dict[str, int]) -> Update:
         sessions: list[SessionDocument] = []
-        commands: dict[str, CommandDocument] = {}
+        commands: list[CommandDocument] = []
         orphans: list[Orphan] = []
         progress: dict[str, bytes | None] = {}
         for fold in self._touched.values():
@@ -295,21 +332,25 @@ class Indexer:
             if document is not None:
                 sessions.append(document)
                 progress[document.id] = fold.progress()
-            commands.update((command.id, command) for command in changed)
+            commands += changed
             orphans += left
-        await self._answer(orphans, commands)
+        if orphans:
+            commands = await self._answered(orphans, commands)
         self.tally.commands += len(commands)
-        return Update(tuple(sessions), tuple(commands.values()), positions, progress)
+        return Update(tuple(sessions), tuple(commands), positions, progress)
 
-    async def _answer(
-        self, orphans: Iterable[Orphan], commands: dict[str, CommandDocument]
-    ) -> None:
+    async def _answered(
+        self, orphans: Iterable[Orphan], commands: Iterable[CommandDocument]
+    ) -> list[CommandDocument]:
+        """The commands, with those that results came for after they had left memory."""
+        named = {command.id: command for command in commands}
         for orphan in orphans:
-            command = commands.get(orphan.command) or await self._index.command(orphan.command)
+            command = named.get(orphan.command) or await self._index.command(orphan.command)
             if command is None:
                 self.tally.unanswered += 1
             else:
-                commands[orphan.command] = finished(command, orphan.result)
+                named[orphan.command] = finished(command, orphan.result)
+        return list(named.values())
 
 
 class RunningIndexer:
@@ -347,7 +388,8 @@ class RunningIndexer:
 
     async def _step_bus(self, partition: int) -> None:
         if await self._indexer.poll_bus(partition, wait_s=WAIT_S):
-            await self._pause(self._refresh_s)
+            if not self._indexer.behind(partition):
+                await self._pause(self._refresh_s)
         else:
             await self._indexer.mark(partition)
 
@@ -395,7 +437,7 @@ async def start_indexer(
     """Index in the background. `private` is the indexer's key (None: nothing is encrypted).
 
     The stores stay the caller's: close them after `stop`. `refresh_s` is the least time between two
-    writes of live facts.
+    writes of live facts, unless there is a backlog.
     """
     indexer = Indexer(
         bus=bus, ledger=ledger, vault=vault, keyring=keyring, index=index, private=private

@@ -247,6 +247,98 @@ async def test_many_sessions_leave_memory_and_come_back(deployment, monkeypatch)
     assert indexer.tally.early == indexer.tally.unanswered == 0
 
 
+class Counting:
+    """An index that counts the commands of each write."""
+
+    def __init__(self, index):
+        self.index, self.puts = index, []
+
+    def __getattr__(self, name):
+        return getattr(self.index, name)
+
+    async def put(self, update):
+        self.puts.append(len(update.commands))
+        await self.index.put(update)
+
+
+async def test_a_backlog_is_written_in_parts(deployment, monkeypatch):
+    monkeypatch.setattr("sealtape.indexer.worker.COMMANDS", 5)
+    built = [build_session(seed=50 + seed, commands=20) for seed in range(3)]
+    await deployment.send(*built)
+    live = Counting(deployment.index)
+    await index_all(deployment, index=live)
+    documents, found = await everything(deployment.index)
+    assert len(found) == 60
+    assert max(live.puts) <= 6
+    await deployment.seal()
+    await deployment.index.clear()
+    sealed = Counting(deployment.index)
+    tally = await index_all(deployment, index=sealed)
+    assert max(sealed.puts) <= 6
+    assert tally.frames == sum(len(one.frames) for one in built)
+    again, commands_again = await everything(deployment.index)
+    assert commands_again == found
+    assert {each.commands for each in again.values()} == {20}
+    assert {each.state for each in again.values()} == {"sealed"}
+    assert set(again) == set(documents)
+
+
+async def test_a_crash_between_the_parts_of_a_backlog(deployment, monkeypatch):
+    monkeypatch.setattr("sealtape.indexer.worker.COMMANDS", 4)
+    built = build_session(seed=54, commands=20)
+    await deployment.send(built)
+    for seal in (False, True):
+        if seal:
+            await deployment.seal()
+            await deployment.index.clear()
+        for good in range(6):
+            failing = Failing(deployment.index, ["no"] * good + ["before"] * 99)
+            with suppress(StoreError):
+                await index_all(deployment, index=failing)
+        await index_all(deployment)
+        documents, found = await everything(deployment.index)
+        assert [each.frames for each in documents.values()] == [len(built.frames)]
+        assert {each.status for each in found.values()} == {"ok"}
+        assert len(found) == 20
+
+
+async def test_a_backlog_is_read_without_a_pause(deployment, monkeypatch):
+    monkeypatch.setattr("sealtape.indexer.worker.READ_BYTES", 2000)
+    built = build_session(seed=55, commands=100)
+    await deployment.send(built)
+    began = time.monotonic()
+    running = await deployment.start(refresh_s=1.0)
+    try:
+
+        async def indexed():
+            return len(await commands(deployment.index)) == 100
+
+        await until(indexed, 5.0)
+    finally:
+        await running.stop()
+    assert time.monotonic() - began < 4.0
+
+
+async def test_the_loop_goes_on_while_there_is_a_backlog(deployment):
+    await deployment.send(*[build_session(seed=60 + seed, commands=150) for seed in range(4)])
+    gaps, stop = [], asyncio.Event()
+
+    async def clock():
+        while not stop.is_set():
+            before = time.perf_counter()
+            await asyncio.sleep(0)
+            gaps.append(time.perf_counter() - before)
+
+    ticking = asyncio.create_task(clock())
+    began = time.perf_counter()
+    await index_all(deployment)
+    took = time.perf_counter() - began
+    stop.set()
+    await ticking
+    assert sorted(gaps)[-3] < max(0.05, took / 4)
+    assert len(gaps) > 20
+
+
 class Failing:
     """An index whose writes fail, before or after they were done."""
 
