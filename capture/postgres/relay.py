@@ -40,6 +40,7 @@ class Side(asyncio.Protocol):
         dropping: what still arrives here is recorded, but no longer sent on.
         ended: the far end will send no more.
         lost: the connection is closed.
+        half_open: it can be ended one way only (not over TLS).
     """
 
     peer: Side
@@ -51,7 +52,7 @@ class Side(asyncio.Protocol):
         self.dropping = False
         self.ended = False
         self.lost = False
-        self._half_open = not wire.tls
+        self.half_open = not wire.tls
         self._finishing = False
         self._half = False
         self._shut = False
@@ -148,7 +149,7 @@ class Side(asyncio.Protocol):
         """Say whether the way back stays open: not over TLS, and not when there is no way back."""
         self.ended = True
         self.relay.ended(self)
-        return self._half_open and not (self._finishing and not self.held)
+        return self.half_open and not (self._finishing and not self.held)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = self.ended = True
@@ -320,9 +321,20 @@ class Relay:
             client.finish()
         else:
             target.dropping = target.dropping or client.lost
-            target.finish(half=not client.lost and not self._over)
+            half = client.half_open and not client.lost and not self._over
+            if half and not target.half_open:
+                self._terminate()
+            else:
+                target.finish(half=half)
         if client.lost and target.lost and not self._closed.done():
             self._closed.set_result(None)
+
+    def _terminate(self) -> None:
+        """Pass on the end of the client's half where TLS has no such thing: in words."""
+        if not self.goodbye:
+            self.goodbye = True
+            self.recorder.data(TARGET_OUT, TERMINATE)
+            self.target.send(TERMINATE)
 
     def _put_in(self, message: bytes) -> None:
         self.boundaries.append(True)

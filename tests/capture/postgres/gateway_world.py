@@ -190,7 +190,9 @@ class GatewayWorld:
         return recorder
 
 
-def settings_text(server, *, port=None, target="", listener="", capture="", user="scram"):
+def settings_text(
+    server, *, port=None, target="", target_tls="disable", listener="", capture="", user="scram"
+):
     """Return a settings file for a gateway in front of `server`."""
     return f"""
 [deployment]
@@ -214,7 +216,7 @@ database = "postgres"
 databases = ["template1"]
 user = "{user}"
 password = {{ file = "password" }}
-tls = "disable"
+tls = "{target_tls}"
 groups = ["dba"]
 {target}
 """

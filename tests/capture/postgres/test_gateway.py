@@ -9,9 +9,7 @@ from sealtape.schemas.settings import load_settings
 from tests.capture.postgres.gateway_world import CollectingWorker, gateway_world, psql
 
 
-async def test_what_a_target_demands_of_recordings_reaches_the_worker(
-    tmp_path, postgres_server
-):
+async def test_what_a_target_demands_of_recordings_reaches_the_worker(tmp_path, postgres_server):
     target = 'retention = "short"\ntenant = "acme"\nlevel = "durable"\non_failure = "continue"'
     extra = '[retention.short]\nretain_for = "1d"\ndelete_after = "2d"\nencryption = false\n'
     async with gateway_world(tmp_path, postgres_server, target=target, extra=extra) as world:

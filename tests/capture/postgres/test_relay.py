@@ -12,6 +12,7 @@ from sealtape.capture.postgres.codec import messages
 from sealtape.capture.postgres.refusals import REFUSALS
 from sealtape.schemas.slices import CLIENT_IN, CLIENT_OUT, TARGET_IN, TARGET_OUT
 from tests.capture.postgres.gateway_world import gateway_world, psql
+from tests.servers.tls import TlsFront, write_certificate
 
 MIB = 1 << 20
 READY = messages.ready_for_query()
@@ -67,6 +68,29 @@ async def test_a_client_that_ends_its_half_still_gets_all_that_is_left(tmp_path,
         recorded = await world.last_session()
         assert recorded.leg(CLIENT_OUT).endswith(READY)
         assert recorded.reason == "client"
+        await client.close()
+
+
+@pytest.mark.parametrize("goodbye", [b"", messages.TERMINATE])
+async def test_the_end_of_a_half_reaches_a_target_over_tls_in_words(
+    tmp_path, postgres_server, goodbye
+):
+    chain, key = write_certificate(tmp_path)
+    async with (
+        TlsFront("127.0.0.1", postgres_server.port, chain, key) as front,
+        gateway_world(tmp_path, postgres_server, port=front.port, target_tls="require") as world,
+    ):
+        client = await RawClient.open(world)
+        asked = query("select repeat('x', 1000) from generate_series(1, 10000)")
+        client.writer.write(asked + goodbye)
+        client.writer.write_eof()
+        received = await client.reader.read()
+        while data := await client.reader.read():
+            received += data
+        assert received.endswith(READY)
+        recorded = await world.last_session()
+        assert recorded.leg(CLIENT_IN) == asked + goodbye
+        assert recorded.leg(TARGET_OUT) == asked + messages.TERMINATE
         await client.close()
 
 
