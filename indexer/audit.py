@@ -201,39 +201,47 @@ class Audit:
     async def _fragments(
         self, segment: SegmentRow, verifier: SegmentVerifier
     ) -> Sequence[FragmentRecord]:
-        """Return the manifest's fragments, or the ledger's where the manifest cannot be used."""
+        """Return the manifest's fragments, or the ledger's where the manifest cannot be used.
+
+        The ledger's are used only when they have the root that the chained record names.
+        """
         rows = await self._fragment_rows(segment)
+        fragments = await self._manifest(segment, verifier)
+        if fragments is None:
+            if rows is None or fragments_root(rows) != segment.record.fragments.root:
+                self._fragments_differ(segment)
+                return ()
+            return rows
+        if rows is not None and list(fragments) != list(rows):
+            self._fragments_differ(segment)
+        return fragments
+
+    async def _manifest(
+        self, segment: SegmentRow, verifier: SegmentVerifier
+    ) -> Sequence[FragmentRecord] | None:
         try:
             data = await self._object(manifest_key(segment.key))
             if data is None:
-                return rows
+                return None
             record, fragments = parse_manifest(data)
         except FormatError as exc:
             self.report.tampered("manifest", segment.key, f"it cannot be read: {exc.message}")
-            return rows
-        if not verifier.manifest(record, fragments):
-            return rows
-        if list(fragments) != list(rows):
-            self.report.tampered(
-                "ledger", segment.key, "the ledger's fragments are not those of the manifest"
-            )
-        return fragments
+            return None
+        return fragments if verifier.manifest(record, fragments) else None
 
-    async def _fragment_rows(self, segment: SegmentRow) -> Sequence[FragmentRecord]:
-        """The ledger's fragments of a segment; none when they are not those of its record."""
+    async def _fragment_rows(self, segment: SegmentRow) -> Sequence[FragmentRecord] | None:
         try:
-            rows = [row.record for row in await self._ledger.fragments_of(segment.id)]
+            return [row.record for row in await self._ledger.fragments_of(segment.id)]
         except MALFORMED as exc:
             self.report.tampered(
                 "ledger", segment.key, f"its fragments in the ledger cannot be read: {exc}"
             )
-            return []
-        if fragments_root(rows) != segment.record.fragments.root:
-            self.report.tampered(
-                "ledger", segment.key, "the ledger's fragments are not those of the record"
-            )
-            return []
-        return rows
+            return None
+
+    def _fragments_differ(self, segment: SegmentRow) -> None:
+        self.report.tampered(
+            "ledger", segment.key, "the ledger's fragments are not those that were sealed"
+        )
 
     async def _fragment(
         self, verifier: SegmentVerifier, record: FragmentRecord, rows: Sequence[Row], key: str
