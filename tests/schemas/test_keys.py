@@ -374,13 +374,14 @@ def test_a_failed_encryption_spends_its_key(monkeypatch):
         min_size=1,
         max_size=8,
     ),
-    st.randoms(use_true_random=False),
+    st.integers(0, 2**64),
 )
-def test_no_key_is_used_twice_across_crashes(runs, rng):
+def test_no_key_is_used_twice_across_crashes(runs, seed):
     """A run: a session is opened (again) by a fresh process, which dies after some frames.
 
     Even where two processes take the same epoch, the drawn secrets keep their keys apart.
     """
+    rng = random.Random(seed)  # not hypothesis' own, which may give the same bytes twice
     seen = []
     for session_number, frames_before_crash in runs:
         session = bytes([session_number]) * 16
