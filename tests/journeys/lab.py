@@ -19,6 +19,8 @@ import sys
 import time
 from pathlib import Path
 
+import asyncpg
+
 from sealtape.capture.bus import open_bus
 from sealtape.indexer.cli.deployment import create
 from sealtape.indexer.cli.token import mint
@@ -184,22 +186,21 @@ class Lab:
         }  # fmt: skip
         return " ".join(f"{key}='{value}'" for key, value in pairs.items())
 
-    def asyncpg(self, database="shop", *, port=None, token=None, ssl=False, **more):
+    async def connect(self, database="shop", *, port=None, token=None, ssl=False, **more):
+        """Return an asyncpg connection."""
+        return await asyncpg.connect(
+            host="127.0.0.1", port=port or self.port, user="ada", database=database, ssl=ssl,
+            password=self.token() if token is None else token, timeout=30, **more,
+        )  # fmt: skip
+
+    @contextlib.asynccontextmanager
+    async def asyncpg(self, database="shop", **more):
         """An asyncpg connection, to be used with `async with`."""
-        import asyncpg
-
-        @contextlib.asynccontextmanager
-        async def connected():
-            connection = await asyncpg.connect(
-                host="127.0.0.1", port=port or self.port, user="ada", database=database, ssl=ssl,
-                password=self.token() if token is None else token, timeout=30, **more,
-            )  # fmt: skip
-            try:
-                yield connection
-            finally:
-                await connection.close(timeout=30)
-
-        return connected()
+        connection = await self.connect(database, **more)
+        try:
+            yield connection
+        finally:
+            await connection.close(timeout=30)
 
     async def psql(self, dsn, *words, stdin=None):
         """Run psql to its end: exit code, output, errors."""
