@@ -1,16 +1,23 @@
 """`verify --deep`: the facts of a session against what its recorded bytes say.
 
 The bytes are the evidence; facts are what search shows. The capture codec decodes the bytes again,
-and what differs from the recorded facts is a finding. Slices and facts are taken as they come;
-the facts of one session are held in memory until its end.
+and what differs from the recorded facts is a finding. Both are taken and compared as they come: the
+memory this takes does not grow with the session, and little is left of one that was closed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from functools import partial
 
-from sealtape.capture.postgres.codec.derive import LOST, Deriver, Difference, compare
+from sealtape.capture.postgres.codec.derive import (
+    LOST,
+    MAX_UNMATCHED,
+    Comparison,
+    Deriver,
+    Difference,
+)
+from sealtape.capture.postgres.codec.statements import Classifier
 from sealtape.schemas.bodies import Close, Ident
 from sealtape.schemas.errors import FormatError
 from sealtape.schemas.facts import COMMAND, Fact, decode_facts, text_salt
@@ -21,105 +28,136 @@ Problem = tuple[int, int | None, str]
 _CUT_SHORT = frozenset({"aborted", "spool", "killed", "error"})
 
 
+def deep_checks() -> Callable[[bytes, bytes | None], DeepComparison]:
+    """Return a maker of checks for one run: what many sessions say is parsed once."""
+    return partial(DeepComparison, classifier=Classifier())
+
+
 class DeepComparison:
     """Facts against data for one session."""
 
-    def __init__(self, session: bytes, data_key: bytes | None) -> None:
+    def __init__(
+        self, session: bytes, data_key: bytes | None, *, classifier: Classifier | None = None
+    ) -> None:
         """Begin; `data_key` (of epoch 0) salts the digests of statement texts."""
         self._salt = text_salt(data_key, session, 0)
-        self._deriver: Deriver | None = None
-        self._waiting: list[Slice] = []
-        self._derived: list[Fact] = []
-        self._recorded: list[Fact] = []
-        self._places: dict[int, tuple[int, int]] = {}
+        self._classifier = classifier or Classifier()
+        self._readings: list[_Reading] = []
         self._problems: list[Problem] = []
         self._stopped = False
         self._decodable = False
+        self._closed = False
         self._open_end = True
 
     def body(self, frame: Frame, body: bytes) -> None:
         """Take the next opened body of the session."""
         try:
             if frame.kind == Kind.DATA:
-                self._data(decode_data(body, frame.ts_ns), frame)
+                self._data(decode_data(body, frame.ts_ns))
             elif frame.kind == Kind.FACTS:
                 self._facts(decode_facts(body, frame.ts_ns).facts, frame)
             elif frame.kind == Kind.IDENT:
-                self._decodable = Ident.from_json(body).protocol == "postgres"
+                self._begin(decodable=Ident.from_json(body).protocol == "postgres")
             elif frame.kind == Kind.GAP:
-                self._stopped = True  # what follows a hole cannot be decoded from the start
+                self._stop()  # what follows a hole cannot be decoded from the start
             elif frame.kind == Kind.CLOSE:
                 self._open_end = Close.from_json(body).reason in _CUT_SHORT
+                self._close()
         except FormatError as exc:
             self._problems.append((frame.epoch, frame.seq, exc.message))
-            self._stopped = True
+            self._stop()
 
     def finish(self) -> Sequence[Problem]:
         """Return the differences: epoch, seq and what is wrong."""
-        if not self._decodable:
-            return self._problems
-        if self._deriver is None:
-            self._problems += self._undecided()
-        else:
-            self._problems += self._differences()
-        return self._problems
-
-    def _undecided(self) -> Sequence[Problem]:
-        """No recorded statement told whether the target had opted in to full text: try both."""
-        waiting = self._waiting
         found: Sequence[Problem] = ()
-        for full_text in (True, False):
-            self._deriver, self._waiting, self._derived = None, waiting, []
-            try:
-                self._start(full_text=full_text)
-                found = self._differences()
-            except FormatError as exc:
-                found = [(0, None, exc.message)]
+        for reading in self._readings:
+            found = reading.finish(open_end=self._open_end)
             if not found:
                 break
-        return found
+        self._problems += found
+        self._readings = []
+        return self._problems
 
-    def _differences(self) -> Sequence[Problem]:
-        recorded, derived = self._recorded, self._alike()
-        open_end = self._open_end or self._stopped
-        if self._stopped:
-            recorded = recorded[: len(derived)]
-        return [
-            (*self._places.get(difference.n, (0, 0)), _reason(difference))
-            for difference in compare(recorded, derived, open_end=open_end)
-        ]
+    def _begin(self, *, decodable: bool) -> None:
+        """Whether the target had opted in to full text is not known yet: read it both ways."""
+        if not decodable:
+            self._readings = []
+        elif not self._decodable:
+            self._readings = [
+                _Reading(self._salt, self._classifier, full_text=full_text)
+                for full_text in (True, False)
+            ]
+        self._decodable = decodable
 
-    def _data(self, slices: Sequence[Slice], frame: Frame) -> None:
+    def _close(self) -> None:
+        """Let go of a session that ended well, as all but the last of many have."""
+        if not self._open_end and not self._stopped:
+            self.finish()
+            self._closed = True
+
+    def _data(self, slices: Sequence[Slice]) -> None:
         if self._stopped or not self._decodable:
             return
-        if self._deriver is None:
-            self._waiting += slices
-            return
-        for item in slices:
-            self._derived += self._deriver.feed(item)
+        if self._closed:
+            raise FormatError("There are bytes after the end of the session.")
+        for reading in self._readings:
+            try:
+                reading.data(slices)
+            except FormatError as exc:
+                if len(self._readings) == 1:
+                    raise
+                reading.failed = exc.message
 
     def _facts(self, facts: Sequence[Fact], frame: Frame) -> None:
+        if self._closed:
+            raise FormatError("There are facts after the end of the session.")
+        place = (frame.epoch, frame.seq)
         for fact in facts:
-            undecided = self._deriver is None and self._decodable
-            if undecided and fact.kind == COMMAND and fact.text_length:
-                # Whether the target had opted in to full text shows in the first text there was.
-                self._start(full_text=bool(fact.text))
-            self._places[fact.n] = (frame.epoch, frame.seq)
-        self._recorded += facts
-        self._stopped = self._stopped or any(fact.status == LOST for fact in facts)
+            if len(self._readings) > 1 and fact.kind == COMMAND and fact.text_length:
+                self._decide(full_text=bool(fact.text))
+            for reading in self._readings:
+                reading.comparison.record(fact, place)
+        if any(fact.status == LOST for fact in facts):
+            self._stop()
 
-    def _start(self, *, full_text: bool) -> None:
-        if self._deriver is None:
-            self._deriver = Deriver(salt=self._salt, full_text=full_text, parameters=True)
-            waiting, self._waiting = self._waiting, []
-            for item in waiting:
-                self._derived += self._deriver.feed(item)
+    def _decide(self, *, full_text: bool) -> None:
+        """Whether the target had opted in to full text shows in the first text there was."""
+        self._readings = [self._readings[0 if full_text else 1]]
+        failed, self._readings[0].failed = self._readings[0].failed, None
+        if failed is not None:
+            raise FormatError(failed)
 
-    def _alike(self) -> list[Fact]:
-        """The derived facts without the parameters, where the target had not opted in to them."""
-        if any(fact.parameters for fact in self._recorded):
-            return self._derived
-        return [replace(fact, parameters=()) for fact in self._derived]
+    def _stop(self) -> None:
+        self._stopped = True
+        for reading in self._readings:
+            reading.comparison.stop()
+
+
+class _Reading:
+    """The bytes decoded in one of the ways a target can be set, and compared with the facts."""
+
+    def __init__(self, salt: bytes, classifier: Classifier, *, full_text: bool) -> None:
+        self._deriver = Deriver(
+            salt=salt, full_text=full_text, parameters=True, classifier=classifier
+        )
+        self.comparison = Comparison(parameters=False)
+        self.failed: str | None = None
+
+    def data(self, slices: Sequence[Slice]) -> None:
+        if self.failed is None:
+            for item in slices:
+                for fact in self._deriver.feed(item):
+                    self.comparison.derive(fact)
+
+    def finish(self, *, open_end: bool) -> list[Problem]:
+        if self.failed is not None:
+            return [(0, None, self.failed)]
+        comparison = self.comparison
+        comparison.end(open_end=open_end)
+        problems: list[Problem] = [(*each.place, _reason(each)) for each in comparison.found]
+        if comparison.more:
+            problems.append((0, None, f"the facts differ in {comparison.more} more places"))
+        return problems
 
 
 def _reason(difference: Difference) -> str:
@@ -127,5 +165,8 @@ def _reason(difference: Difference) -> str:
         return f"a fact is missing that the bytes give (as number {difference.n})"
     if difference.field == "extra":
         return f"fact {difference.n} is not in the bytes"
+    if difference.field == "unmatched":
+        side = "the bytes" if difference.derived is None else "the recorded facts"
+        return f"fact {difference.n} and {MAX_UNMATCHED} before it are not in {side}"
     recorded, derived = (repr(value)[:80] for value in (difference.recorded, difference.derived))
     return f"fact {difference.n} says {difference.field} {recorded}, the bytes say {derived}"

@@ -49,8 +49,10 @@ __all__ = [
     "RESULT",
     "Fact",
     "FactsBody",
+    "Head",
     "Live",
     "decode_facts",
+    "decode_parts",
     "encode_fact",
     "encode_facts",
     "encode_head",
@@ -298,6 +300,8 @@ def encode_facts(totals: Sequence[int], facts: Sequence[bytes]) -> bytes:
 
 
 _Statement: TypeAlias = tuple[str, int, bytes, str, str, str, tuple[str, ...]]
+Head: TypeAlias = tuple[int, int, int, int, int, int, int]
+"""n, kind, ts_ns (absolute), leg, offset, length and ref of a fact."""
 _Same: TypeAlias = tuple[str, str, str, tuple[str, ...]]
 _Tail: TypeAlias = tuple[
     tuple[str, ...], str, int, int, int, str, str, dict[str, str], tuple[Live, ...]
@@ -332,6 +336,16 @@ def decode_facts(body: bytes, ts_ns: int) -> FactsBody:
     if any(after.n != before.n + 1 for before, after in pairwise(facts)):
         raise FormatError("The facts of a frame are not numbered one by one.")
     return FactsBody((totals[0], totals[1], totals[2], totals[3]), tuple(facts))
+
+
+def decode_parts(head: Head, text: bytes, statement: bytes, tail: bytes) -> Fact:
+    """Decode a fact whose head was never encoded. Raises FormatError."""
+    middle = text + statement
+    same, position = _read_statement(middle, 0)
+    end(middle, position)
+    last, position = _read_tail(tail, 0)
+    end(tail, position)
+    return Fact(*(head + same + last))
 
 
 def _read_count(data: bytes, position: int) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from sealtape.indexer.cli import output
 from sealtape.indexer.cli.options import inside, read_settings
 from sealtape.indexer.cli.stores import keyring_of, ledger_of
 from sealtape.indexer.contents import ContentChecker
-from sealtape.indexer.deep import DeepComparison
+from sealtape.indexer.deep import deep_checks
 from sealtape.ingest.ledger import Ledger
 from sealtape.ingest.vault import open_vault
 from sealtape.schemas.errors import Ambiguous, KeyUnavailable, NotFound, UsageError
@@ -82,7 +82,7 @@ async def _verify(args: argparse.Namespace) -> Report:
                 private = auditor_key(settings, args.key)
                 # Without a key none is opened: the evidence is whole without a keyring.
                 keyring = await stack.enter_async_context(keyring_of(settings))
-                deep = DeepComparison if args.deep else None
+                deep = deep_checks() if args.deep else None
                 contents = ContentChecker(keyring, private, deep=deep)
             ledger = await stack.enter_async_context(ledger_of(settings, snapshot=True))
             audit = Audit(

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from sealtape.indexer.deep import DeepComparison
+from sealtape.capture.postgres.codec import derive
+from sealtape.indexer.deep import DeepComparison, deep_checks
 from sealtape.schemas import facts, messages
 from sealtape.schemas.bodies import Close, Gap, Ident
 from sealtape.schemas.frames import Frame, Kind
@@ -231,3 +232,89 @@ def tracked_bodies(script):
 def test_every_message_of_a_tracked_session_can_go_on_a_bus(site):
     for message in tracked_session(site, SCRIPT):
         assert messages.decode(messages.encode(message)) == message
+
+
+IDENT = Ident(user="ada", target="shop", protocol="postgres", node="dev-1").to_json()
+ENDED = Close(reason="client", totals=(0, 0, 0, 0)).to_json()
+
+
+def test_sessions_of_one_run_share_what_they_parsed():
+    make = deep_checks()
+    first, second = make(bytes(16), None), make(b"\1" * 16, None)
+    assert first._classifier is second._classifier
+    assert first._salt != second._salt
+
+
+def test_nothing_is_kept_of_a_session_that_ended_well():
+    check = DeepComparison(bytes(16), None)
+    check.body(frame(1, Kind.IDENT), IDENT)
+    assert len(check._readings) == 2
+    check.body(frame(2, Kind.CLOSE), ENDED)
+    assert check._readings == []
+    check.body(frame(3, Kind.CLOSE), ENDED)
+    assert list(check.finish()) == []
+
+
+@pytest.mark.parametrize("kind", [Kind.DATA, Kind.FACTS])
+def test_after_the_end_of_a_session_there_is_nothing(kind):
+    check = DeepComparison(bytes(16), None)
+    check.body(frame(1, Kind.IDENT), IDENT)
+    check.body(frame(2, Kind.CLOSE), ENDED)
+    more = encode_data([encode_slice(CLIENT_IN, 0, 0, pg.query("select 1"))], 1)
+    check.body(frame(3, kind), more if kind == Kind.DATA else tracked_bodies(SCRIPT))
+    ((epoch, seq, reason),) = check.finish()
+    assert (epoch, seq) == (0, 3)
+    assert "after the end" in reason
+
+
+def test_a_wrong_slice_before_the_first_statement_is_one_finding():
+    check = DeepComparison(bytes(16), None)
+    check.body(frame(1, Kind.IDENT), IDENT)
+    body = encode_data([encode_slice(CLIENT_IN, 0, 7, pg.query("select 1"))], 1)
+    check.body(frame(2, Kind.DATA), body)
+    check.body(frame(3, Kind.DATA), body)
+    check.body(frame(4, Kind.FACTS), tracked_bodies(SCRIPT))
+    ((epoch, seq, reason),) = check.finish()
+    assert (epoch, seq) == (0, 4)
+    assert "does not follow" in reason
+
+
+def test_a_second_identity_decides_anew():
+    check = DeepComparison(bytes(16), None)
+    check.body(frame(1, Kind.IDENT), IDENT)
+    check.body(frame(2, Kind.IDENT), IDENT)
+    other = Ident(user="ada", target="shop", protocol="journal", node="dev-1").to_json()
+    check.body(frame(3, Kind.IDENT), other)
+    check.body(frame(4, Kind.FACTS), tracked_bodies(SCRIPT))
+    assert list(check.finish()) == []
+
+
+def test_facts_without_end_and_without_bytes(monkeypatch):
+    monkeypatch.setattr(derive, "MAX_UNMATCHED", 5)
+    monkeypatch.setattr(derive, "MAX_DIFFERENCES", 2)
+    check = DeepComparison(bytes(16), None)
+    check.body(frame(1, Kind.IDENT), IDENT)
+    (first, *_) = pg.facts(SCRIPT)
+    told = [coded(replace(first, n=n, ts_ns=0)) for n in range(20)]
+    check.body(frame(2, Kind.FACTS), facts.encode_facts((0, 0, 0, 0), told))
+    ((epoch, seq, reason),) = check.finish()
+    assert (epoch, seq) == (0, 2)
+    assert reason.endswith("are not in the bytes")
+
+    check = DeepComparison(bytes(16), None)
+    check.body(frame(1, Kind.IDENT), IDENT)
+    check.body(frame(2, Kind.FACTS), facts.encode_facts((0, 0, 0, 0), told[:4]))
+    problems = check.finish()
+    assert [place for *place, _ in problems] == [[0, 2], [0, 2], [0, None]]
+    assert problems[-1][2] == "the facts differ in 2 more places"
+
+
+def test_bytes_without_end_and_without_facts(monkeypatch):
+    monkeypatch.setattr(derive, "MAX_UNMATCHED", 3)
+    check = DeepComparison(bytes(16), None)
+    check.body(frame(1, Kind.IDENT), IDENT)
+    sent = b"".join(pg.query(f"select {n}") for n in range(9))
+    body = encode_data([encode_slice(CLIENT_IN, 0, 0, sent)], 1)
+    check.body(frame(2, Kind.DATA), body)
+    ((_, _, reason),) = check.finish()
+    assert reason.endswith("are not in the recorded facts")

@@ -159,6 +159,22 @@ def test_both_ways_against_the_reference_library(totals, items):
     assert facts.decode_facts(body[:10] + out.getvalue(), TS) == facts.FactsBody(totals, items)
 
 
+@given(any_fact(7))
+def test_a_fact_from_its_parts(fact):
+    text = facts.encode_text(fact.text, fact.text_length, fact.text_sha256)
+    statement = facts.encode_statement(fact.normalized, fact.fingerprint, fact.effect, fact.objects)
+    whole = encoded(fact)
+    head = facts.encode_head(
+        fact.n, fact.kind, fact.ts_ns - TS, fact.leg, fact.offset, fact.length, fact.ref
+    )
+    tail = whole[len(head) + len(text) + len(statement) :]
+    head = (fact.n, fact.kind, fact.ts_ns, fact.leg, fact.offset, fact.length, fact.ref)
+    assert facts.decode_parts(head, text, statement, tail) == fact
+    for bad in ((text, statement + b"\0", tail), (text, statement, tail + b"\0")):
+        with pytest.raises(FormatError, match="after the end"):
+            facts.decode_parts(head, *bad)
+
+
 def test_every_cut_is_refused():
     items = [
         Fact(0, 1, TS, 0, 0, 5, text_sha256=bytes(32), objects=("t",), attributes={"a": "b"}),

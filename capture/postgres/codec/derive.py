@@ -1,17 +1,22 @@
 """Facts derived again from recorded bytes, and compared with the recorded ones.
 
 This is what `verify --deep` asks of the codec. It is the capture codec, so the same bytes give the
-same facts; what differs was falsified, or written by a gateway of another version.
+same facts; what differs was falsified, or written by a gateway of another version. Facts are
+compared as they come, so the memory this takes does not grow with the session.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from itertools import zip_longest
+from operator import attrgetter
 
 from sealtape.capture.postgres.codec import snapshot
 from sealtape.capture.postgres.codec.statements import Classifier
 from sealtape.capture.postgres.codec.tracker import Tracker
+from sealtape.schemas import facts
 from sealtape.schemas.errors import FormatError
 from sealtape.schemas.facts import (
     COMMAND,
@@ -21,25 +26,41 @@ from sealtape.schemas.facts import (
     decode_facts,
     encode_fact,
     encode_facts,
-    encode_head,
 )
 from sealtape.schemas.slices import CLIENT_IN, TARGET_IN, Hole, Slice
 
 TOLERANCE_NS = 5_000_000
 """By how much two durations may differ: a slice's time is its loop tick's."""
 LOST = "lost sync"
-_SKIPPED = frozenset(("n", "ts_ns", "ref", "duration_ns", "live"))
+MAX_UNMATCHED = 1 << 17
+"""Facts of one side that wait for the other side's; capture writes both within a second."""
+MAX_DIFFERENCES = 10_000
+"""Differences that are kept; more of them change no verdict."""
+NOWHERE = (0, 0)
+
+_RECENT = 4096
+_COMPARED = tuple(
+    item.name
+    for item in fields(Fact)
+    if item.name not in ("n", "ts_ns", "ref", "duration_ns", "live", "parameters")
+)
+_same = attrgetter(*_COMPARED)
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Where recorded and derived facts part. `field` is a Fact's field, or `missing` or `extra`."""
+    """Where recorded and derived facts part.
+
+    `field` is a Fact's field, or `missing`, `extra`, or `unmatched` (`MAX_UNMATCHED` was reached).
+    """
 
     n: int
     """Number of the recorded fact; of the derived one where nothing is recorded."""
     field: str
     recorded: object
     derived: object
+    place: tuple[int, int] = NOWHERE
+    """What `Comparison.record` was told of the recorded fact."""
 
 
 def feed(tracker: Tracker, item: Slice) -> None:
@@ -114,8 +135,8 @@ class Deriver:
     ) -> int:
         n = self._n
         self._n += 1
-        head = encode_head(n, kind, 0, leg, offset, length, ref)
-        self._found.append(decode_parts(head, self._now, text, statement, tail))
+        head = (n, kind, self._now, leg, offset, length, ref)
+        self._found.append(facts.decode_parts(head, text, statement, tail))
         return n
 
 
@@ -159,34 +180,142 @@ def compare(
     need not be equal (other facts are numbered in between), what they refer to must be. With
     `open_end` facts may be missing at the end: a crash cuts slices and facts independently.
     """
-    ours = [fact for fact in recorded if _is_ours(fact)]
-    names = {fact.n: index for index, fact in enumerate(ours)}
-    places = {fact.n: index for index, fact in enumerate(derived)}
-    found: list[Difference] = []
-    for left, right in zip(ours, derived, strict=False):
-        found += _differences(left, right, names, places, tolerance_ns)
-    for fact in ours[len(derived) :]:
-        found.append(Difference(fact.n, "extra", fact, None))
-    if not open_end:
-        for fact in derived[len(ours) :]:
-            found.append(Difference(fact.n, "missing", None, fact))
-    return found
+    comparison = Comparison(tolerance_ns=tolerance_ns)
+    for left, right in zip_longest(recorded, derived):
+        if left is not None:
+            comparison.record(left)
+        if right is not None:
+            comparison.derive(right)
+    comparison.end(open_end=open_end)
+    return comparison.found
+
+
+class Comparison:
+    """`compare` for facts that come bit by bit, the recorded ones and the derived ones in turn."""
+
+    def __init__(self, *, tolerance_ns: int = TOLERANCE_NS, parameters: bool = True) -> None:
+        """Begin. `parameters` False: it is not known whether the target had opted in to them.
+
+        Then derived ones count only if any recorded fact has some.
+        """
+        self.found: list[Difference] = []
+        self.more = 0
+        """Differences that were too many to keep."""
+        self._tolerance_ns = tolerance_ns
+        self._opted = parameters
+        self._withheld: list[Difference] = []
+        self._recorded: deque[tuple[Fact, tuple[int, int]]] = deque()
+        self._derived: deque[Fact] = deque()
+        self._index = 0
+        self._left = _Commands()
+        self._right = _Commands()
+        self._stopped = self._over = False
+
+    def record(self, fact: Fact, place: tuple[int, int] = NOWHERE) -> None:
+        """Take the next recorded fact."""
+        if fact.parameters and not self._opted:
+            self._opted = True
+            for difference in self._withheld:
+                self._add(difference)
+        if not _is_ours(fact) or self._over:
+            return
+        if self._derived:
+            self._pair(fact, place, self._derived.popleft())
+            return
+        if self._stopped:
+            return
+        self._recorded.append((fact, place))
+        if len(self._recorded) > MAX_UNMATCHED:
+            self._give_up(Difference(fact.n, "unmatched", fact, None, place))
+
+    def derive(self, fact: Fact) -> None:
+        """Take the next derived fact."""
+        if self._over:
+            return
+        if self._recorded:
+            self._pair(*self._recorded.popleft(), fact)
+            return
+        self._derived.append(fact)
+        if len(self._derived) > MAX_UNMATCHED:
+            self._give_up(Difference(fact.n, "unmatched", None, fact))
+
+    def stop(self) -> None:
+        """Nothing more can be derived: compare only what was, and let both ends be open."""
+        self._stopped = True
+
+    def end(self, *, open_end: bool = False) -> None:
+        """Add what is left over to `found`; what is missing not with `open_end`."""
+        if not self._stopped:
+            for fact, place in self._recorded:
+                self._add(Difference(fact.n, "extra", fact, None, place))
+            for fact in () if open_end else self._derived:
+                self._add(Difference(fact.n, "missing", None, fact))
+        self._recorded.clear()
+        self._derived.clear()
+
+    def _give_up(self, difference: Difference) -> None:
+        self._add(difference)
+        self._recorded.clear()
+        self._derived.clear()
+        self._over = True
+
+    def _add(self, difference: Difference) -> None:
+        if len(self.found) < MAX_DIFFERENCES:
+            self.found.append(difference)
+        else:
+            self.more += 1
+
+    def _pair(self, left: Fact, place: tuple[int, int], right: Fact) -> None:
+        names: list[str] = []
+        if _same(left) != _same(right):
+            names = [name for name in _COMPARED if getattr(left, name) != getattr(right, name)]
+        if abs(left.duration_ns - right.duration_ns) > self._tolerance_ns:
+            names.append("duration_ns")
+        if right.kind == COMMAND:
+            self._left.begin(left.n, self._index)
+            self._right.begin(right.n, self._index)
+        self._index += 1
+        same = self._left.index(left.ref) == self._right.index(right.ref)
+        if not same or (left.ref < 0) != (right.ref < 0):
+            names.append("ref")
+        for name in names:
+            values = getattr(left, name), getattr(right, name)
+            self._add(Difference(left.n, name, *values, place))
+        if left.parameters != right.parameters:
+            values = left.parameters, right.parameters
+            difference = Difference(left.n, "parameters", *values, place)
+            if self._opted:
+                self._add(difference)
+            elif len(self._withheld) < MAX_DIFFERENCES:
+                self._withheld.append(difference)
+
+
+class _Commands:
+    """At which place in the order the commands stand that a fact may still refer to.
+
+    That is those without a result, and the last few that have one: a second may override it.
+    """
+
+    __slots__ = ("_old", "_open", "_young")
+
+    def __init__(self) -> None:
+        self._open: dict[int, int] = {}
+        self._young: dict[int, int] = {}
+        self._old: dict[int, int] = {}
+
+    def begin(self, n: int, index: int) -> None:
+        self._open[n] = index
+
+    def index(self, ref: int) -> int:
+        """The place of command `ref`, -1 if it is none."""
+        found = self._open.pop(ref, -1)
+        if found < 0:
+            return self._young.get(ref, self._old.get(ref, -1))
+        if len(self._young) >= _RECENT:
+            self._old, self._young = self._young, {}
+        self._young[ref] = found
+        return found
 
 
 def _is_ours(fact: Fact) -> bool:
     return fact.kind in (COMMAND, RESULT) or (fact.kind == NODE and fact.status == LOST)
-
-
-def _differences(
-    left: Fact, right: Fact, names: dict[int, int], places: dict[int, int], tolerance_ns: int
-) -> list[Difference]:
-    found = [
-        Difference(left.n, item.name, getattr(left, item.name), getattr(right, item.name))
-        for item in fields(Fact)
-        if item.name not in _SKIPPED and getattr(left, item.name) != getattr(right, item.name)
-    ]
-    if abs(left.duration_ns - right.duration_ns) > tolerance_ns:
-        found.append(Difference(left.n, "duration_ns", left.duration_ns, right.duration_ns))
-    if names.get(left.ref, -1) != places.get(right.ref, -1):
-        found.append(Difference(left.n, "ref", left.ref, right.ref))
-    return found
