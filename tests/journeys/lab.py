@@ -32,9 +32,10 @@ from sealtape.indexer.reading import Keys, Recording
 from sealtape.ingest.keyring import open_keyring
 from sealtape.ingest.ledger import open_ledger
 from sealtape.ingest.vault import open_vault
+from sealtape.schemas import messages
 from sealtape.schemas.bodies import Gap
 from sealtape.schemas.errors import SealtapeError
-from sealtape.schemas.frames import Kind
+from sealtape.schemas.frames import Frame, Kind
 from sealtape.schemas.settings import load_settings
 from sealtape.schemas.slices import Hole, decode_data, leg_stream
 from tests.journeys.taps import Tap
@@ -289,6 +290,27 @@ class Lab:
         assert len(found) == count, found
         return found
 
+    async def adopted(self, workers=1):
+        """Wait until the spools of dead workers are shipped: their folders are gone then."""
+
+        async def folders():
+            return len([path for path in (self.folder / "spool").iterdir() if path.is_dir()])
+
+        await self.until(folders, lambda count: count == workers, what="adopting spools")
+
+    async def all_sealed(self):
+        """Wait until all that is on the bus is sealed and indexed; return the leaves there."""
+        async with self.stores() as stores:
+            leaves = await on_the_bus(stores.bus)
+        expected = {session for session, _ in leaves}
+
+        async def sealed():
+            found = [*await self.sessions(), *await self.sessions("protocol:journal")]
+            return {each.session for each in found if each.state == "sealed"}
+
+        await self.until(sealed, lambda found: found == expected, what="sealing it all")
+        return leaves
+
     # -- what is recorded --------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
@@ -328,6 +350,22 @@ class Stores:
 
     def recording(self, session):
         return Recording(session, self.ledger, self.vault, self.bus, self.keys)
+
+
+async def on_the_bus(bus):
+    """The leaves of every (session, epoch) whose frames are on the bus, by their seq."""
+    found = {}
+    for partition in range(bus.partitions):
+        position, end = await bus.bounds(partition)
+        while position < end:
+            batch = await bus.read(partition, position, max_bytes=4 << 20, wait_s=0)
+            for record in batch.records:
+                message = messages.decode(record.value)
+                if isinstance(message, Frame):
+                    leaves = found.setdefault((message.session, message.epoch), {})
+                    assert leaves.setdefault(message.seq, message.leaf()) == message.leaf()
+            position = batch.next_offset
+    return found
 
 
 def replaced(text, old, new):

@@ -71,18 +71,18 @@ async def test_twenty_times_killed_and_every_byte_is_there_once(tmp_path, postgr
         clients = outer.sessions()
         assert sum(each.server_bytes() != b"" for each in clients) >= KILLS * (CLIENTS - 1)
 
-        async def over():
-            return [each for each in await lab.sessions() if each.state != "sealed"]
-
-        await lab.until(over, lambda left: not left, what="sealing what was recovered")
+        await lab.adopted()
+        assert await last.stop() == 0
+        await lab.all_sealed()
         sessions = await lab.sessions()
         asked = await compare(lab, sessions, clients, inner.sessions())
         executed = postgres_server.sql("select id from kills").split()
         assert len(executed) == len(set(executed)) > KILLS
         assert [each for each in executed if each.encode() not in asked] == []
 
-        assert await last.stop() == 0
-        await journals(lab)
+        found = await lab.sessions("protocol:journal")
+        ends = sorted(each.close_reason for each in found)
+        assert ends == ["aborted"] * KILLS + ["shutdown"]  # every boot's journal is there
         assert await ingest.stop() == 0
         assert await index.stop() == 0
         report = await lab.verify()
@@ -121,14 +121,3 @@ async def compare(lab, sessions, clients, targets):
     assert ended["aborted"] >= KILLS * (CLIENTS - 1)
     assert [each for each in clients if each.server_bytes()] == []  # all others were told nothing
     return b"\n".join(asked)
-
-
-async def journals(lab):
-    """Every boot's journal is there: all but the last were cut off."""
-
-    async def sealed():
-        found = await lab.sessions("protocol:journal")
-        return [each.close_reason for each in found if each.state == "sealed"]
-
-    found = await lab.until(sealed, lambda found: len(found) == KILLS + 1)
-    assert sorted(found) == ["aborted"] * KILLS + ["shutdown"]
