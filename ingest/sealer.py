@@ -370,6 +370,8 @@ class Sealer:
         quiet = True
         for track in self._tracks.values():
             quiet = quiet and not track.waiting
+            if track.overdue(now_ns - limits.hold_ns):
+                return True
             for piece in track.pieces:
                 age = now_ns - piece.since_ns
                 signed = piece.signed > piece.run.lo

@@ -8,9 +8,12 @@ takes the lock up front (`BEGIN IMMEDIATE`), and what SQLite reports leaves as a
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import re
 import shutil
 import sqlite3
+import struct
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -196,9 +199,9 @@ class Database:
     def _connect_read_only(self) -> sqlite3.Connection:
         """Open without creating or changing a file, whatever state the writer left.
 
-        With a shared-memory file there may be a live writer, and SQLite reads beside it. Without
-        a write-ahead log the file is whole by itself. A log alone (copied after a crash) can only
-        be read by making a shared-memory file, so that is done on a copy.
+        Beside a live writer SQLite reads through the writer's shared memory. Without a write-ahead
+        log the file is whole by itself. A log that nobody has open (left by a crash) can only be
+        read by writing into shared memory, so that is done on a copy.
         """
         if not self.path.exists():
             raise StoreError(f"There is no {self.path.name}.", path=str(self.path))
@@ -206,7 +209,7 @@ class Database:
         log = path.with_name(path.name + "-wal")
         if not log.exists():
             options = "immutable=1"
-        elif not path.with_name(path.name + "-shm").exists():
+        elif not _in_use(path.with_name(path.name + "-shm")):
             self._copy = tempfile.TemporaryDirectory(prefix="sealtape-")
             for file in (path, log):
                 shutil.copyfile(file, Path(self._copy.name) / file.name)
@@ -241,6 +244,24 @@ class Database:
                 hint="Use the version of Sealtape that wrote it.",
                 path=str(self.path),
             )
+
+
+def _in_use(memory: Path) -> bool:
+    """Whether a connection, of whatever process, has this shared-memory file open.
+
+    Each holds a lock on byte 128 (SQLite's UNIX_SHM_DMS). Where the platform cannot be asked about
+    the locks of others, an existing file is taken to be in use.
+    """
+    try:
+        with memory.open("rb") as file:
+            ask = getattr(fcntl, "F_OFD_GETLK", None)
+            if ask is None:
+                return True
+            question = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 128, 1, 0)
+            answer = fcntl.fcntl(file, ask, question)
+    except FileNotFoundError:
+        return False
+    return bool(struct.unpack_from("h", answer)[0] != fcntl.F_UNLCK)
 
 
 def _version(connection: sqlite3.Connection) -> int:

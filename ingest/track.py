@@ -115,6 +115,12 @@ class Track:
         """Whether anything is held that the ledger does not have."""
         return bool(self.pieces or self.early or self.ahead)
 
+    def overdue(self, limit_ns: int) -> bool:
+        """Whether something came before `limit_ns` that still waits for what is missing."""
+        # A signature that waits is judged with the frames it is the proof of.
+        held = self.early or self.ahead
+        return any(since_ns <= limit_ns for _, _, since_ns in held.values())
+
     def open(self, opening: Opening, payload: bytes, verifier: Verifier) -> None:
         """Take what OPEN says; the frame itself is added by `append`."""
         self.opening = opening

@@ -187,7 +187,7 @@ class SqliteLedger:
     async def segments(self, after: int = 0) -> AsyncIterator[SegmentRow]:
         while True:
             rows = await self._rows(
-                "SELECT id, key, record FROM segment WHERE id>? ORDER BY id LIMIT ?",
+                "SELECT id, key, CAST(record AS BLOB) FROM segment WHERE id>? ORDER BY id LIMIT ?",
                 (after, _PAGE),
             )
             for row in rows:
@@ -197,7 +197,9 @@ class SqliteLedger:
             after = rows[-1][0]
 
     async def segment(self, key: str) -> SegmentRow | None:
-        rows = await self._rows("SELECT id, key, record FROM segment WHERE key=?", (key,))
+        rows = await self._rows(
+            "SELECT id, key, CAST(record AS BLOB) FROM segment WHERE key=?", (key,)
+        )
         return (
             SegmentRow(rows[0][0], rows[0][1], SegmentRecord.from_json(rows[0][2]))
             if rows
@@ -278,7 +280,8 @@ class SqliteLedger:
 
 
 _FRAGMENT = (
-    "SELECT s.id, s.key, f.idx, f.record FROM fragment f JOIN segment s ON s.id=f.segment_id WHERE "
+    "SELECT s.id, s.key, f.idx, CAST(f.record AS BLOB)"
+    " FROM fragment f JOIN segment s ON s.id=f.segment_id WHERE "
 )
 _HEAD = (
     "SELECT session, epoch, lo, hi, nodes, last_ts_ns, bus_offset, attested, lost, closed, opening"

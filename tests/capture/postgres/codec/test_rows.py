@@ -12,7 +12,7 @@ from sealtape.capture.postgres.codec.tracker import Tracker
 from sealtape.schemas.errors import FormatError
 from sealtape.schemas.slices import CLIENT_IN, CLIENT_OUT, TARGET_IN, Hole, Slice
 from tests.capture.postgres.codec import pg_script as pg
-from tests.capture.postgres.codec.test_tracker import MESSAGES, REPLIES
+from tests.capture.postgres.codec.test_tracker_garbage import MESSAGES, REPLIES
 
 HELLO = ("s", pg.GREETING)
 FOUR = struct.Struct(">i").pack
