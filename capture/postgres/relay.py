@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from sealtape.capture.postgres.codec.messages import TERMINATE
 from sealtape.capture.postgres.target import Greeting
 from sealtape.capture.postgres.wire import Wire
-from sealtape.schemas.slices import CLIENT_IN, CLIENT_OUT, TARGET_IN, TARGET_OUT
+from sealtape.schemas.slices import CLIENT_IN, CLIENT_OUT, MAX_REPLACES, TARGET_IN, TARGET_OUT
 
 if TYPE_CHECKING:
     from sealtape.capture.postgres.codec.tracker import Tracker
@@ -165,7 +165,7 @@ class ClientSide(Side):
         relay = self.relay
         relay.recorder.data(CLIENT_IN, data)
         if self.dropping:
-            relay.recorder.data(TARGET_OUT, b"", len(data))
+            relay.changed(TARGET_OUT, b"", len(data))
             return
         relay.answered = False
         relay.goodbye = data.endswith(TERMINATE)
@@ -190,7 +190,7 @@ class TargetSide(Side):
         relay.recorder.data(TARGET_IN, data)
         relay.tracker.server(data, relay.recorder.data_ns)
         if self.dropping:
-            relay.recorder.data(CLIENT_OUT, b"", len(data))
+            relay.changed(CLIENT_OUT, b"", len(data))
             return
         relay.boundaries.append(clean)
         relay.answered = True
@@ -235,6 +235,7 @@ class Relay:
         self.goodbye = False
         self.unstated = 0
         self._over = False
+        self._changed_at: dict[int, int] = {}
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._wires = client, target
         self.client = ClientSide(self, client)
@@ -246,7 +247,7 @@ class Relay:
         stream, start, stop = greeting.stream, greeting.key_start, greeting.key_stop
         if stop:
             self.recorder.data(TARGET_IN, stream[:stop])
-            self.recorder.data(CLIENT_OUT, key_data, stop - start)
+            self.changed(CLIENT_OUT, key_data, stop - start)
             self.recorder.data(TARGET_IN, stream[stop:])
         else:
             self.recorder.data(TARGET_IN, stream)
@@ -268,7 +269,7 @@ class Relay:
             return
         self._over = self.client.dropping = self.target.dropping = True
         if self.tracker.server_at_boundary and not self.client.lost:
-            self.recorder.data(CLIENT_OUT, message)
+            self.changed(CLIENT_OUT, message)
             self._put_in(message)
         self.client.finish()
         self.target.finish()
@@ -276,16 +277,31 @@ class Relay:
     def fail(self, message: bytes) -> None:
         """Close both sides after a failure to record: what is held is never sent.
 
-        `message` itself is not recorded: there is nothing to record it with.
+        That is recorded, and `message` too, should the spool still come back.
         """
         if self.failed:
             return
+        self._unsend()
         clean = self.boundaries[0] if self.boundaries else self.tracker.server_at_boundary
         self.failed = self._over = self.client.dropping = self.target.dropping = True
         if clean and not self.client.transport.is_closing():
+            self.changed(CLIENT_OUT, message)
             self.client.transport.write(message)
         self.client.finish()
         self.target.finish()
+
+    def changed(self, leg: int, data: bytes, replaces: int = 0) -> None:
+        """Record what goes out on a leg other than what came in."""
+        self.recorder.data(leg, data, replaces)
+        self._changed_at[leg] = self.recorder.offsets[leg]
+
+    def _unsend(self) -> None:
+        """Record that what is held is not sent, as far back as one slice can reach."""
+        for side, leg in ((self.target, TARGET_OUT), (self.client, CLIENT_OUT)):
+            unchanged = self.recorder.offsets[leg] - self._changed_at.get(leg, 0)
+            count = min(side.held, unchanged, MAX_REPLACES)
+            if count > 0:
+                self.changed(leg, b"", count)
 
     @property
     def idle(self) -> bool:
@@ -333,7 +349,7 @@ class Relay:
         """Pass on the end of the client's half where TLS has no such thing: in words."""
         if not self.goodbye:
             self.goodbye = True
-            self.recorder.data(TARGET_OUT, TERMINATE)
+            self.changed(TARGET_OUT, TERMINATE)
             self.target.send(TERMINATE)
 
     def _put_in(self, message: bytes) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from sealtape.schemas.slices import TARGET_OUT
 from tests.journeys.lab import Room, tapped_lab
+from tests.journeys.taps import Tap
 
 PADDING = "/*" + "x" * 20000 + "*/"  # more than what may be left of a file's last block
 SECOND = f"insert into room values (2) {PADDING}"
@@ -134,8 +135,9 @@ async def all_but_the_journal(lab):
 @pytest.mark.parametrize("disk", DISKS)
 async def test_clients_are_told_and_nothing_goes_on_unrecorded(tmp_path, postgres_server, disk):
     async with world(tmp_path, postgres_server, disk, grace_s=1.5) as (lab, inner, full):
-        connection = await asyncio.to_thread(psycopg.connect, lab.dsn(), autocommit=True)
-        with contextlib.closing(connection):
+        async with Tap(lab.port) as outer:
+            dsn = lab.dsn(port=outer.port)
+            connection = await asyncio.to_thread(psycopg.connect, dsn, autocommit=True)
             await asyncio.to_thread(connection.execute, "insert into room values (1)")
             before = bytes(inner.sessions()[0].sent)
             full.fill()
@@ -146,6 +148,7 @@ async def test_clients_are_told_and_nothing_goes_on_unrecorded(tmp_path, postgre
                 await asyncio.wait_for(waiting, 30)
             assert told.value.sqlstate == "58030"
             assert "can no longer be recorded" in str(told.value)
+            connection.close()
         assert await refused(lab) == "57P03"
         assert bytes(inner.sessions()[0].sent) == before
         assert postgres_server.sql("select n from room") == "1"
@@ -159,8 +162,12 @@ async def test_clients_are_told_and_nothing_goes_on_unrecorded(tmp_path, postgre
 
         found = await lab.until(over, lambda found: len(found) >= 3)
         assert found[0].close_reason == "spool"
-        assert await unforwarded(lab, inner, found[0]) in (b"", query(SECOND))
-        assert [await unforwarded(lab, inner, each) for each in found[2:]] == [b""]
+        for session in (found[0], found[-1]):
+            assert await unforwarded(lab, inner, session) == b""
+        client_in, _, _, client_out = await lab.legs(found[0].session)
+        assert client_out == outer.connections[0].server_bytes()  # the error too
+        assert outer.connections[0].client_bytes().startswith(client_in)
+        assert query(SECOND) in client_in  # it was read, and went no further
         assert postgres_server.sql("select n from room order by n") == "1\n3"
     await all_but_the_journal(lab)
 

@@ -178,6 +178,9 @@ async def test_nothing_goes_on_that_the_worker_has_not_let_go(tmp_path, postgres
         for write, data in world.worker.kept:
             write(data)  # late, and for nothing
         assert recorder.reason == "spool"
+        assert b"never_made" in recorder.leg(CLIENT_IN)
+        assert b"never_made" not in recorder.leg(TARGET_OUT)  # read, but not sent on
+        assert recorder.leg(CLIENT_OUT).endswith(answer)
         assert postgres_server.sql("select to_regclass('never_made') is null") == "t"
 
 
