@@ -17,6 +17,7 @@ All values here are immutable and safe in any thread.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
@@ -40,6 +41,7 @@ MAX_SIGNATURES: Final = 100
 MAX_NAME: Final = 255
 MAX_TREE_SIZE: Final = 2**63 - 1
 
+_CONTROL: Final = re.compile(r"[\x00-\x09\x0b-\x1f\x7f]")
 _DASH: Final = "\N{EM DASH} "
 _FIELD: Final = 2**255 - 19
 _ORDER: Final = 2**252 + 27742317777372353535851937790883648493
@@ -260,7 +262,7 @@ def _parse_line(line: str) -> Signature:
 def _encode_text(text: str) -> bytes:
     if not text.endswith("\n"):
         raise FormatError("a note's text must end with a newline")
-    if any((char < " " and char != "\n") or char == "\x7f" for char in text):
+    if _CONTROL.search(text) is not None:
         raise FormatError("a note's text must not have control characters")
     try:
         return text.encode()
