@@ -503,7 +503,7 @@ async def test_another_spool_key_leaves_the_orphan_alone(stage, bus, caplog):
     other.close(remove=True)
     for path in (stage.root / "spool").glob("node-1-*/*.spool"):
         assert b"sealed away" not in path.read_bytes()
-        assert b"\"user\"" not in path.read_bytes()  # of IDENT; long enough not to occur by chance
+        assert b'"user"' not in path.read_bytes()  # of IDENT; long enough not to occur by chance
     assert bytes(32) != SPOOL_KEY
 
 
