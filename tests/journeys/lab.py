@@ -34,7 +34,7 @@ from sealtape.ingest.ledger import open_ledger
 from sealtape.ingest.vault import open_vault
 from sealtape.schemas import messages
 from sealtape.schemas.bodies import Gap
-from sealtape.schemas.errors import SealtapeError
+from sealtape.schemas.errors import Missing, StoreError
 from sealtape.schemas.frames import Frame, Kind
 from sealtape.schemas.settings import load_settings
 from sealtape.schemas.slices import Hole, decode_data, leg_stream
@@ -119,8 +119,6 @@ class Lab:
         self.config = self.folder / "sealtape.toml"
         self.rooms = []
         self._given = port, spool, capture, ingest, target, more, user
-        self._stack = contextlib.AsyncExitStack()
-        self._index = None
 
     async def __aenter__(self):
         create(self.folder, development=True)
@@ -135,7 +133,6 @@ class Lab:
         return self
 
     async def __aexit__(self, *error):
-        await self._stack.aclose()
         for room in self.rooms:
             if room.process.poll() is None:
                 room.process.kill()
@@ -245,26 +242,30 @@ class Lab:
         return await self._search("search_commands", query)
 
     async def _search(self, what, query):
-        found = []
+        found, cursor = [], ""
+        with contextlib.suppress(Missing):
+            # Opened anew each time: what is opened after a crash is a copy, and stays as it is.
+            async with self.index_opened() as index:
+                while True:
+                    page = Page(limit=500, after=cursor, oldest_first=True)
+                    hits = await getattr(index, what)(parse(query, now_ns=time.time_ns()), page)
+                    found += hits.documents
+                    cursor = hits.next
+                    if not cursor:
+                        break
+        return found
+
+    @contextlib.asynccontextmanager
+    async def index_opened(self):
+        """The index, read-only; Missing while the indexer has not made it."""
         try:
-            if self._index is None:
-                self._index = await open_index(
-                    self.settings.stores.index, self.folder, read_only=True
-                )
-                self._stack.push_async_callback(self._index.close)
-            cursor = ""
-            while True:
-                page = Page(limit=500, after=cursor, oldest_first=True)
-                parsed = parse(query, now_ns=time.time_ns())
-                hits = await getattr(self._index, what)(parsed, page)
-                found += hits.documents
-                cursor = hits.next
-                if not cursor:
-                    return found
-        except SealtapeError:  # the indexer has not made it yet
-            if self._index is not None:
-                raise
-            return []
+            index = await open_index(self.settings.stores.index, self.folder, read_only=True)
+        except StoreError as exc:
+            raise Missing("There is no index yet.") from exc
+        try:
+            yield index
+        finally:
+            await index.close()
 
     async def until(self, question, good=bool, *, seconds=60.0, what="it"):
         """Ask until the answer is good, and return it."""
@@ -302,13 +303,26 @@ class Lab:
         """Wait until all that is on the bus is sealed and indexed; return the leaves there."""
         async with self.stores() as stores:
             leaves = await on_the_bus(stores.bus)
-        expected = {session for session, _ in leaves}
+        expected = {session.hex() for session, _ in leaves}
 
-        async def sealed():
+        async def unsealed():
+            """What the index and the ledger say of those that are not sealed."""
             found = [*await self.sessions(), *await self.sessions("protocol:journal")]
-            return {each.session for each in found if each.state == "sealed"}
+            left = expected - {each.session.hex() for each in found if each.state == "sealed"}
+            said = {each.session.hex(): (each.state, each.frames) for each in found}
+            async with self.stores() as stores:
+                return {
+                    name: (
+                        said.get(name),
+                        [
+                            (head.epoch, head.hi, head.attested, head.lost, head.closed)
+                            for head in await stores.ledger.epochs(bytes.fromhex(name))
+                        ],
+                    )
+                    for name in left
+                }
 
-        await self.until(sealed, lambda found: found == expected, what="sealing it all")
+        await self.until(unsealed, lambda left: not left, what="sealing it all")
         return leaves
 
     # -- what is recorded --------------------------------------------------------------------------
