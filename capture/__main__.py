@@ -43,6 +43,7 @@ exit codes
 """
 
 NOT_SHIPPED = 75
+CONFIG_NAME = "sealtape.toml"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -75,8 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.INFO)
     try:
-        path = _config_path(args.config)
-        settings = _read_settings(path)
+        path = config_path(args.config)
+        settings = settings_at(path)
         ready = _announce(path, settings, as_json=args.json)
         if args.worker is None and settings.capture.workers > 1:
             return _run(settings, Supervisor(path=path, settings=settings, on_ready=ready).run())
@@ -88,23 +89,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _config_path(given: str | None) -> Path:
-    path = Path(given or os.environ.get("SEALTAPE_CONFIG") or "sealtape.toml")
+def config_path(given: str | None) -> Path:
+    """Return the settings file: the option, the variable, or the one in the working folder.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    path = Path(given or os.environ.get("SEALTAPE_CONFIG") or CONFIG_NAME)
     if path.is_dir():
-        path /= "sealtape.toml"
+        path /= CONFIG_NAME
     if not path.is_file():
         raise SettingsError(
             f"There is no settings file at {path}.",
-            hint="Name it with -c, or set SEALTAPE_CONFIG.",
+            hint="Name it with -c, set SEALTAPE_CONFIG, or make one with `sealtape init DIR`.",
         )
     return path.absolute()
 
 
-def _read_settings(path: Path) -> Settings:
+def settings_at(path: Path) -> Settings:
+    """Return the settings of one file, and print their warnings to standard error.
+
+    Raises:
+        SettingsError: it cannot be read, or something in it is wrong.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
-        raise SettingsError(f"The settings file {path} cannot be read: {exc}.") from exc
+        raise SettingsError(
+            f"The settings file {path} cannot be read: {exc}.",
+            hint="It must be a readable UTF-8 file.",
+        ) from exc
     settings = load_settings(text, base=str(path.parent))
     for warning in settings.warnings:
         print(f"warning: {warning}", file=sys.stderr)

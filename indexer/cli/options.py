@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from pathlib import Path
 
-from sealtape.schemas.errors import SettingsError
-from sealtape.schemas.settings import Settings, load_settings
+from sealtape.capture.__main__ import CONFIG_NAME, config_path, settings_at
+from sealtape.schemas.settings import Settings
 
-CONFIG_NAME = "sealtape.toml"
+__all__ = [
+    "CONFIG_NAME",
+    "add_common",
+    "config_path",
+    "inside",
+    "positive",
+    "read_settings",
+    "settings_at",
+]
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -24,44 +30,9 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 
 
-def config_path(given: str | None) -> Path:
-    """Return the settings file: the option, the variable, or the one in the working folder.
-
-    Raises:
-        SettingsError: there is none.
-    """
-    chosen = given or os.environ.get("SEALTAPE_CONFIG") or CONFIG_NAME
-    path = Path(chosen)
-    if path.is_dir():
-        path = path / CONFIG_NAME
-    if not path.is_file():
-        msg = f"There is no settings file at {path}."
-        raise SettingsError(
-            msg, hint="Name it with -c, set SEALTAPE_CONFIG, or make one with `sealtape init DIR`."
-        )
-    return path.absolute()
-
-
 def read_settings(args: argparse.Namespace) -> Settings:
     """Return the deployment's settings and print their warnings to standard error."""
     return settings_at(config_path(args.config))
-
-
-def settings_at(path: Path) -> Settings:
-    """Return the settings of one file.
-
-    Raises:
-        SettingsError: it cannot be read, or something in it is wrong.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        msg = f"The settings file {path} cannot be read: {exc}."
-        raise SettingsError(msg, hint="It must be a readable UTF-8 file.") from exc
-    settings = load_settings(text, base=str(path.parent))
-    for warning in settings.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    return settings
 
 
 def inside(settings: Settings, path: str) -> Path:
