@@ -38,11 +38,39 @@ class DeploymentSettings:
 class StoreSettings:
     """Where the rooms keep what they write; relative paths are relative to the file."""
 
-    bus: str = setting(values.store_url, "the bus: `dir:PATH?partitions=N`", "dir:bus?partitions=1")
-    keyring: str = setting(values.store_url, "the keyring: `sqlite:PATH`", "sqlite:keyring.db")
-    vault: str = setting(values.store_url, "the vault: `file:PATH`", "file:vault")
-    ledger: str = setting(values.store_url, "the ledger: `sqlite:PATH`", "sqlite:ledger.db")
-    index: str = setting(values.store_url, "the index: `sqlite:PATH`", "sqlite:index.db")
+    bus: str = setting(
+        values.store_url,
+        "the bus: `dir:PATH?partitions=N` or `kafka://HOSTS/TOPIC`",
+        "dir:bus?partitions=1",
+    )
+    keys: str = setting(
+        values.optional(values.store_url),
+        "the bus that wrapped keys travel on, with as many partitions; empty: the bus itself",
+        "",
+    )
+    events: str = setting(
+        values.store_url, "the bus that SIEMs read events from", "dir:events?partitions=1"
+    )
+    keyring: str = setting(
+        values.store_url,
+        "the keyring: `sqlite:PATH` or `postgresql://HOST/DATABASE`",
+        "sqlite:keyring.db",
+    )
+    vault: str = setting(
+        values.store_url,
+        "the vault: `file:PATH`, `s3://BUCKET/PREFIX`, `gs://…` or `az://…`",
+        "file:vault",
+    )
+    ledger: str = setting(
+        values.store_url,
+        "the ledger: `sqlite:PATH` or `postgresql://HOST/DATABASE`",
+        "sqlite:ledger.db",
+    )
+    index: str = setting(
+        values.store_url,
+        "the index: `sqlite:PATH` or `opensearch://HOSTS/PREFIX`",
+        "sqlite:index.db",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +161,11 @@ class CaptureSettings:
     auth_timeout_s: float = setting(
         values.parse_duration, "time a client has to authenticate", 10.0
     )
+    metrics: str = setting(
+        values.optional(values.address),
+        "address of `/metrics`, `/healthz` and `/readyz`; empty: none",
+        "",
+    )
     postgres: PostgresListenerSettings = field(default_factory=PostgresListenerSettings)
 
 
@@ -185,6 +218,16 @@ class IngestSettings:
     lease_s: float = setting(
         values.parse_duration, "a partition's lease runs out after this time", 15.0
     )
+    worker: str = setting(
+        values.optional(values.name),
+        "name of this process in leases, another one for each; empty: `deployment.node`",
+        "",
+    )
+    metrics: str = setting(
+        values.optional(values.address),
+        "address of `/metrics`, `/healthz` and `/readyz`; empty: none",
+        "",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +236,19 @@ class IndexerSettings:
 
     refresh_s: float = setting(
         values.parse_duration, "how often new facts are written to the index", 0.3
+    )
+    lease_s: float = setting(
+        values.parse_duration, "a partition's lease runs out after this time", 15.0
+    )
+    worker: str = setting(
+        values.optional(values.name),
+        "name of this process in leases, another one for each; empty: `deployment.node`",
+        "",
+    )
+    metrics: str = setting(
+        values.optional(values.address),
+        "address of `/metrics`, `/healthz` and `/readyz`; empty: none",
+        "",
     )
 
 

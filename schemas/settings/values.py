@@ -119,6 +119,15 @@ def one_of(*choices: str) -> Parser:
     return parse
 
 
+def optional(parse: Parser) -> Parser:
+    """Return a parser of the same, or of the empty string for "none"."""
+
+    def either(value: Any) -> Any:
+        return "" if value == "" else parse(value)
+
+    return either
+
+
 def address(value: Any) -> str:
     """Return `host:port`; an IPv6 host stands in brackets."""
     match = _HOST_PORT.fullmatch(value) if isinstance(value, str) else None
