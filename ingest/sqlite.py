@@ -241,7 +241,9 @@ class Database:
         if version != expected:
             raise StoreError(
                 f"{self.path.name} has layout {version}, this version knows layout {expected}.",
-                hint="Use the version of Sealtape that wrote it.",
+                hint="Use the version of Sealtape that wrote it."
+                if version > expected
+                else "Start ingest once; it brings the file up to date.",
                 path=str(self.path),
             )
 

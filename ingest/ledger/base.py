@@ -17,6 +17,7 @@ from sealtape.ingest.ledger.rows import (
     Head,
     Incident,
     Lease,
+    LeaseRow,
     Publish,
     Quarantined,
     SegmentRow,
@@ -57,6 +58,25 @@ class Ledger(Protocol):
 
     async def position(self, topic: str, partition: int) -> int:
         """The next offset to read of a partition; 0 when it was never claimed."""
+        ...
+
+    async def positions(self) -> dict[tuple[str, int], int]:
+        """The positions of all (topic, partition) that were ever claimed."""
+        ...
+
+    async def leases(self) -> list[LeaseRow]:
+        """All leases, held or not, in order of (topic, partition)."""
+        ...
+
+    async def beat(self, role: str, worker: str, ttl_s: float) -> list[str]:
+        """Say that `worker` is at work for the next `ttl_s` seconds.
+
+        Returns all live workers of the role in ascending order, this one among them.
+        """
+        ...
+
+    async def leave(self, role: str, worker: str) -> None:
+        """Say that `worker` is at work no more. Idempotent."""
         ...
 
     async def stage(self, lease: Lease, keys: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ __all__ = [
     "HeadChange",
     "Incident",
     "Lease",
+    "LeaseRow",
     "Publish",
     "Quarantined",
     "SealedSegment",
@@ -39,6 +40,21 @@ class Lease:
     term: int
     owner: str
     next_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRow:
+    """A lease as it stands. `owner` is empty when nobody holds it.
+
+    `expires_in_s` is how long it still holds by the store's clock, 0.0 once it is over.
+    """
+
+    topic: str
+    partition: int
+    owner: str
+    term: int
+    next_offset: int
+    expires_in_s: float
 
 
 @dataclass(frozen=True, slots=True)

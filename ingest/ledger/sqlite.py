@@ -15,6 +15,7 @@ from sealtape.ingest.ledger.rows import (
     Head,
     Incident,
     Lease,
+    LeaseRow,
     Publish,
     Quarantined,
     SegmentRow,
@@ -97,6 +98,46 @@ class SqliteLedger:
             "SELECT next_offset FROM lease WHERE topic=? AND part=?", (topic, partition)
         )
         return int(rows[0][0]) if rows else 0
+
+    async def positions(self) -> dict[tuple[str, int], int]:
+        rows = await self._rows("SELECT topic, part, next_offset FROM lease", ())
+        return {(row[0], row[1]): row[2] for row in rows}
+
+    async def leases(self) -> list[LeaseRow]:
+        now = self._clock_ns()
+        rows = await self._rows(
+            "SELECT topic, part, owner, term, next_offset, expires_ns FROM lease"
+            " ORDER BY topic, part",
+            (),
+        )
+        return [
+            LeaseRow(topic, part, owner, term, position, max(0, until - now) / _SECOND_NS)
+            for topic, part, owner, term, position, until in rows
+        ]
+
+    # -- workers -----------------------------------------------------------------------------------
+
+    async def beat(self, role: str, worker: str, ttl_s: float) -> list[str]:
+        now = self._clock_ns()
+        until = now + int(ttl_s * _SECOND_NS)
+
+        def work(connection: sqlite3.Connection) -> list[str]:
+            connection.execute("DELETE FROM worker WHERE role=? AND expires_ns<=?", (role, now))
+            connection.execute(
+                "INSERT OR REPLACE INTO worker VALUES (?,?,?)", (role, worker, until)
+            )
+            rows = connection.execute(
+                "SELECT worker FROM worker WHERE role=? ORDER BY worker", (role,)
+            )
+            return [row[0] for row in rows]
+
+        return await self._database.write(work)
+
+    async def leave(self, role: str, worker: str) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM worker WHERE role=? AND worker=?", (role, worker))
+
+        await self._database.write(work)
 
     # -- publication -------------------------------------------------------------------------------
 

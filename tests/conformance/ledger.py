@@ -1,7 +1,7 @@
 """What every ledger adapter must do.
 
 Use: `class TestX(LedgerConformance)` with a `ledger` fixture and a `clock` fixture whose
-`forward(seconds)` moves the store's own time.
+`forward(seconds)` moves the store's own time. Times are long, since a store's own time may run on.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from sealtape.ingest.ledger.rows import (
     Head,
     HeadChange,
     Incident,
+    LeaseRow,
     Publish,
     Quarantined,
     SealedSegment,
@@ -107,7 +108,7 @@ def publication(lease, first, next_offset, **parts):
 
 
 async def claimed(ledger, owner="w1", partition=0):
-    lease = await ledger.claim(TOPIC, partition, owner, 30.0)
+    lease = await ledger.claim(TOPIC, partition, owner, 3000.0)
     assert lease is not None
     return lease
 
@@ -139,13 +140,13 @@ class LedgerConformance:
     async def test_a_lease_is_for_one_owner_until_it_ends(self, ledger: Ledger, clock):
         first = await claimed(ledger)
         assert (first.term, first.next_offset, first.owner) == (1, 0, "w1")
-        assert await ledger.claim(TOPIC, 0, "w2", 30.0) is None
-        clock.forward(29)
-        assert await ledger.claim(TOPIC, 0, "w2", 30.0) is None
-        clock.forward(2)
+        assert await ledger.claim(TOPIC, 0, "w2", 3000.0) is None
+        clock.forward(2900)
+        assert await ledger.claim(TOPIC, 0, "w2", 3000.0) is None
+        clock.forward(200)
         second = await claimed(ledger, "w2")
         assert second.term == 2
-        assert await ledger.claim(TOPIC, 0, "w1", 30.0) is None
+        assert await ledger.claim(TOPIC, 0, "w1", 3000.0) is None
         assert (await claimed(ledger, "w1", partition=1)).term == 1
 
     async def test_the_owner_claims_again_at_once_and_is_a_new_term(self, ledger: Ledger, clock):
@@ -153,26 +154,68 @@ class LedgerConformance:
         second = await claimed(ledger)
         assert second.term == first.term + 1
         with pytest.raises(Fenced):
-            await ledger.renew(first, 30.0)
+            await ledger.renew(first, 3000.0)
 
     async def test_renewing_holds_on(self, ledger: Ledger, clock):
         lease = await claimed(ledger)
-        clock.forward(29)
-        await ledger.renew(lease, 30.0)
-        clock.forward(29)
-        assert await ledger.claim(TOPIC, 0, "w2", 30.0) is None
+        clock.forward(2900)
+        await ledger.renew(lease, 3000.0)
+        clock.forward(2900)
+        assert await ledger.claim(TOPIC, 0, "w2", 3000.0) is None
 
     async def test_releasing_lets_the_next_one_in(self, ledger: Ledger, clock):
         lease = await claimed(ledger)
         await ledger.release(lease)
         newer = await claimed(ledger, "w2")
         await ledger.release(lease)
-        assert await ledger.claim(TOPIC, 0, "w3", 30.0) is None
+        assert await ledger.claim(TOPIC, 0, "w3", 3000.0) is None
         assert newer.term == lease.term + 1
 
     async def test_one_of_many_claimants_wins(self, ledger: Ledger, clock):
-        claims = [ledger.claim(TOPIC, 0, f"w{number}", 30.0) for number in range(8)]
+        claims = [ledger.claim(TOPIC, 0, f"w{number}", 3000.0) for number in range(8)]
         assert len([lease for lease in await asyncio.gather(*claims) if lease]) == 1
+
+    async def test_leases_and_positions_are_listed(self, ledger: Ledger, clock):
+        assert await ledger.leases() == []
+        assert await ledger.positions() == {}
+        lease = await claimed(ledger)
+        other = await ledger.claim("other", 3, "w2", 1000.0)
+        await ledger.claim("other", 3, "w2", 2000.0)
+        await ledger.release(await claimed(ledger, partition=1))
+        await ledger.publish(publication(lease, 0, 9))
+        clock.forward(1500)
+        first, released, second = await ledger.leases()
+        assert replace(first, expires_in_s=0) == LeaseRow(TOPIC, 0, "w1", 1, 9, 0)
+        assert first.expires_in_s == pytest.approx(1500, abs=300)
+        assert released == LeaseRow(TOPIC, 1, "", 1, 0, 0.0)
+        assert replace(second, expires_in_s=0) == LeaseRow("other", 3, "w2", other.term + 1, 0, 0)
+        assert 0 < second.expires_in_s <= 500
+        clock.forward(3000)
+        assert [row.expires_in_s for row in await ledger.leases()] == [0.0] * 3
+        assert await ledger.positions() == {(TOPIC, 0): 9, (TOPIC, 1): 0, ("other", 3): 0}
+
+    # -- workers
+
+    async def test_workers_are_alive_while_they_beat(self, ledger: Ledger, clock):
+        assert await ledger.beat("ingest", "b", 3000.0) == ["b"]
+        assert await ledger.beat("ingest", "a", 1000.0) == ["a", "b"]
+        assert await ledger.beat("indexer", "c", 3000.0) == ["c"]
+        clock.forward(1500)
+        assert await ledger.beat("ingest", "b", 3000.0) == ["b"]
+        clock.forward(2900)
+        assert await ledger.beat("ingest", "a", 3000.0) == ["a", "b"]
+        assert await ledger.beat("ingest", "a", 3000.0) == ["a", "b"]
+        clock.forward(200)
+        assert await ledger.beat("indexer", "d", 3000.0) == ["d"]
+        assert await ledger.beat("ingest", "c", 3000.0) == ["a", "c"]
+
+    async def test_a_worker_that_leaves_is_gone_at_once(self, ledger: Ledger, clock):
+        await ledger.beat("ingest", "a", 3000.0)
+        await ledger.beat("indexer", "a", 3000.0)
+        for _ in range(2):
+            await ledger.leave("ingest", "a")
+        assert await ledger.beat("ingest", "b", 3000.0) == ["b"]
+        assert await ledger.beat("indexer", "b", 3000.0) == ["a", "b"]
 
     # -- publication
 
