@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -15,13 +16,15 @@ from sealtape.capture.recorder import Pace
 from sealtape.capture.spool.folder import Spool
 from sealtape.capture.worker import Worker
 from sealtape.schemas.bodies import RetentionClass
-from sealtape.schemas.errors import KeyUnavailable, SettingsError
+from sealtape.schemas.errors import KeyUnavailable, SettingsError, StoreBusy
 from sealtape.schemas.settings import RetentionSettings, Settings
 from sealtape.schemas.trust import parse_node_key
 from sealtape.schemas.wraps import PublicKey
 
 BOOT_SIZE = 16
 _SPOOL_KEY_SIZE = 32
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,6 +78,7 @@ async def start_capture(
         if bus is None:
             bus = own_bus = open_bus(settings.stores.bus, Path(settings.base))
             undo.push_async_callback(own_bus.close)
+            await _start(own_bus)
         spool = Spool(
             Path(settings.base, settings.capture.spool),
             node=identity.node,
@@ -99,6 +103,14 @@ async def start_capture(
     if on_ready is not None:
         on_ready(listeners)
     return RunningCapture(listeners=listeners, worker=worker, _gateway=gateway, _bus=own_bus)
+
+
+async def _start(bus: Bus) -> None:
+    """Start a bus; one that is away does not keep a node down, since the spool takes what comes."""
+    try:
+        await bus.start()
+    except StoreBusy as exc:
+        _log.warning("The bus cannot be reached; recordings stay in the spool: %s", exc)
 
 
 def _identity(settings: Settings, number: int, boot: bytes) -> NodeIdentity:

@@ -39,6 +39,7 @@ async def indexer_stores(settings: Settings) -> AsyncIterator[IndexerStores]:
     opened: list[Bus | Ledger | Vault | Keyring | Index] = []
     try:
         opened.append(bus := open_bus(urls.bus, base))
+        await bus.start()
         opened.append(ledger := await open_ledger(urls.ledger, base))
         opened.append(vault := await open_vault(urls.vault, base))
         opened.append(keyring := await open_keyring(urls.keyring, base))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from sealtape.capture.bus import Bus, open_bus
@@ -143,12 +144,17 @@ def read_trust(settings: Settings) -> tuple[Verifier, ...]:
 async def open_stores(settings: Settings) -> Stores:
     """Open the stores that the settings name."""
     base, names = Path(settings.base), settings.stores
-    return Stores(
-        bus=open_bus(names.bus, base),
-        keyring=await open_keyring(names.keyring, base),
-        vault=await open_vault(names.vault, base),
-        ledger=await open_ledger(names.ledger, base),
-    )
+    async with AsyncExitStack() as undo:
+        bus = open_bus(names.bus, base)
+        undo.push_async_callback(bus.close)
+        await bus.start()
+        keyring = await open_keyring(names.keyring, base)
+        undo.push_async_callback(keyring.close)
+        vault = await open_vault(names.vault, base)
+        undo.push_async_callback(vault.close)
+        ledger = await open_ledger(names.ledger, base)
+        undo.pop_all()
+    return Stores(bus=bus, keyring=keyring, vault=vault, ledger=ledger)
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:

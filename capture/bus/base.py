@@ -13,7 +13,14 @@ An adapter MUST keep these rules; `tests/conformance/bus.py` checks them on ever
    readers MUST be ready to see a message twice.
 5. `read` MUST be free of effects and MUST NOT hand out a message a crash could still take back.
 6. `trim` MUST NOT delete a message that one of the named consumers has not passed.
-7. Nothing but `sealtape.schemas.errors.StoreError` and its kinds may leave an adapter.
+7. `read` MUST raise `Missing` for an offset that is not kept: below the first or above the end. It
+   MUST NOT go on from anywhere else by itself.
+8. `topic` MUST name the log and not its name only: a log that was deleted and made anew under the
+   same name has another `topic`, since its offsets name other messages. An adapter MUST notice when
+   this happens while it runs, and refuse from then on.
+9. Before `start` has succeeded once, `topic` is not known; everything else may be called and starts
+   the bus by itself. `StoreBusy` from any method means: not now, the same call may work later.
+10. Nothing but `sealtape.schemas.errors.StoreError` and its kinds may leave an adapter.
 """
 
 from __future__ import annotations
@@ -50,14 +57,25 @@ class Bus(Protocol):
 
     @property
     def topic(self) -> str:
-        """Name of the log, part of what ingest calls a position."""
+        """Name of the log, part of what ingest calls a position; see rules 8 and 9."""
 
     @property
     def partitions(self) -> int:
         """Number of partitions; it never changes."""
 
+    @property
+    def retention_s(self) -> float | None:
+        """How long a message is kept at most, in seconds; None when only `trim` deletes."""
+
     def partition_of(self, session: bytes) -> int:
         """Return the partition all messages of a session go to."""
+
+    async def start(self) -> None:
+        """Connect and compare the log with what the URL says of it; does nothing once it has.
+
+        Raises `StoreBusy` when the store cannot be reached, `StoreError` when it refuses or is not
+        what the URL says.
+        """
 
     async def append(self, partition: int, messages: Sequence[tuple[bytes, bytes]]) -> int:
         """Append (key, value) pairs and return the offset after the last one, when durable.
@@ -69,7 +87,8 @@ class Bus(Protocol):
         """Return the messages from `offset` on: at least one, up to `max_bytes` of keys and values.
 
         Waits up to `wait_s` seconds for the first and returns an empty batch when none came.
-        Raises `Missing` when `offset` was trimmed away, `StoreCorrupt` when the bytes are damaged.
+        Raises `Missing` when `offset` is below the first message or above the end, `StoreCorrupt`
+        when the bytes are damaged.
         """
 
     async def bounds(self, partition: int) -> tuple[int, int]:

@@ -110,6 +110,14 @@ class DirBus:
         """Number of partitions, fixed when the folder was created."""
         return self._partitions
 
+    @property
+    def retention_s(self) -> float | None:
+        """Messages go when all consumers have passed them, however old they are."""
+        return None
+
+    async def start(self) -> None:
+        """Do nothing: the folder was opened at once."""
+
     def partition_of(self, session: bytes) -> int:
         """Return the partition all messages of a session go to."""
         return partition_of(session, self._partitions)

@@ -395,8 +395,8 @@ class PartitionReader:
             file_end=stop,
         )
 
-    def _beyond(self, offset: int, end: int) -> StoreCorrupt:
-        return StoreCorrupt(
+    def _beyond(self, offset: int, end: int) -> Missing:
+        return Missing(
             f"Offset {offset} is beyond the end {end} of {self._folder}.",
             hint="The bus was replaced or lost its end; restore it.",
             offset=offset,

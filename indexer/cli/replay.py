@@ -100,6 +100,7 @@ async def _recording(
     vault = await open_vault(settings.stores.vault, base)
     bus = open_bus(settings.stores.bus, base)
     try:
+        await bus.start()
         async with ledger_of(settings) as ledger, keyring_of(settings) as keyring:
             keys = Keys(keyring, private)
             yield Recording(session, ledger, vault, bus, keys), keys

@@ -86,6 +86,7 @@ async def _behind(settings: Settings, ledger: Ledger) -> int:
     bus = open_bus(settings.stores.bus, Path(settings.base))
     behind = 0
     try:
+        await bus.start()
         for partition in range(bus.partitions):
             _, end = await bus.bounds(partition)
             behind += max(0, end - await ledger.position(bus.topic, partition))

@@ -56,6 +56,7 @@ class BusContract:
     @pytest.fixture
     async def bus(self, bus_url):
         bus = open_bus(bus_url, Path("/"))
+        await bus.start()
         yield bus
         await bus.close()
 
@@ -65,6 +66,26 @@ class BusContract:
         batch = await bus.read(0, first, max_bytes=1000, wait_s=0)
         assert batch.records == []
         assert batch.next_offset == first
+
+    async def test_starting_again_does_nothing(self, bus):
+        topic = bus.topic
+        await bus.append(0, [(b"", b"kept")])
+        await bus.start()
+        assert bus.topic == topic
+        assert values(await read_all(bus)) == [b"kept"]
+
+    async def test_what_is_kept_at_most_is_told(self, bus):
+        assert bus.retention_s is None or bus.retention_s > 0
+
+    async def test_offsets_that_are_not_kept_are_missing(self, bus):
+        _, end = await bus.bounds(0)
+        with pytest.raises(Missing):
+            await bus.read(0, end + 1000, max_bytes=1000, wait_s=0)
+        await bus.append(0, [(b"", b"one"), (b"", b"two")])
+        _, end = await bus.bounds(0)
+        with pytest.raises(Missing):
+            await bus.read(0, end + 1000, max_bytes=1000, wait_s=0.1)
+        assert values(await read_all(bus)) == [b"one", b"two"]
 
     async def test_messages_come_back_in_order_with_their_keys(self, bus):
         sent = [(b"k%d" % n, os.urandom(n)) for n in range(40)]
@@ -172,6 +193,7 @@ class BusContract:
         await bus.close()
         again = open_bus(bus_url, Path("/"))
         try:
+            await again.start()
             assert again.topic == topic
             assert values(await read_all(again)) == [b"kept"]
             assert await again.marks(0) == {"ingest": 7}

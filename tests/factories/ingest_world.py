@@ -45,6 +45,7 @@ class MemoryBus:
     """A bus of lists; offsets are dense."""
 
     topic = "frames"
+    retention_s = None
     batch = 1 << 30
     nap_s = 0.0
 
@@ -53,6 +54,9 @@ class MemoryBus:
         self.records = [[] for _ in range(partitions)]
         self.first = [0] * partitions
         self.positions = {}
+
+    async def start(self):
+        pass
 
     def partition_of(self, session):
         return partition_of(session, self.partitions)
