@@ -141,7 +141,7 @@ async def _inside_tls(wire: Wire) -> Hello:
         if isinstance(first, SSLRequest | GSSENCRequest):
             raise ProtocolViolation("Encryption was asked for inside TLS.")
     except BaseException:
-        wire.transport.abort()
+        wire.abort()
         raise
     return Hello(wire, first, tls=True)
 

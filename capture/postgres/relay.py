@@ -140,6 +140,11 @@ class Side(asyncio.Protocol):
         self.transport.close()
         self._later(STUCK_S, self.transport.abort)
 
+    def abort(self) -> None:
+        """Close at once; see `Wire.abort` for why a lost connection is left alone."""
+        if not self.lost:
+            self.transport.abort()
+
     def _later(self, delay_s: float, call: Callable[[], None]) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -311,8 +316,8 @@ class Relay:
 
     def abort(self) -> None:
         """Close both sides at once."""
-        self.client.transport.abort()
-        self.target.transport.abort()
+        self.client.abort()
+        self.target.abort()
 
     def stall(self, *, stalled: bool) -> None:
         """Stop or go on reading from both sides: the spool cannot take more for now."""

@@ -189,7 +189,7 @@ class Session:
                 self._ident(identity, admitted), admitted.target, self
             )
         except BaseException as exc:
-            upstream.transport.abort()
+            upstream.abort()
             if isinstance(exc, StoreError):
                 self._gateway.check_open()
                 raise refusal("recording-unavailable") from exc
@@ -215,9 +215,11 @@ class Session:
             self._gateway.registry.remove(key)
             for timer in self._timers.values():
                 timer.cancel()
-            relay.abort()
-            reason = self._reason or relay.first_to_end or "error"
-            await self._gateway.worker.close_session(recorder, reason)
+            try:
+                relay.abort()
+            finally:  # whatever happens, the recording gets its end
+                reason = self._reason or relay.first_to_end or "error"
+                await self._gateway.worker.close_session(recorder, reason)
 
     async def _connect(self, dialer: TargetDialer, admitted: Admitted) -> tuple[Wire, Greeting]:
         parameters = {"database": admitted.database, **admitted.admission.forward}

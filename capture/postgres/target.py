@@ -85,7 +85,7 @@ class TargetDialer:
                 try:
                     return wire, await self._log_in(wire, parameters, password)
                 except BaseException:
-                    wire.transport.abort()
+                    wire.abort()
                     raise
         except (TimeoutError, Disconnected) as exc:
             raise self._error("target-down", "it does not answer") from exc
@@ -102,7 +102,7 @@ class TargetDialer:
                     wire.transport.write(messages.cancel_request(process, key))
                     await wire.until_closed()
                 finally:
-                    wire.transport.abort()
+                    wire.abort()
         except (TimeoutError, Disconnected, TargetError):
             return
 

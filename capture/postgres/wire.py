@@ -66,6 +66,14 @@ class Wire(asyncio.Protocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
+    def abort(self) -> None:
+        """Close at once.
+
+        A transport of asyncio that closed after flushing raises AttributeError when it is aborted.
+        """
+        if not self.lost:
+            self.transport.abort()
+
     # -- reading -----------------------------------------------------------------------------------
 
     async def exactly(self, count: int) -> bytes:

@@ -71,6 +71,24 @@ async def test_a_client_that_ends_its_half_still_gets_all_that_is_left(tmp_path,
         await client.close()
 
 
+async def test_every_session_gets_its_end_however_its_last_bytes_were_sent(
+    tmp_path, postgres_server
+):
+    async with gateway_world(tmp_path, postgres_server) as world:
+        for rows in [100, 3000, 20000] * 10:  # some of it at once, some when the kernel can
+            client = await RawClient.open(world)
+            client.writer.write(query(f"select repeat('x', 1000) from generate_series(1, {rows})"))
+            client.writer.write_eof()
+            received = 0
+            while data := await client.reader.read(1 << 16):
+                received += len(data)
+            assert received > rows * 1000
+            recorded = await world.last_session()
+            assert recorded.reason == "client"
+            recorded.slices.clear()
+            await client.close()
+
+
 @pytest.mark.parametrize("goodbye", [b"", messages.TERMINATE])
 async def test_the_end_of_a_half_reaches_a_target_over_tls_in_words(
     tmp_path, postgres_server, goodbye
