@@ -146,6 +146,13 @@ class Ledger(Protocol):
         """
         ...
 
+    def chain(self, shard: str, first: int = 0) -> AsyncIterator[SegmentRow]:
+        """Published segments of one shard whose record's `n` is at least `first`, in order of `n`.
+
+        What one partition brought, without reading what the others did.
+        """
+        ...
+
     async def segment(self, key: str) -> SegmentRow | None:
         """A published segment by its object key."""
         ...

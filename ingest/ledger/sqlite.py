@@ -237,6 +237,19 @@ class SqliteLedger:
                 return
             after = rows[-1][0]
 
+    async def chain(self, shard: str, first: int = 0) -> AsyncIterator[SegmentRow]:
+        while True:
+            rows = await self._rows(
+                "SELECT id, key, CAST(record AS BLOB) FROM segment WHERE shard=? AND n>=?"
+                " ORDER BY n LIMIT ?",
+                (shard, first, _PAGE),
+            )
+            for row in rows:
+                yield SegmentRow(row[0], row[1], SegmentRecord.from_json(row[2]))
+            if len(rows) < _PAGE:
+                return
+            first += _PAGE
+
     async def segment(self, key: str) -> SegmentRow | None:
         rows = await self._rows(
             "SELECT id, key, CAST(record AS BLOB) FROM segment WHERE key=?", (key,)

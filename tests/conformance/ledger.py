@@ -248,6 +248,9 @@ class LedgerConformance:
         ]
         assert rows[0].id < rows[1].id
         assert [row async for row in ledger.segments(after=rows[0].id)] == rows[1:]
+        assert [row async for row in ledger.chain(SHARD)] == rows
+        assert [row async for row in ledger.chain(SHARD, 1)] == rows[1:]
+        assert [row async for row in ledger.chain("frames/1")] == []
         assert await ledger.segment(two.key) == rows[1]
         assert await ledger.segment("none") is None
         assert await ledger.shard_head(SHARD) == ShardHead(2, record_hash(two.record))

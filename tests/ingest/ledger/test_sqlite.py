@@ -103,6 +103,7 @@ async def test_long_lists_come_in_pages(ledger, monkeypatch):
         prev = module_hash(segments[-1])
     await published(ledger, lease, 0, 0, *segments)
     assert [row.key async for row in ledger.segments()] == [key_of(n) for n in range(5)]
+    assert [row.record.n async for row in ledger.chain(segments[0].record.shard, 1)] == [1, 2, 3, 4]
 
 
 def module_hash(segment):
