@@ -25,6 +25,7 @@ programs, `exit_code` what the command line ends with (sysexits.h where it has a
     |  +- Fenced                       75
     +- Refused                         77   carries reason and protocol_code
     +- TargetError                     69
+    +- ProviderError                   69
     +- KeyUnavailable                  77
 
 The table in `docs/errors.md` is generated from `ERRORS`.
@@ -191,6 +192,13 @@ class TargetError(SealtapeError):
     exit_code = 69
 
 
+class ProviderError(SealtapeError):
+    """The identity provider cannot be reached, makes no sense, or gave no token."""
+
+    code = "identity-provider"
+    exit_code = 69
+
+
 class KeyUnavailable(SealtapeError):
     """The private key or wrapped key needed here was deleted, or is held by somebody else."""
 
@@ -219,5 +227,6 @@ ERRORS: tuple[type[SealtapeError], ...] = (
     Fenced,
     Refused,
     TargetError,
+    ProviderError,
     KeyUnavailable,
 )

@@ -13,20 +13,17 @@ import asyncio
 import json
 import ssl
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
-from email.message import Message
+from http import HTTPStatus
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
+from sealtape.capture.identity.fetch import fetch
 from sealtape.schemas.errors import FormatError, Refused, SettingsError
 
 REFRESH_S: Final = 300.0
 UNKNOWN_KID_S: Final = 60.0
 NO_KEYS_S: Final = 5.0  # after a failed first fetch, the next try no sooner than this
-TIMEOUT_S: Final = 5.0
-MAX_BYTES: Final = 1 << 20
 _MIN_RSA_BITS: Final = 2048
 _KINDS: Final = frozenset({"RSA", "EC", "OKP"})
 
@@ -181,29 +178,9 @@ def _usable(key: Mapping[str, Any]) -> bool:
     return key["kty"] != "RSA" or bits >= _MIN_RSA_BITS
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A key set that moved is a change of trust: the settings must say so."""
-
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: Message,
-        newurl: str,
-    ) -> None:
-        return None
-
-
 def _download(url: str, context: ssl.SSLContext | None) -> bytes:
     """Return the body at an https:// address. Blocks; raises OSError or ValueError."""
-    handler = urllib.request.HTTPSHandler(context=context or ssl.create_default_context())
-    opener = urllib.request.build_opener(handler, _NoRedirects())
-    accept = {"Accept": "application/json"}
-    request = urllib.request.Request(url, headers=accept)  # noqa: S310 - https only, checked
-    with opener.open(request, timeout=TIMEOUT_S) as response:
-        body: bytes = response.read(MAX_BYTES + 1)
-    if len(body) > MAX_BYTES:
-        raise ValueError("the key set is larger than 1 MiB")
+    status, body = fetch(url, context)
+    if status != HTTPStatus.OK:
+        raise ValueError(f"status {status}")
     return body

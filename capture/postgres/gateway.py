@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sealtape.capture.epoch import Terms
 from sealtape.capture.identity import KeySet, TokenVerifier
+from sealtape.capture.identity.fetch import provider_context
 from sealtape.capture.postgres.cancel import CancelRegistry, CancelSwitch
 from sealtape.capture.postgres.codec.statements import Classifier
 from sealtape.capture.postgres.codec.tracker import Tracker
@@ -60,7 +61,9 @@ class Gateway:
         self.context = server_context(
             str(base / listen.tls_certificate), str(base / listen.tls_key)
         )
-        self.keys = KeySet(source=identity.jwks, base=base)
+        self.keys = KeySet(
+            source=identity.jwks, base=base, context=provider_context(identity.ca, base)
+        )
         self.verifier = TokenVerifier(settings=identity, keys=self.keys)
         self.targets = _targets(settings)
         self.dialers = {name: _dialer(name, target, base) for name, target in self.targets.items()}

@@ -12,6 +12,7 @@ from typing import NoReturn
 from sealtape.indexer.cli import output
 from sealtape.indexer.cli.deployment import read_runtime
 from sealtape.indexer.cli.options import read_settings
+from sealtape.indexer.cli.saved import current_token
 from sealtape.indexer.cli.token import mint
 from sealtape.schemas.errors import NotFound, TargetError, UsageError
 from sealtape.schemas.settings import Settings
@@ -25,8 +26,8 @@ With `--` it runs a client with PGHOST, PGPORT, PGDATABASE, PGUSER, PGPASSWORD s
 
   sealtape connect shop -- psql -c 'select 1'
 
-The token is taken from SEALTAPE_TOKEN; in a `dev` deployment one is minted when that is not set,
-for --user (you) and --group (the target's groups).
+The token is taken from SEALTAPE_TOKEN, else from `sealtape login`; in a `dev` deployment without
+either, one is minted for --user (you) and --group (the target's groups).
 """
 
 
@@ -82,7 +83,7 @@ def _become_client(
     args: argparse.Namespace, settings: Settings, *, host: str, port: int, user: str
 ) -> NoReturn:
     """Become the client: the terminal, signals and the exit code are its own."""
-    token = os.environ.get("SEALTAPE_TOKEN")
+    token = os.environ.get("SEALTAPE_TOKEN") or current_token(settings)
     if not token:
         groups = args.group
         if groups is None:

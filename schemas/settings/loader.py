@@ -18,6 +18,7 @@ from sealtape.schemas.settings.model import (
     IndexerSettings,
     IngestSettings,
     KeySettings,
+    LoginSettings,
     PostgresListenerSettings,
     RetentionSettings,
     Settings,
@@ -34,12 +35,13 @@ TABLES: Mapping[tuple[type, str], type] = {
     (CaptureSettings, "postgres"): PostgresListenerSettings,
     (Settings, "identity"): IdentitySettings,
     (IdentitySettings, "development"): DevelopmentIssuerSettings,
+    (IdentitySettings, "login"): LoginSettings,
     (Settings, "ingest"): IngestSettings,
     (Settings, "indexer"): IndexerSettings,
 }
 # … or a table of tables whose keys the user chooses.
 NAMED_TABLES: Mapping[str, type] = {"retention": RetentionSettings, "targets": TargetSettings}
-OPTIONAL_TABLES = frozenset({"identity", "development"})
+OPTIONAL_TABLES = frozenset({"identity", "development", "login"})
 
 T = TypeVar("T")
 

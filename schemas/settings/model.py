@@ -177,12 +177,28 @@ class DevelopmentIssuerSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoginSettings:
+    """How `sealtape login` gets a person's token: the provider's device flow."""
+
+    client: str = setting(values.text, "the public client's id at the provider", "sealtape-cli")
+    scope: str = setting(values.text, "scopes asked for", "openid")
+    token: str = setting(
+        values.one_of("access_token", "id_token"),
+        "which token is shown to the gateway; its `aud` must be `identity.audience`",
+        "access_token",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IdentitySettings:
     """How a client's OIDC token is verified."""
 
     issuer: str = setting(values.text, "the only `iss` accepted")
     audience: str = setting(values.text, "the `aud` a token must name", "sealtape")
     jwks: str = setting(values.key_source, "the issuer's key set: `file:PATH` or `https://…`")
+    ca: str | None = setting(
+        values.text, "CA certificates (PEM) of the provider; else the system's", None
+    )
     algorithms: tuple[str, ...] = setting(
         values.texts, "accepted signature algorithms", ("ES256", "RS256", "EdDSA")
     )
@@ -205,6 +221,7 @@ class IdentitySettings:
         values.texts, "claims that name the agent's run", ("run", "run_id")
     )
     development: DevelopmentIssuerSettings | None = None
+    login: LoginSettings | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

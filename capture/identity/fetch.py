@@ -1,0 +1,78 @@
+"""HTTPS requests to the identity provider: small, bounded, no redirects. They block."""
+
+from __future__ import annotations
+
+import ssl
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from email.message import Message
+from pathlib import Path
+from typing import IO, Final
+
+from sealtape.schemas.errors import SettingsError
+
+__all__ = ["MAX_BYTES", "fetch", "provider_context"]
+
+TIMEOUT_S: Final = 5.0
+MAX_BYTES: Final = 1 << 20
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A key set or token endpoint that moved is a change of trust: the settings must say so."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: Message,
+        newurl: str,
+    ) -> None:
+        return None
+
+
+def provider_context(ca: str | None, base: Path) -> ssl.SSLContext | None:
+    """Return the TLS trust for the provider: the PEM file `ca`; None for the system's roots.
+
+    Raises `SettingsError` when the file cannot be read.
+    """
+    if not ca:
+        return None
+    try:
+        return ssl.create_default_context(cafile=str(base / ca))
+    except (OSError, ssl.SSLError) as exc:
+        msg = f"The provider's CA certificates {base / ca} cannot be read."
+        raise SettingsError(msg, hint="identity.ca names a PEM file.") from exc
+
+
+def fetch(
+    url: str, context: ssl.SSLContext | None, form: Mapping[str, str] | None = None
+) -> tuple[int, bytes]:
+    """Return status and body of a GET, or of a POST of `form`; also when the status is an error.
+
+    Blocks up to `TIMEOUT_S` for an answer. Raises OSError or ValueError; the text of neither holds
+    what was posted.
+    """
+    if not url.startswith("https://"):
+        raise ValueError(f"{url} is not an https:// address")
+    handler = urllib.request.HTTPSHandler(context=context or ssl.create_default_context())
+    opener = urllib.request.build_opener(handler, _NoRedirects())
+    data = None if form is None else urllib.parse.urlencode(form).encode()
+    accept = {"Accept": "application/json"}
+    request = urllib.request.Request(url, data=data, headers=accept)  # noqa: S310 - https, checked
+    try:
+        with opener.open(request, timeout=TIMEOUT_S) as response:
+            return response.status, _body(response)
+    except urllib.error.HTTPError as exc:
+        with exc:
+            return exc.code, _body(exc)
+
+
+def _body(response: IO[bytes]) -> bytes:
+    body = response.read(MAX_BYTES + 1)
+    if len(body) > MAX_BYTES:
+        raise ValueError("the answer is larger than 1 MiB")
+    return body
