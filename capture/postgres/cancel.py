@@ -6,8 +6,8 @@ The 32-bit process number of a key says where the session lives:
 
 The rest is secret: 32 bits for a protocol 3.0 client, 32 bytes for a 3.2 client. A worker that gets
 a request for another worker of its node passes it on through a datagram socket in the node's run
-folder; one for another node goes nowhere. Nothing is ever answered: the protocol has no word for
-it, and a guesser learns nothing.
+folder; one for another node is passed on to it if it is a peer (`peers`). Nothing is ever answered:
+the protocol has no word for it, and a guesser learns nothing.
 """
 
 from __future__ import annotations
@@ -32,6 +32,12 @@ LONG_KEY: Final = 32
 _MAX_PATH: Final = 100  # sun_path has 108 bytes, 104 on some systems
 
 Cancel = Callable[[], Awaitable[None]]
+PassOn = Callable[[int, bytes], Awaitable[None]]
+
+
+def node_bits(name: str) -> int:
+    """Return the seven bits that stand for a node in cancel keys."""
+    return hashlib.sha256(name.encode()).digest()[0] >> 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,7 @@ class CancelRegistry:
 
     def __init__(self, *, node: str, worker: int) -> None:
         self.worker = worker
-        self._node = hashlib.sha256(node.encode()).digest()[0] >> 1
+        self._node = node_bits(node)
         self._base = self._node << 24 | worker << 18
         self._sessions: dict[int, tuple[bytes, Cancel]] = {}
         self._running: set[asyncio.Task[None]] = set()
@@ -99,9 +105,13 @@ class CancelSwitch:
     Args:
         registry: this worker's sessions.
         folder: where the workers of this node leave their sockets; only its owner may enter it.
+        elsewhere: takes requests for sessions of other nodes.
     """
 
-    def __init__(self, *, registry: CancelRegistry, folder: Path) -> None:
+    def __init__(
+        self, *, registry: CancelRegistry, folder: Path, elsewhere: PassOn | None = None
+    ) -> None:
+        self._elsewhere = elsewhere
         self._registry = registry
         self._folder = folder
         self._socket: socket.socket | None = None
@@ -145,6 +155,8 @@ class CancelSwitch:
         worker = self._registry.worker_of(process)
         if worker == self._registry.worker:
             await self._registry.cancel(process, key)
+        elif worker is None and self._elsewhere is not None:
+            await self._elsewhere(process, key)
         elif worker is not None and self._socket is not None:
             with contextlib.suppress(OSError):  # no such worker, or it is overrun
                 self._socket.sendto(process.to_bytes(4, "big") + key, self._address(worker))

@@ -18,6 +18,7 @@ from sealtape.capture.postgres.credential import credential_of
 from sealtape.capture.postgres.handshake import server_context
 from sealtape.capture.postgres.limits import Limits, Seat
 from sealtape.capture.postgres.listener import Listener, Peer, bind
+from sealtape.capture.postgres.peers import Peers
 from sealtape.capture.postgres.refusals import refusal
 from sealtape.capture.postgres.session import Session
 from sealtape.capture.postgres.target import TargetDialer
@@ -68,7 +69,10 @@ class Gateway:
         self.targets = _targets(settings)
         self.dialers = {name: _dialer(name, target, base) for name, target in self.targets.items()}
         self.registry = CancelRegistry(node=self.node, worker=number)
-        self.switch = CancelSwitch(registry=self.registry, folder=base / "run")
+        peers = Peers(node=self.node, settings=listen, base=base)
+        self.switch = CancelSwitch(
+            registry=self.registry, folder=base / "run", elsewhere=peers.request
+        )
         self.sessions: set[Session] = set()
         self.limits = Limits(
             connections=self.settings.max_connections,

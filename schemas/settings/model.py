@@ -112,6 +112,18 @@ class PostgresListenerSettings:
         values.text, "certificate chain (PEM) shown to clients", "keys/tls.crt"
     )
     tls_key: str = setting(values.text, "private key (PEM) of that certificate", "keys/tls.key")
+    peers: tuple[str, ...] = setting(
+        values.texts,
+        "the nodes behind the same address, `NAME=HOST:PORT` of their own listeners: "
+        "a CancelRequest for a session of theirs is passed on",
+        (),
+    )
+    peers_tls: str = setting(
+        values.one_of("disable", "require", "verify-full"), "TLS towards peers", "verify-full"
+    )
+    peers_ca: str | None = setting(
+        values.text, "CA certificates (PEM) of the peers; else the system's", None
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

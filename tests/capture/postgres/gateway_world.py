@@ -191,12 +191,14 @@ class GatewayWorld:
 
 
 def settings_text(
-    server, *, port=None, target="", target_tls="disable", listener="", capture="", user="scram"
-):
+    server, *, port=None, target="", target_tls="disable", listener="", capture="", user="scram",
+    node="node-1",
+):  # fmt: skip
     """Return a settings file for a gateway in front of `server`."""
     return f"""
 [deployment]
 mode = "dev"
+node = "{node}"
 [capture]
 grace_s = 1
 auth_timeout_s = 10
