@@ -1,4 +1,4 @@
-"""The examples of messages, bodies, segments and documents are bytes of the golden vectors."""
+"""The examples of messages, bodies, segments, documents and events are bytes of the golden vectors."""
 
 import json
 import re
@@ -15,6 +15,7 @@ PAGES = {
     "bodies.md": ["bodies.json"],
     "segments.md": ["segments.json"],
     "documents.md": ["documents.json"],
+    "events.md": ["events.json"],
 }
 FENCE = re.compile(r"^```(hex|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
