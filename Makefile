@@ -6,6 +6,8 @@ WORKERS ?= 2
 ARGS    ?=
 # For `make lock` only.
 UV      ?= uv
+LOCK     = $(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+           --no-emit-index-url --no-emit-find-links --no-header --upgrade --quiet
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint bench soak fmt lock
@@ -38,7 +40,7 @@ soak: setup ## the long-running tests
 fmt: setup ## ruff format and the safe fixes
 	@$(PY) -m ruff format . && $(PY) -m ruff check --fix --exit-zero --quiet . && $(PY) -m ruff format --quiet .
 
-lock: ## requirements/dev.txt anew from pyproject.toml (needs uv)
-	$(UV) pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
-	  --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --upgrade --quiet \
-	  -o requirements/dev.txt
+lock: ## requirements/*.txt anew from pyproject.toml (needs uv)
+	$(LOCK) --all-extras --group dev -o requirements/dev.txt
+	$(LOCK) --extra all -c requirements/dev.txt -o requirements/image.txt
+	$(LOCK:pyproject.toml=) --group build -c requirements/dev.txt -o requirements/build.txt
