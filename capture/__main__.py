@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
@@ -68,6 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--boot", type=bytes.fromhex, help=argparse.SUPPRESS)
     parser.add_argument("--listen", help=argparse.SUPPRESS)
+    parser.add_argument("--vitals", type=int, help=argparse.SUPPRESS)
     return parser
 
 
@@ -185,6 +187,7 @@ async def _serve(
         number=args.worker or 0,
         boot=args.boot,
         shared=args.worker is not None,
+        vitals=None if args.vitals is None else socket.socket(fileno=args.vitals),
     )
     await stopping.wait()
     return 0 if await running.stop() else NOT_SHIPPED

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from sealtape.capture.metrics.counts import Counts
 from sealtape.capture.recorder import SessionRecorder
 from sealtape.schemas.facts import HEARTBEAT, MAX_LIVE, NODE, REFUSAL, Live, encode_tail
 
@@ -20,9 +21,10 @@ MAX_REFUSALS = 1000
 class Journal:
     """Writes facts into the worker's journal session; never raises and never waits."""
 
-    def __init__(self, recorder: SessionRecorder) -> None:
-        """Use the recorder of session number 0."""
+    def __init__(self, recorder: SessionRecorder, counts: Counts | None = None) -> None:
+        """Use the recorder of session number 0; `counts` is told too, for the metrics."""
         self.recorder = recorder
+        self._totals = counts or Counts()
         self._counts: Counter[str] = Counter()
         self._refusals = 0
 
@@ -41,9 +43,10 @@ class Journal:
 
         `user` only when a token was verified. A flood of refusals is counted from some point on.
         """
+        self._totals.refusal(protocol, target, reason)
         self._refusals += 1
         if self._refusals > MAX_REFUSALS:
-            self.count(f"refusal-{reason}")
+            self._counts[f"refusal-{reason}"] += 1
             return
         known = {"protocol": protocol, "source": source, "target": target, "user": user}
         attributes = {name: value for name, value in known.items() if value}
@@ -56,6 +59,7 @@ class Journal:
 
     def count(self, name: str) -> None:
         """Count what is too cheap to record one by one (port scans, garbage)."""
+        self._totals.strangers[name] += 1
         self._counts[name] += 1
 
     def heartbeat(self, live: Iterable[SessionRecorder], *, worker: int, following: int) -> None:

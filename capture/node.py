@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import logging
 import secrets
+import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography import x509
+
 from sealtape.capture.bus import Bus, open_bus
 from sealtape.capture.epoch import NodeIdentity, Terms
+from sealtape.capture.metrics.counts import Counts
+from sealtape.capture.metrics.endpoint import Endpoint
+from sealtape.capture.metrics.link import Reply
+from sealtape.capture.metrics.room import CaptureVitals
 from sealtape.capture.postgres.gateway import Gateway
 from sealtape.capture.recorder import Pace
 from sealtape.capture.spool.folder import Spool
@@ -32,7 +39,7 @@ class RunningCapture:
     """A worker that takes connections.
 
     Attributes:
-        listeners: protocol to `host:port`, as clients reach them.
+        listeners: protocol to `host:port`, as clients reach them; `metrics` where there are some.
         worker: for its health.
     """
 
@@ -40,6 +47,7 @@ class RunningCapture:
     worker: Worker
     _gateway: Gateway
     _bus: Bus | None
+    _told: Endpoint | Reply
 
     async def stop(self) -> bool:
         """Drain: no new connections, end the sessions, ship. Say whether the bus has it all."""
@@ -47,6 +55,7 @@ class RunningCapture:
         shipped = await self.worker.stop()
         if self._bus is not None:
             await self._bus.close()
+        await self._told.close()
         return shipped
 
 
@@ -58,6 +67,7 @@ async def start_capture(
     number: int = 0,
     boot: bytes | None = None,
     shared: bool = False,
+    vitals: socket.socket | None = None,
 ) -> RunningCapture:
     """Start a capture worker on the running loop; it takes connections when this returns.
 
@@ -67,42 +77,76 @@ async def start_capture(
         bus: to append to; opened from the settings, and closed at the end, when None.
         number, boot: of this worker on its node; `boot` is drawn when None.
         shared: whether other workers listen on the same address.
+        vitals: where a supervisor asks for metrics; without it they have an endpoint of their own,
+            if the settings name one.
 
     Raises:
         SettingsError, KeyUnavailable, StoreError, TargetError: what is missing, by name.
     """
     identity = _identity(settings, number, boot or secrets.token_bytes(BOOT_SIZE))
     key = _spool_key(settings)
+    about = CaptureVitals(node=identity.node, number=number)
     async with AsyncExitStack() as undo:
+        told, listeners = await _tell(settings, about, vitals)
+        undo.push_async_callback(told.close)
         own_bus = None
         if bus is None:
             bus = own_bus = open_bus(settings.stores.bus, Path(settings.base))
             undo.push_async_callback(own_bus.close)
             await _start(own_bus)
-        spool = Spool(
-            Path(settings.base, settings.capture.spool),
-            node=identity.node,
-            boot=identity.boot,
-            worker=number,
-            key=key,
-            limit=settings.capture.spool_limit,
-        )
-        worker = Worker(
-            bus=bus,
-            spool=spool,
-            identity=identity,
-            journal_terms=_journal_terms(settings),
-            pace=_pace(settings),
-        )
+        worker = _worker(settings, identity, key, bus)
         await worker.start()
         undo.push_async_callback(worker.stop)
         gateway = Gateway(settings=settings, worker=worker, number=number, shared=shared)
         gateway.open()
+        about.attach(worker, gateway, expires_s=_expiry_s(settings))
         undo.pop_all()
-    listeners = {"postgres": gateway.listener.address}
+    listeners = {"postgres": gateway.listener.address, **listeners}
     if on_ready is not None:
         on_ready(listeners)
-    return RunningCapture(listeners=listeners, worker=worker, _gateway=gateway, _bus=own_bus)
+    return RunningCapture(
+        listeners=listeners, worker=worker, _gateway=gateway, _bus=own_bus, _told=told
+    )
+
+
+def _worker(settings: Settings, identity: NodeIdentity, key: bytes, bus: Bus) -> Worker:
+    spool = Spool(
+        Path(settings.base, settings.capture.spool),
+        node=identity.node,
+        boot=identity.boot,
+        worker=identity.worker,
+        key=key,
+        limit=settings.capture.spool_limit,
+    )
+    return Worker(
+        bus=bus,
+        spool=spool,
+        identity=identity,
+        journal_terms=_journal_terms(settings),
+        pace=_pace(settings),
+        counts=Counts(settings.targets),
+    )
+
+
+async def _tell(
+    settings: Settings, about: CaptureVitals, supervisor: socket.socket | None
+) -> tuple[Endpoint | Reply, dict[str, str]]:
+    """Begin to tell how this worker is, before anything that may take long; say where."""
+    if supervisor is not None:
+        supervisor.setblocking(False)
+        reply = Reply(about, supervisor)
+        reply.open()
+        return reply, {}
+    endpoint = Endpoint(about)
+    if not settings.capture.metrics:
+        return endpoint, {}
+    return endpoint, {"metrics": await endpoint.open(settings.capture.metrics)}
+
+
+def _expiry_s(settings: Settings) -> float:
+    """When the listener's certificate, which was read already, expires, in Unix time."""
+    path = Path(settings.base, settings.capture.postgres.tls_certificate)
+    return x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc.timestamp()
 
 
 async def _start(bus: Bus) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -104,6 +104,7 @@ class Outlet:
         self.mono_ns = clock.mono_ns
         self.failing: StoreError | None = None
         self.failing_since = 0
+        self.stalls: Counter[str] = Counter()
         self.acked = 0
         self._sink = sink
         self._executor = executor

@@ -87,6 +87,7 @@ class SessionRecorder:
         "_frame_bytes",
         "_fresh_bytes",
         "_gap_from",
+        "_last_size",
         "_mute",
         "_on_stall",
         "_size",
@@ -152,7 +153,7 @@ class SessionRecorder:
         self._state_every = self._state_at = pace.state_every
         self._mute = self.unrecorded = False
         self._gap_from: list[int] = [0, 0, 0, 0]
-        self._base = self._size = self._fact_bytes = 0
+        self._base = self._size = self._fact_bytes = self._last_size = 0
         self._slices_spooled = self._facts_spooled = self._spooled_size = 0
         self._slices: list[bytes] = []
         self._facts: list[bytes] = []
@@ -285,8 +286,13 @@ class SessionRecorder:
 
     @property
     def size(self) -> int:
-        """Frames so far."""
-        return 0 if self._epoch is None else self._epoch.size
+        """Frames so far, CLOSE among them after the end."""
+        return self._last_size if self._epoch is None else self._epoch.size
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the relay was asked not to read."""
+        return bool(self._stalls)
 
     @property
     def epoch(self) -> int:
@@ -349,6 +355,8 @@ class SessionRecorder:
 
     def stall(self, reason: str) -> None:
         """Ask the relay not to read, for one more reason."""
+        if reason not in self._stalls:
+            self.outlet.stalls[reason] += 1
         if not self._stalls:
             self._stalls.add(reason)
             self._on_stall(True)
@@ -393,6 +401,7 @@ class SessionRecorder:
         ending = Close(reason, self._totals(), self.commands, self.errors, detail)
         messages = close(epoch, self._now(), ending)
         closing = self._cut_of(messages, CLEARS | CLOSES)
+        self._last_size = epoch.size
         self._epoch, self._mute = None, True
         self.outlet.emit(closing)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ class _Waiting:
     messages: list[bytes] | None
     size: int
     end: int
+    since: float
 
 
 class Shipper:
@@ -70,6 +72,12 @@ class Shipper:
         self._idle.set()
         self.unshipped_bytes = 0
         self.error: SealtapeError | None = None
+        self.errors: Counter[str] = Counter()
+
+    @property
+    def oldest_s(self) -> float:
+        """How long the oldest finished message has been waiting for the bus, in seconds."""
+        return time.monotonic() - self._waiting[0].since if self._waiting else 0.0
 
     def add(self, outlet: Outlet, place: Place, cuts: list[Cut], end: int) -> None:
         """Take what a FRAMES record holds; see `outlet.Sink`."""
@@ -80,7 +88,7 @@ class Shipper:
             messages = None
         else:
             self._kept += size
-        self._waiting.append(_Waiting(outlet, place, messages, size, end))
+        self._waiting.append(_Waiting(outlet, place, messages, size, end, time.monotonic()))
         self._idle.clear()
         self._wake.set()
 
@@ -148,6 +156,7 @@ class Shipper:
             try:
                 await self._bus.append(partition, messages)
             except StoreError as exc:
+                self.errors[exc.code] += 1
                 if self.error is None:
                     _log.warning("The bus does not take messages: %s", exc)
                 self.error = exc

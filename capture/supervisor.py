@@ -12,11 +12,14 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from sealtape.capture.metrics.endpoint import Endpoint
+from sealtape.capture.metrics.link import NodeVitals, Question
 from sealtape.capture.postgres.listener import bind
 from sealtape.schemas.errors import StoreError
 from sealtape.schemas.settings import Settings
@@ -45,33 +48,42 @@ class Supervisor:
         self._on_ready = on_ready
         self._stopping = asyncio.Event()
         self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._vitals = NodeVitals(node=settings.deployment.node, workers=settings.capture.workers)
 
     async def run(self) -> int:
         """Run until told to stop; return the exit code."""
         host, port = split_address(self._settings.capture.postgres.listen)
         held = bind(host, port, shared=True)  # bound, never listening: it only keeps the port
+        endpoint = Endpoint(self._vitals)
+        listeners: dict[str, str] = {}
         try:
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self._stop)
+            if self._settings.capture.metrics:
+                listeners["metrics"] = await endpoint.open(self._settings.capture.metrics)
             shown = f"[{host}]" if ":" in host else host
-            address = f"{shown}:{held.getsockname()[1]}"
-            ready = [asyncio.Event() for _ in range(self._settings.capture.workers)]
-            tasks = [
-                asyncio.create_task(self._keep(number, address, event))
-                for number, event in enumerate(ready)
-            ]
-            started = asyncio.create_task(_all(ready))
-            waiting: list[asyncio.Task[Any]] = [started, *tasks]
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            if started.done():
-                self._on_ready({"postgres": address})
-            else:  # a worker cannot start at all
-                started.cancel()
-                self._stop()
-            return max(await asyncio.gather(*tasks))
+            listeners["postgres"] = f"{shown}:{held.getsockname()[1]}"
+            return await self._work(listeners)
         finally:
+            await endpoint.close()
             held.close()
+
+    async def _work(self, listeners: dict[str, str]) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        ready = [asyncio.Event() for _ in range(self._settings.capture.workers)]
+        tasks = [
+            asyncio.create_task(self._keep(number, listeners["postgres"], event))
+            for number, event in enumerate(ready)
+        ]
+        started = asyncio.create_task(_all(ready))
+        waiting: list[asyncio.Task[Any]] = [started, *tasks]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if started.done():
+            self._on_ready(listeners)
+        else:  # a worker cannot start at all
+            started.cancel()
+            self._stop()
+        return max(await asyncio.gather(*tasks))
 
     def _stop(self) -> None:
         self._stopping.set()
@@ -88,16 +100,27 @@ class Supervisor:
                 process.terminate()
             reading = asyncio.create_task(self._read(process, ready))
             code = await process.wait()
+            self._vitals.attach(number, None)
             await reading
             if self._stopping.is_set() or not ready.is_set():
                 return _exit_code(code)
             log.error("worker %d ended with %d; it is started again", number, code)
+            self._vitals.restarts[number] += 1
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), RESTART_S)
             if self._stopping.is_set():
                 return 0
 
     async def _start(self, number: int, address: str) -> asyncio.subprocess.Process:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        self._vitals.attach(number, Question(ours))
+        with theirs:
+            return await self._execute(number, address, theirs.fileno())
+
+    async def _execute(
+        self, number: int, address: str, descriptor: int
+    ) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -111,6 +134,9 @@ class Supervisor:
             os.urandom(16).hex(),
             "--listen",
             address,
+            "--vitals",
+            str(descriptor),
+            pass_fds=(descriptor,),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,  # a Ctrl-C is for the supervisor, who passes it on

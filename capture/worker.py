@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from sealtape.capture.bus import Bus
 from sealtape.capture.clock import Clock
 from sealtape.capture.epoch import NodeIdentity, Subject, Terms, begin
 from sealtape.capture.journal import Journal
+from sealtape.capture.metrics.counts import Counts
 from sealtape.capture.outlet import LEVELS, RETRY_S, Due, Outlet
 from sealtape.capture.recorder import Hooks, Pace, SessionRecorder, Snapshot
 from sealtape.capture.recovery import as_record, encode_about, recover
@@ -52,6 +54,8 @@ class Health:
     spool_limit: int
     unshipped_bytes: int
     error: str
+    code: str
+    oldest_s: float
 
 
 def _nothing(_: object) -> None:
@@ -73,8 +77,10 @@ class Worker:
         pace: Pace | None = None,
         clock: Clock | None = None,
         random: Callable[[int], bytes] = os.urandom,
+        counts: Counts | None = None,
     ) -> None:
         """Nothing happens before `start`; the worker owns `spool` from here on, not the bus."""
+        self.counts = counts or Counts()
         self._bus = bus
         self._spool = spool
         self._identity = identity
@@ -102,6 +108,7 @@ class Worker:
         """Adopt orphans, open the journal, begin to ship; returns when sessions may be opened."""
         self._shipper = Shipper(self._bus, spool_key=self._spool.key, executor=self._executor)
         self._orphans = await self._run(self._spool.claim_orphans)
+        self.counts.orphans = len(self._orphans)
         adopted = [await self._adopt(orphan) for orphan in self._orphans]
         self._spawn(self._shipper.run())
         self._spawn(self._keep_time())
@@ -176,6 +183,7 @@ class Worker:
                     "The spool did not take a new session in time.", retry_after_s=RETRY_S
                 ) from exc
             raise
+        self.counts.open(ident.protocol, ident.target)
         return recorder
 
     async def _opened(self, outlet: Outlet, recorder: SessionRecorder) -> None:
@@ -202,12 +210,27 @@ class Worker:
     async def close_session(self, recorder: SessionRecorder, reason: str, detail: str = "") -> None:
         """Seal the end of a session; returns when it is spooled, at once while the spool fails."""
         outlet = recorder.outlet
+        counts = recorder.number and not recorder.closed
         recorder.finish(reason, detail)
+        if counts:
+            self._count_end(recorder, reason)
         outlet.live.pop(recorder.number, None)
         if outlet.failing is None:
             settled = outlet.settled()
             while not settled.done() and outlet.failing is None:
                 await asyncio.wait([settled], timeout=0.1)
+
+    def _count_end(self, recorder: SessionRecorder, reason: str) -> None:
+        ident = recorder.subject.ident
+        self.counts.end(
+            ident.protocol,
+            ident.target,
+            reason,
+            legs=recorder.offsets,
+            frames=recorder.size,
+            commands=recorder.commands,
+            errors=recorder.errors,
+        )
 
     def recorders(self) -> list[SessionRecorder]:
         """Return the live sessions, the journal not among them."""
@@ -217,6 +240,21 @@ class Worker:
             for recorder in outlet.live.values()
             if recorder.number
         ]
+
+    @property
+    def stalls(self) -> Counter[str]:
+        """How often sessions were stalled, by reason."""
+        return sum((outlet.stalls for outlet in self._outlets.values()), Counter())
+
+    @property
+    def bus_errors(self) -> Counter[str]:
+        """How often the bus did not take messages, by the error's code."""
+        return self._shipper.errors
+
+    @property
+    def bus_failing(self) -> bool:
+        """Whether the bus does not take what is sent."""
+        return self._shipper.error is not None
 
     def health(self) -> Health:
         """Say how the worker is."""
@@ -232,6 +270,8 @@ class Worker:
             spool_limit=self._spool.budget.limit,
             unshipped_bytes=self._shipper.unshipped_bytes,
             error="" if error is None else str(error),
+            code="" if error is None else error.code,
+            oldest_s=self._shipper.oldest_s,
         )
 
     # -- opening -----------------------------------------------------------------------------------
@@ -244,7 +284,7 @@ class Worker:
         hooks = Hooks(_nothing, _nothing)
         subject = self._subject("journal", 0, ident, self._journal_terms)
         recorder = self._begin(subject, outlet, hooks)
-        self.journal = Journal(recorder)
+        self.journal = Journal(recorder, self.counts)
         self._opened_journal = True
         await outlet.settled()
         self.journal.event("started")
@@ -339,6 +379,7 @@ class Worker:
         for recorder in list(outlet.live.values()):
             if recorder.subject.terms.on_failure == "continue" or not recorder.number:
                 recorder.begin_gap()
+                self.counts.gaps += bool(recorder.number)
                 outlet.release(recorder)
             else:
                 recorder.stall("spool")
@@ -398,8 +439,10 @@ class Worker:
         limit = now - int(self._pace.checkpoint_s * 0.9e9)
         queue = self._due.checkpoints
         while queue and queue[0][0] <= limit:
-            _, recorder = queue.popleft()
+            since, recorder = queue.popleft()
             recorder.queued_checkpoint = False
+            if recorder.unsigned:
+                self.counts.signed.observe((now - since) / 1e9)
             recorder.checkpoint()
 
     def _watch_clock(self) -> None:
@@ -458,6 +501,7 @@ class Worker:
             _log.error("Damage in the spool of a dead worker, %s: %s", orphan.folder, damage)
         await self._shipper.ship_orphan(orphan, found.acked)
         await self._run(partial(orphan.remove, damaged=bool(found.damage)))
+        self.counts.orphans -= 1
         self.journal.event(
             "spool-adopted",
             {

@@ -66,6 +66,11 @@ class Limits:
         """Whether the connection that entered last is one too many."""
         return self.total > self._connections
 
+    @property
+    def strangers(self) -> int:
+        """How many have not authenticated."""
+        return self._stranger_total
+
     def forget_stranger(self, address: str) -> None:
         """Count one stranger of that address less."""
         self._stranger_total -= 1

@@ -1,7 +1,7 @@
 """The recorder without a spool: what it hands out, and when."""
 
 import os
-from collections import deque
+from collections import Counter, deque
 
 import pytest
 
@@ -28,6 +28,7 @@ class Kept:
         self.dirty = []
         self.cuts = deque()
         self.checkpoints = deque()
+        self.stalls = Counter()
         self.checkpoint_frames = checkpoint_frames
         self.emitted = []
         self.forwards = []
@@ -228,7 +229,7 @@ def test_nothing_can_be_added_to_what_is_closed(make, outlet):
     assert outlet.kinds == [Kind.DATA, Kind.CLOSE, "signed"]
     assert outlet.emitted[-1].flags == CLEARS | CLOSES
     assert recorder.closed
-    assert (recorder.size, recorder.epoch, recorder.root(), recorder.unsigned) == (0, 0, b"", 0)
+    assert (recorder.size, recorder.epoch, recorder.root(), recorder.unsigned) == (4, 0, b"", 0)
     recorder.data(CLIENT_IN, b"late")
     recorder.fact(COMMAND)
     recorder.cut()
