@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Protocol
 
+from sealtape.capture.checkup import Check
 from sealtape.schemas.errors import SettingsError, StoreError
 
-__all__ = ["MAX_KEY", "Buffer", "Vault", "check_key", "open_vault"]
+__all__ = ["MAX_KEY", "Buffer", "Vault", "check_key", "check_vault", "open_vault", "prepare_vault"]
 
 Buffer = bytes | bytearray | memoryview
 MAX_KEY = 512
@@ -18,13 +19,18 @@ MAX_KEY = 512
 _PART = re.compile(r"[A-Za-z0-9_=][A-Za-z0-9_=.\-]*")
 
 
+def is_key(key: str) -> bool:
+    """Whether `key` may name an object."""
+    return len(key) <= MAX_KEY and all(_PART.fullmatch(part) for part in key.split("/"))
+
+
 def check_key(key: str) -> None:
     """Refuse what cannot name an object: empty, `.`- and `..`-parts, odd characters, too long.
 
     Raises `StoreError`. Every adapter calls this before it touches its store, so no key can leave
     the folder or bucket it belongs to.
     """
-    if len(key) > MAX_KEY or not all(_PART.fullmatch(part) for part in key.split("/")):
+    if not is_key(key):
         raise StoreError(f"{key[:80]!r} cannot name an object in the vault.", key=key)
 
 
@@ -32,17 +38,20 @@ class Vault(Protocol):
     """Objects by key. Creation is the only way to write one; nothing overwrites.
 
     * Every method MUST refuse a key that `check_key` refuses, before any other effect.
-    * Errors MUST be of the `StoreError` tree; a full disk or bucket is `StoreFull`.
+    * Errors MUST be of the `StoreError` tree; a full disk or bucket is `StoreFull`, what may pass
+      by itself (an outage, throttling, a lock that will be over) is `StoreBusy`. An outage MUST be
+      told within seconds, plus the time that the bytes of the request take.
     * Any number of processes MAY use one vault at the same time.
     """
 
-    async def put_new(self, key: str, data: Buffer) -> None:
+    async def put_new(self, key: str, data: Buffer, *, retain_until_ns: int = 0) -> None:
         """Create `key` with exactly `data`.
 
         MUST raise `Exists` when the key exists, whatever its content, and change nothing.
         Of several callers at once exactly one MUST succeed. A reader MUST see all of the object or
         none of it. MUST NOT return before the object survives a crash of the host.
         After any other error or a cancellation the object either exists whole or does not exist.
+        With `retain_until_ns` MUST NOT return before the object is locked as `retain` locks it.
         """
         ...
 
@@ -63,7 +72,26 @@ class Vault(Protocol):
         ...
 
     async def erase(self, key: str) -> None:
-        """Remove the object. MUST succeed when there is none, and MUST be durable on return."""
+        """Remove the object. MUST succeed when there is none, and MUST be durable on return.
+
+        MUST remove every version of it where the store keeps versions. A locked object MUST stay,
+        with `StoreBusy`.
+        """
+        ...
+
+    async def retain(self, key: str, until_ns: int) -> bool:
+        """Lock the object until that time (Unix, nanoseconds); True when the store enforces it.
+
+        MUST NOT shorten an earlier lock. A store that has no locks, or an adapter that was told not
+        to use them, returns False. Raises `Missing`.
+        """
+        ...
+
+    async def hold(self, key: str, *, on: bool) -> bool:
+        """Set or lift a legal hold: a lock without an end. True when the store enforces it.
+
+        As `retain` otherwise.
+        """
         ...
 
     async def tidy(self) -> int:
@@ -79,12 +107,75 @@ class Vault(Protocol):
 
 
 async def open_vault(url: str, base: Path) -> Vault:
-    """Open the vault a URL names: `file:FOLDER`, relative to `base`. Raises `SettingsError`."""
-    scheme, separator, rest = url.partition(":")
-    if scheme == "file" and separator and rest and "?" not in rest:
-        from sealtape.ingest.vault.file import FileVault
+    """Open the vault a URL names; relative paths are relative to `base`. Raises `SettingsError`.
 
-        return FileVault(base / rest)
+    Nothing is created and no server is asked: one that is down shows at the first call.
+    """
+    match _scheme(url):
+        case "file":
+            from sealtape.ingest.vault.file import FileVault
+
+            return FileVault(_folder(url, base))
+        case "s3":
+            from sealtape.ingest.vault.s3 import open_s3
+
+            return await open_s3(url, base)
+        case scheme:
+            from sealtape.ingest.vault.clouds import open_cloud
+
+            return open_cloud(scheme, url, base)
+
+
+async def prepare_vault(url: str, base: Path) -> list[str]:
+    """Create what the vault needs and does not have yet; returns what was done, in words.
+
+    Raises the errors of `open_vault` and `StoreError`.
+    """
+    match _scheme(url):
+        case "file":
+            from sealtape.ingest.vault.file import prepare_folder
+
+            return prepare_folder(_folder(url, base))
+        case "s3":
+            from sealtape.ingest.vault.s3 import prepare_s3
+
+            return await prepare_s3(url, base)
+        case _:
+            return []  # a bucket of these clouds is made with the cloud's own tools
+
+
+async def check_vault(url: str, base: Path) -> list[Check]:
+    """Try what the adapter needs, and say what was found; a failure is an `error`, never raised."""
+    try:
+        match _scheme(url):
+            case "file":
+                from sealtape.ingest.vault.file import check_folder
+
+                return await check_folder(_folder(url, base))
+            case "s3":
+                from sealtape.ingest.vault.s3 import check_s3
+
+                return await check_s3(url, base)
+            case scheme:
+                from sealtape.ingest.vault.clouds import check_cloud
+
+                return await check_cloud(scheme, url, base)
+    except SettingsError as error:
+        return [Check("vault: settings", "error", error.message, error.hint)]
+
+
+def _scheme(url: str) -> str:
+    scheme, _, rest = url.partition(":")
+    if scheme == "file" and rest and "?" not in rest:
+        return scheme
+    if scheme in {"s3", "gs", "az"} and rest.startswith("//"):
+        return scheme
     raise SettingsError(
-        f"{url!r} does not name a vault.", hint="The embedded vault is file:FOLDER.", url=url
+        f"{url!r} does not name a vault.",
+        hint="Write file:FOLDER, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX.",
+        url=url,
     )
+
+
+def _folder(url: str, base: Path) -> Path:
+    return base / url.removeprefix("file:")

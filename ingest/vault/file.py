@@ -11,16 +11,19 @@ import asyncio
 import errno
 import os
 import secrets
+import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
+from sealtape.capture.checkup import Check
 from sealtape.ingest.vault.base import Buffer, check_key
+from sealtape.ingest.vault.probing import probe
 from sealtape.schemas.errors import Exists, Missing, StoreError, StoreFull
 
-__all__ = ["FileVault"]
+__all__ = ["FileVault", "check_folder", "prepare_folder"]
 
 _STAGING = ".incoming"  # begins with a dot, so no object key can name it
 _ABANDONED_AFTER_S = 24 * 3600
@@ -34,8 +37,8 @@ class FileVault:
         """Name the folder; nothing is touched yet."""
         self._root = root
 
-    async def put_new(self, key: str, data: Buffer) -> None:
-        """Create an object; see `Vault.put_new`."""
+    async def put_new(self, key: str, data: Buffer, *, retain_until_ns: int = 0) -> None:
+        """Create an object; see `Vault.put_new`. There are no locks in a folder."""
         check_key(key)
         await asyncio.to_thread(self._put_new, key, data)
 
@@ -60,6 +63,16 @@ class FileVault:
         """Remove an object; see `Vault.erase`."""
         check_key(key)
         await asyncio.to_thread(self._erase, key)
+
+    async def retain(self, key: str, until_ns: int) -> bool:
+        """A folder has no locks; see `Vault.retain`."""
+        await self.size(key)
+        return False
+
+    async def hold(self, key: str, *, on: bool) -> bool:
+        """A folder has no locks; see `Vault.hold`."""
+        await self.size(key)
+        return False
 
     async def tidy(self) -> int:
         """Remove temporary files a crash left behind more than a day ago."""
@@ -146,6 +159,38 @@ class FileVault:
             self._make_folder(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
         _sync_folder(folder.parent)
+
+
+def prepare_folder(root: Path) -> list[str]:
+    """Make the folder; see `prepare_vault`."""
+    if root.is_dir():
+        return []
+    with _translated(str(root)):
+        root.mkdir(mode=0o700, parents=True)
+    return [f"made the folder {root}"]
+
+
+async def check_folder(root: Path) -> list[Check]:
+    """Look at the folder, its mode and the disk, and try an object; see `check_vault`."""
+    if not await asyncio.to_thread(root.is_dir):
+        hint = "`sealtape init` or the first segment makes it."
+        return [Check("vault: folder", "warning", f"{root} does not exist yet.", hint)]
+    found = await probe(FileVault(root))
+    mode, free, total = await asyncio.to_thread(_look_at, root)
+    if mode & 0o077:
+        message = f"{root} has mode {mode:o}: others on this host may read or list it."
+        found.append(Check("vault: folder", "warning", message, f"chmod 700 {root}"))
+    low = free < total / 10
+    message = f"{free >> 20} MiB of {total >> 20} MiB of the disk are free."
+    hint = "Make room: ingest stops when it is full." if low else ""
+    found.append(Check("vault: disk", "warning" if low else "ok", message, hint))
+    return found
+
+
+def _look_at(root: Path) -> tuple[int, int, int]:
+    """Mode of the folder; free and total bytes of its disk."""
+    disk = shutil.disk_usage(root)
+    return root.stat().st_mode & 0o777, disk.free, disk.total
 
 
 def _write_durably(path: Path, data: Buffer) -> None:

@@ -1,11 +1,12 @@
 """What every vault adapter must do. Use: `class TestX(VaultConformance)` with a `vault` fixture."""
 
 import asyncio
+import time
 
 import pytest
 
 from sealtape.ingest.vault import Vault
-from sealtape.schemas.errors import Exists, Missing, StoreError
+from sealtape.schemas.errors import Exists, Missing, StoreBusy, StoreError
 
 BAD_KEYS = [
     "",
@@ -111,9 +112,42 @@ class VaultConformance:
             vault.get(key),
             vault.size(key),
             vault.erase(key),
+            vault.retain(key, 1),
+            vault.hold(key, on=True),
         ):
             with pytest.raises(StoreError, match="cannot name an object"):
                 await call
+
+    async def test_a_lock_is_enforced_or_not_claimed(self, vault: Vault):
+        until_ns = time.time_ns() + 3_000_000_000
+        await vault.put_new("a/b", b"x", retain_until_ns=until_ns)
+        if await vault.retain("a/b", until_ns):
+            assert await vault.retain("a/b", 1)  # shortens nothing
+            with pytest.raises(StoreBusy) as caught:
+                await vault.erase("a/b")
+            assert caught.value.retry_after_s > 0
+            assert await vault.get("a/b") == b"x"
+            await asyncio.sleep((until_ns - time.time_ns()) / 1e9 + 1.1)
+        await vault.erase("a/b")
+        with pytest.raises(Missing):
+            await vault.get("a/b")
+
+    async def test_a_legal_hold_is_enforced_or_not_claimed(self, vault: Vault):
+        await vault.put_new("a/b", b"x")
+        if await vault.hold("a/b", on=True):
+            with pytest.raises(StoreBusy, match="legal hold"):
+                await vault.erase("a/b")
+            assert await vault.get("a/b") == b"x"
+            assert await vault.hold("a/b", on=False)
+        await vault.erase("a/b")
+        with pytest.raises(Missing):
+            await vault.get("a/b")
+
+    async def test_what_is_not_there_is_not_locked(self, vault: Vault):
+        with pytest.raises(Missing):
+            await vault.retain("none", time.time_ns() + 1_000_000_000)
+        with pytest.raises(Missing):
+            await vault.hold("none", on=True)
 
     async def test_tidying_takes_no_object(self, vault: Vault):
         await vault.put_new("a/b", b"x")

@@ -1,0 +1,268 @@
+"""`s3:`, a vault in a bucket of Amazon S3 or a store that speaks its protocol.
+
+    s3://[ACCESS_KEY_ID@]BUCKET[/PREFIX][?option=value&…]
+
+Objects go in and out through obstore; what only S3 has (versions, locks, uploads in parts) through
+botocore, whose credential chain serves both. `docs/vault.md` has the options and the policies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import botocore.exceptions
+import botocore.session
+from obstore.store import S3Store
+
+from sealtape.capture.access import password
+from sealtape.capture.checkup import Check
+from sealtape.ingest.vault.base import Vault, is_key
+from sealtape.ingest.vault.bucket import BucketVault
+from sealtape.ingest.vault.s3_native import S3Native
+from sealtape.schemas.errors import SettingsError
+from sealtape.schemas.urls import StoreUrl, parse_store_url
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, S3Config, S3Credential
+
+__all__ = ["check_s3", "open_s3", "prepare_s3"]
+
+OPTIONS = (
+    "endpoint",
+    "region",
+    "allow_http",
+    "path_style",
+    "ca",
+    "password_file",
+    "password_env",
+    "profile",
+    "sse",
+    "sse_kms_key",
+    "lock",
+    "timeout",
+    "multipart",
+)
+CONNECT_TIMEOUT = timedelta(seconds=5)
+RENEW = timedelta(minutes=5)
+"""How long credentials that expire are used before the chain is asked again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What the URL says."""
+
+    url: StoreUrl
+    bucket: str
+    prefix: str
+    endpoint: str
+    region: str
+    path_style: bool
+    ca: str
+    timeout_s: float
+
+    @property
+    def name(self) -> str:
+        """The URL without its options."""
+        return f"s3://{self.bucket}{f'/{self.prefix}' if self.prefix else ''}"
+
+
+async def open_s3(url: str, base: Path) -> Vault:
+    """Open; see `open_vault`. Raises `SettingsError`, also where there are no credentials."""
+    session, place = await asyncio.to_thread(_session, url, base)
+    return await asyncio.to_thread(_vault, session, place)
+
+
+async def prepare_s3(url: str, base: Path) -> list[str]:
+    """Create the bucket where there is none; see `prepare_vault`."""
+    session, place = await asyncio.to_thread(_session, url, base)
+    native = await asyncio.to_thread(_native, session, place)
+    try:
+        return await native.prepare(place.region)
+    finally:
+        await native.close()
+
+
+async def check_s3(url: str, base: Path) -> list[Check]:
+    """Look at the bucket and try it; see `check_vault`."""
+    from sealtape.ingest.vault.s3_checks import check_bucket
+
+    session, place = await asyncio.to_thread(_session, url, base)
+    native = await asyncio.to_thread(_native, session, place)
+    vault = await asyncio.to_thread(_vault, session, place)
+    try:
+        return await check_bucket(native, vault, place.prefix)
+    finally:
+        await vault.close()
+        await native.close()
+
+
+def _session(url: str, base: Path) -> tuple[botocore.session.Session, _Place]:
+    parsed = parse_store_url(url, options=OPTIONS)
+    bucket, prefix = ",".join(parsed.hosts), parsed.path.strip("/")
+    if len(parsed.hosts) != 1 or ":" in bucket:
+        raise SettingsError(f"{url!r} must name one bucket: s3://BUCKET/PREFIX.")
+    if prefix and not is_key(prefix):
+        raise SettingsError(f"{url!r}: {prefix!r} cannot be a prefix of keys.")
+    if parsed.text("profile") and parsed.user:
+        raise SettingsError(f"{url!r} names both an access key and a profile.")
+    session = botocore.session.Session(profile=parsed.text("profile") or None)
+    secret = password(parsed, base)
+    if bool(secret) != bool(parsed.user):
+        raise SettingsError(
+            f"{url!r}: an access key id and its secret go together.",
+            hint="Write s3://ACCESS_KEY_ID@BUCKET/…?password_file=FILE, or neither.",
+        )
+    try:
+        if secret:
+            session.set_credentials(parsed.user, secret)
+        region = parsed.text("region") or session.get_config_variable("region") or "us-east-1"
+        endpoint = parsed.text("endpoint") or os.environ.get("AWS_ENDPOINT_URL_S3", "")
+        if session.get_credentials() is None:
+            raise SettingsError(
+                f"There are no credentials for {url!r}.",
+                hint="See docs/vault.md: environment, profile, role, or password_file.",
+            )
+    except botocore.exceptions.BotoCoreError as error:
+        raise SettingsError(f"{url!r}: {error}") from error
+    ca = parsed.text("ca")
+    return session, _Place(
+        url=parsed,
+        bucket=bucket,
+        prefix=prefix,
+        endpoint=endpoint,
+        region=region,
+        path_style=parsed.flag("path_style", default=bool(endpoint)),
+        ca=str(base / ca) if ca else "",
+        timeout_s=parsed.duration("timeout", 20.0),
+    )
+
+
+def _vault(session: botocore.session.Session, place: _Place) -> BucketVault:
+    config: S3Config = {
+        "bucket": place.bucket,
+        "region": place.region,
+        "virtual_hosted_style_request": not place.path_style,
+        "checksum_algorithm": "SHA256",
+        **_encryption(place.url),
+    }
+    if place.endpoint:
+        config["endpoint"] = place.endpoint
+    client: ClientConfig = {
+        "connect_timeout": CONNECT_TIMEOUT,
+        "timeout": timedelta(hours=1),  # bounded elsewhere: by what a request has to carry
+        "allow_http": place.url.flag("allow_http"),
+        "user_agent": "sealtape",
+    }
+    if place.ca:
+        client["root_certificate"] = _pem(place)
+    credentials = _Credentials(session.get_credentials())
+
+    def store(more: ClientConfig) -> S3Store:
+        return S3Store(
+            config=config,
+            prefix=place.prefix or None,
+            client_options={**client, **more},
+            retry_config={"max_retries": 0},
+            credential_provider=credentials,
+        )
+
+    return BucketVault(
+        name=place.name,
+        reading=store({"read_timeout": timedelta(seconds=place.timeout_s)}),
+        writing=store({}),
+        timeout_s=place.timeout_s,
+        native=_native(session, place),
+    )
+
+
+def _native(session: botocore.session.Session, place: _Place) -> S3Native:
+    from botocore.config import Config
+
+    if place.endpoint.startswith("http:") and not place.url.flag("allow_http"):
+        raise SettingsError(
+            f"{place.url.text_form!r}: the endpoint is not https.",
+            hint="Say allow_http=1 where plaintext is meant.",
+        )
+    config = Config(
+        connect_timeout=CONNECT_TIMEOUT.total_seconds(),
+        read_timeout=place.timeout_s,
+        retries={"mode": "standard", "total_max_attempts": 3},
+        s3={"addressing_style": "path" if place.path_style else "auto"},
+        # Not every store that speaks S3 knows the newer checksums; parts carry a SHA-256 anyway.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        user_agent="sealtape",
+    )
+    client: Any = session.create_client(
+        "s3",
+        region_name=place.region,
+        endpoint_url=place.endpoint or None,
+        verify=place.ca or None,
+        config=config,
+    )
+    return S3Native(
+        client,
+        name=place.name,
+        bucket=place.bucket,
+        prefix=place.prefix,
+        lock=place.url.choice("lock", ("off", "governance", "compliance"), "off"),
+        encryption=_encryption_headers(place.url),
+        multipart_over=place.url.whole("multipart", 64 << 20, 5 << 20, 5 << 30),
+    )
+
+
+def _encryption(url: StoreUrl) -> S3Config:
+    kind, key = _sse(url)
+    config: S3Config = {}
+    if kind:
+        config["server_side_encryption"] = kind
+    if key:
+        config["sse_kms_key_id"] = key
+    return config
+
+
+def _encryption_headers(url: StoreUrl) -> dict[str, str]:
+    kind, key = _sse(url)
+    return {
+        **({"ServerSideEncryption": kind} if kind else {}),
+        **({"SSEKMSKeyId": key} if key else {}),
+    }
+
+
+def _sse(url: StoreUrl) -> tuple[str, str]:
+    kind = url.choice("sse", ("", "AES256", "aws:kms", "aws:kms:dsse"), "")
+    key = url.text("sse_kms_key")
+    if key and not kind.startswith("aws:kms"):
+        raise SettingsError(f"{url.text_form!r}: sse_kms_key goes with sse=aws:kms.")
+    return kind, key
+
+
+def _pem(place: _Place) -> bytes:
+    try:
+        return Path(place.ca).read_bytes()
+    except OSError as error:
+        raise SettingsError(
+            f"The CA file {place.ca} cannot be read.", hint="ca= of s3: names it."
+        ) from error
+
+
+class _Credentials:
+    """botocore's chain as obstore asks for it. Botocore renews what expires by itself."""
+
+    def __init__(self, chain: Any) -> None:
+        self._chain = chain
+
+    async def __call__(self) -> S3Credential:
+        frozen = await asyncio.to_thread(self._chain.get_frozen_credentials)
+        expires = hasattr(self._chain, "refresh_needed")
+        return {
+            "access_key_id": frozen.access_key,
+            "secret_access_key": frozen.secret_key,
+            "token": frozen.token,
+            "expires_at": datetime.now(UTC) + RENEW if expires else None,
+        }
