@@ -1,0 +1,1 @@
+"""The bus on Kafka, spoken with aiokafka's connections, requests and record batches."""
