@@ -25,7 +25,7 @@ from sealtape.schemas.facts import Fact, decode_facts
 from sealtape.schemas.frames import Frame, Kind
 from sealtape.schemas.slices import CLIENT_IN, CLIENT_OUT
 
-__all__ = ["JOURNAL", "REFUSED", "Orphan", "SessionFold", "finished"]
+__all__ = ["JOURNAL", "REFUSED", "Orphan", "Reached", "SessionFold", "finished"]
 
 JOURNAL = "journal"
 REFUSED = "refused"
@@ -42,6 +42,19 @@ class Orphan:
 
     command: str
     result: Fact
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """How far a session was folded: frames over all epochs, the last frame, and if that ended it.
+
+    `seq` is -1 before the first frame of `epoch`.
+    """
+
+    frames: int
+    epoch: int
+    seq: int
+    closed: bool
 
 
 @dataclass(slots=True)
@@ -90,6 +103,13 @@ class SessionFold:
     def closed(self) -> bool:
         """Whether the last epoch has ended."""
         return bool(self._epochs) and self._epochs[max(self._epochs)].closed
+
+    @property
+    def reached(self) -> Reached:
+        """How far it has come."""
+        last = max(self._epochs, default=0)
+        frames = sum(epoch.next_seq for epoch in self._epochs.values())
+        return Reached(frames, last, self.next_seq(last) - 1, self.closed)
 
     def feed(self, frame: Frame, body: bytes | None) -> bool:
         """Take a frame; `body` is None where it cannot be opened. False: it was seen before.
