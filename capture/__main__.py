@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import logging
 import os
 import signal
 import socket
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sealtape import __version__
+from sealtape.capture.logs import configure
 from sealtape.capture.supervisor import Supervisor
 from sealtape.schemas.errors import SealtapeError, SettingsError
 from sealtape.schemas.settings import Settings, load_settings
@@ -76,10 +76,15 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a capture node until it is told to stop; return the exit code."""
     args = build_parser().parse_args(argv)
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.INFO)
     try:
         path = config_path(args.config)
         settings = settings_at(path)
+        configure(
+            settings.deployment.log_format,
+            room="capture",
+            node=settings.deployment.node,
+            worker="" if args.worker is None else str(args.worker),
+        )
         ready = _announce(path, settings, as_json=args.json)
         if args.worker is None and settings.capture.workers > 1:
             return _run(settings, Supervisor(path=path, settings=settings, on_ready=ready).run())

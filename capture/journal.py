@@ -7,6 +7,7 @@ encrypted and kept like theirs.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
@@ -16,6 +17,9 @@ from sealtape.schemas.facts import HEARTBEAT, MAX_LIVE, NODE, REFUSAL, Live, enc
 
 MAX_REFUSALS = 1000
 """Refusals written one by one between two heartbeats; a port scan must not fill the disk."""
+
+
+_log = logging.getLogger(__name__)
 
 
 class Journal:
@@ -50,6 +54,8 @@ class Journal:
             return
         known = {"protocol": protocol, "source": source, "target": target, "user": user}
         attributes = {name: value for name, value in known.items() if value}
+        told = {"reason": reason, "protocol": protocol, "target": self._totals.target(target)}
+        _log.info("refused", extra=told)
         tail = encode_tail(status=reason, code=code, message=message, attributes=attributes)
         self.recorder.fact(REFUSAL, tail=tail, error=True)
 

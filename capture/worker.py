@@ -21,6 +21,7 @@ from sealtape.capture.bus import Bus
 from sealtape.capture.clock import Clock
 from sealtape.capture.epoch import NodeIdentity, Subject, Terms, begin
 from sealtape.capture.journal import Journal
+from sealtape.capture.logs import SESSION
 from sealtape.capture.metrics.counts import Counts
 from sealtape.capture.outlet import LEVELS, RETRY_S, Due, Outlet
 from sealtape.capture.recorder import Hooks, Pace, SessionRecorder, Snapshot
@@ -71,6 +72,7 @@ class Worker:
         self,
         *,
         bus: Bus,
+        keys: Bus | None = None,
         spool: Spool,
         identity: NodeIdentity,
         journal_terms: Terms,
@@ -79,9 +81,13 @@ class Worker:
         random: Callable[[int], bytes] = os.urandom,
         counts: Counts | None = None,
     ) -> None:
-        """Nothing happens before `start`; the worker owns `spool` from here on, not the bus."""
+        """Nothing happens before `start`; the worker owns `spool` from here on, not the buses.
+
+        `keys` takes the wrapped keys; None when they go to `bus` like everything else.
+        """
         self.counts = counts or Counts()
         self._bus = bus
+        self._keys = keys
         self._spool = spool
         self._identity = identity
         self._journal_terms = journal_terms
@@ -106,7 +112,9 @@ class Worker:
 
     async def start(self) -> None:
         """Adopt orphans, open the journal, begin to ship; returns when sessions may be opened."""
-        self._shipper = Shipper(self._bus, spool_key=self._spool.key, executor=self._executor)
+        self._shipper = Shipper(
+            self._bus, keys=self._keys, spool_key=self._spool.key, executor=self._executor
+        )
         self._orphans = await self._run(self._spool.claim_orphans)
         self.counts.orphans = len(self._orphans)
         adopted = [await self._adopt(orphan) for orphan in self._orphans]
@@ -184,6 +192,9 @@ class Worker:
                 ) from exc
             raise
         self.counts.open(ident.protocol, ident.target)
+        SESSION.set(recorder.session.hex())
+        told = {"protocol": ident.protocol, "target": ident.target, "number": number}
+        _log.info("session opened", extra=told)
         return recorder
 
     async def _opened(self, outlet: Outlet, recorder: SessionRecorder) -> None:
@@ -231,6 +242,8 @@ class Worker:
             commands=recorder.commands,
             errors=recorder.errors,
         )
+        told = {"session": recorder.session.hex(), "reason": reason, "frames": recorder.size}
+        _log.info("session ended", extra=told | {"commands": recorder.commands})
 
     def recorders(self) -> list[SessionRecorder]:
         """Return the live sessions, the journal not among them."""

@@ -60,7 +60,10 @@ def run(args: argparse.Namespace) -> int:
             put_target(folder, target)
         settings = settings_at(folder / CONFIG_NAME)
     run_until_signal(
-        lambda stop: _serve(settings, stop, as_json=args.json), loop=settings.capture.loop
+        lambda stop: _serve(settings, stop, as_json=args.json),
+        settings,
+        room="dev",
+        loop=settings.capture.loop,
     )
     return 0
 

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     """Run until a signal, or rebuild."""
     settings = read_settings(args)
     if not args.rebuild:
-        run_until_signal(lambda stop: serve(settings, stop))
+        run_until_signal(lambda stop: serve(settings, stop), settings, room="indexer")
         return 0
     tally = asyncio.run(rebuild_index(settings))
     if args.json:

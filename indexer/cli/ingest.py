@@ -25,5 +25,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run until a signal."""
     settings = read_settings(args)
-    run_until_signal(lambda stop: serve(settings, stop))
+    run_until_signal(lambda stop: serve(settings, stop), settings, room="ingest")
     return 0

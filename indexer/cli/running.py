@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
-import sys
 from collections.abc import Awaitable, Callable
 
 from sealtape.capture.__main__ import loop_factory
+from sealtape.capture.logs import configure
+from sealtape.schemas.settings import Settings
 
 
 def run_until_signal(
-    serve: Callable[[asyncio.Event], Awaitable[None]], *, loop: str = "auto"
+    serve: Callable[[asyncio.Event], Awaitable[None]],
+    settings: Settings,
+    *,
+    room: str,
+    worker: str = "",
+    loop: str = "auto",
 ) -> None:
     """Run `serve` with an event that SIGINT and SIGTERM set; a second signal ends at once.
 
     Args:
         serve: returns when it has drained after the event was set, or raises what ended it.
+        settings: the deployment's, for how to log.
+        room, worker: what runs, for the logs.
         loop: `uvloop`, `asyncio`, or `auto` for uvloop where it is installed.
     """
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
-    )
+    deployment = settings.deployment
+    configure(deployment.log_format, room=room, node=deployment.node, worker=worker)
     with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
         runner.run(_serve(serve))
 

@@ -32,6 +32,11 @@ class DeploymentSettings:
     log: str = setting(
         values.text, "log origin: the name under which checkpoints are signed", "sealtape.local/log"
     )
+    log_format: str = setting(
+        values.one_of("text", "json"),
+        "lines on standard error: `text` for people, `json` for a log store",
+        "text",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

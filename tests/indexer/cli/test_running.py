@@ -9,6 +9,7 @@ import pytest
 ROOM = """
 import asyncio, sys
 from sealtape.indexer.cli.running import run_until_signal
+from sealtape.schemas.settings import load_settings
 
 async def serve(stop):
     print(type(asyncio.get_running_loop()).__module__.split(".")[0], flush=True)
@@ -20,7 +21,8 @@ async def serve(stop):
         await asyncio.sleep(60)
     print("drained", flush=True)
 
-run_until_signal(serve, loop=sys.argv[1])
+settings = load_settings("", base=".")
+run_until_signal(serve, settings, room="ingest", loop=sys.argv[1])
 """
 
 
