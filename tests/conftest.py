@@ -1,9 +1,11 @@
-"""Guards for all tests."""
+"""Guards for all tests, and the real servers that they can ask for."""
 
 import importlib.abc
 import sys
 
 import hypothesis
+
+from tests.servers.registry import MODULES
 
 ROOMS = {"schemas", "capture", "ingest", "indexer"}
 
@@ -21,3 +23,5 @@ sys.meta_path.insert(0, _BareRooms())
 # A loaded machine is slow, not wrong.
 hypothesis.settings.register_profile("sealtape", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("sealtape")
+
+pytest_plugins = ["tests.servers.plugin", *MODULES]
