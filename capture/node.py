@@ -46,15 +46,14 @@ class RunningCapture:
     listeners: dict[str, str]
     worker: Worker
     _gateway: Gateway
-    _bus: Bus | None
+    _own: AsyncExitStack
     _told: Endpoint | Reply
 
     async def stop(self) -> bool:
         """Drain: no new connections, end the sessions, ship. Say whether the bus has it all."""
         await self._gateway.close()
         shipped = await self.worker.stop()
-        if self._bus is not None:
-            await self._bus.close()
+        await self._own.aclose()
         await self._told.close()
         return shipped
 
@@ -74,7 +73,8 @@ async def start_capture(
     Args:
         settings: the deployment's.
         on_ready: called with the listeners' addresses.
-        bus: to append to; opened from the settings, and closed at the end, when None.
+        bus: to append to; opened from the settings, and closed at the end, when None. The bus for
+            keys always comes from the settings, if they name one.
         number, boot: of this worker on its node; `boot` is drawn when None.
         shared: whether other workers listen on the same address.
         vitals: where a supervisor asks for metrics; without it they have an endpoint of their own,
@@ -89,12 +89,15 @@ async def start_capture(
     async with AsyncExitStack() as undo:
         told, listeners = await _tell(settings, about, vitals)
         undo.push_async_callback(told.close)
-        own_bus = None
+        own = AsyncExitStack()
+        undo.push_async_callback(own.aclose)
         if bus is None:
-            bus = own_bus = open_bus(settings.stores.bus, Path(settings.base))
-            undo.push_async_callback(own_bus.close)
-            await _start(own_bus)
-        worker = _worker(settings, identity, key, bus)
+            bus = await _open(settings.stores.bus, settings, own)
+        keys = None
+        if settings.stores.keys:
+            keys = await _open(settings.stores.keys, settings, own)
+            _check_alike(bus, keys)
+        worker = _worker(settings, identity, key, bus, keys)
         await worker.start()
         undo.push_async_callback(worker.stop)
         gateway = Gateway(settings=settings, worker=worker, number=number, shared=shared)
@@ -105,11 +108,13 @@ async def start_capture(
     if on_ready is not None:
         on_ready(listeners)
     return RunningCapture(
-        listeners=listeners, worker=worker, _gateway=gateway, _bus=own_bus, _told=told
+        listeners=listeners, worker=worker, _gateway=gateway, _own=own, _told=told
     )
 
 
-def _worker(settings: Settings, identity: NodeIdentity, key: bytes, bus: Bus) -> Worker:
+def _worker(
+    settings: Settings, identity: NodeIdentity, key: bytes, bus: Bus, keys: Bus | None
+) -> Worker:
     spool = Spool(
         Path(settings.base, settings.capture.spool),
         node=identity.node,
@@ -120,6 +125,7 @@ def _worker(settings: Settings, identity: NodeIdentity, key: bytes, bus: Bus) ->
     )
     return Worker(
         bus=bus,
+        keys=keys,
         spool=spool,
         identity=identity,
         journal_terms=_journal_terms(settings),
@@ -149,12 +155,25 @@ def _expiry_s(settings: Settings) -> float:
     return x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc.timestamp()
 
 
-async def _start(bus: Bus) -> None:
-    """Start a bus; one that is away does not keep a node down, since the spool takes what comes."""
+async def _open(url: str, settings: Settings, own: AsyncExitStack) -> Bus:
+    """Open a bus; one that is away does not keep a node down, since the spool takes what comes."""
+    bus = open_bus(url, Path(settings.base))
+    own.push_async_callback(bus.close)
     try:
         await bus.start()
     except StoreBusy as exc:
         _log.warning("The bus cannot be reached; recordings stay in the spool: %s", exc)
+    return bus
+
+
+def _check_alike(bus: Bus, keys: Bus) -> None:
+    """Whoever reads a partition of frames reads the same one of keys."""
+    if keys.partitions != bus.partitions:
+        raise SettingsError(
+            f"The bus has {bus.partitions} partitions, and the one for keys {keys.partitions}.",
+            hint="Make stores.keys with as many partitions as stores.bus.",
+            setting="stores.keys",
+        )
 
 
 def _identity(settings: Settings, number: int, boot: bytes) -> NodeIdentity:

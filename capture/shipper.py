@@ -3,6 +3,9 @@
 What waits is named by its place in the spool; its bytes are kept in memory too, but only up to
 `keep_bytes`: a bus that is away for hours costs disk, not memory. A message may reach the bus twice
 (a failed append is repeated); ingest drops what it has.
+
+Wrapped keys may have a bus of their own. It acknowledges an epoch's keys before the first of its
+frames is appended to the other, so whoever finds a frame finds its keys too.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from sealtape.capture.spool.folder import Orphan
 from sealtape.capture.spool.lane import Place
 from sealtape.capture.spool.records import Cut, parse_frames, read_records
 from sealtape.schemas.errors import SealtapeError, StoreBusy, StoreCorrupt, StoreError
-from sealtape.schemas.messages import peek_session
+from sealtape.schemas.messages import is_key, peek_session
 
 KEEP_BYTES = 32 << 20
 BATCH_BYTES = 4 << 20
@@ -52,14 +55,16 @@ class Shipper:
         self,
         bus: Bus,
         *,
+        keys: Bus | None = None,
         spool_key: bytes,
         executor: Executor,
         keep_bytes: int = KEEP_BYTES,
         batch_bytes: int = BATCH_BYTES,
         backoff_s: tuple[float, ...] = BACKOFF_S,
     ) -> None:
-        """`run` does the work."""
+        """`run` does the work; without `keys`, they go where the frames go."""
         self._bus = bus
+        self._keys = keys
         self._spool_key = spool_key
         self._executor = executor
         self._keep_bytes = keep_bytes
@@ -142,19 +147,29 @@ class Shipper:
                 await asyncio.sleep(self._backoff_s[-1])
 
     async def _append(self, messages: list[bytes]) -> None:
+        """Append all messages, those that are keys first if they have a bus of their own."""
+        if self._keys is not None:
+            await self._append_to(self._keys, [item for item in messages if is_key(item)])
+            messages = [item for item in messages if not is_key(item)]
+        await self._append_to(self._bus, messages)
+        self.error = None
+
+    async def _append_to(self, bus: Bus, messages: list[bytes]) -> None:
         """Append to all partitions concerned; repeat what fails until it does not."""
         by_partition: dict[int, list[tuple[bytes, bytes]]] = {}
         for message in messages:
             session = peek_session(message)
-            partition = self._bus.partition_of(session)
+            partition = bus.partition_of(session)
             by_partition.setdefault(partition, []).append((session, message))
-        await asyncio.gather(*(self._append_one(*item) for item in by_partition.items()))
+        await asyncio.gather(*(self._append_one(bus, *item) for item in by_partition.items()))
 
-    async def _append_one(self, partition: int, messages: list[tuple[bytes, bytes]]) -> None:
+    async def _append_one(
+        self, bus: Bus, partition: int, messages: list[tuple[bytes, bytes]]
+    ) -> None:
         attempt = 0
         while True:
             try:
-                await self._bus.append(partition, messages)
+                await bus.append(partition, messages)
             except StoreError as exc:
                 self.errors[exc.code] += 1
                 if self.error is None:
@@ -166,7 +181,6 @@ class Shipper:
                 attempt += 1
                 await asyncio.sleep(wait_s)
             else:
-                self.error = None
                 return
 
     async def _delete(self, outlets: set[Outlet]) -> None:

@@ -28,6 +28,7 @@ __all__ = [
     "Message",
     "decode",
     "encode",
+    "is_key",
     "peek_session",
 ]
 
@@ -161,6 +162,11 @@ def peek_session(data: bytes) -> bytes:
     if data[:PREFIX_SIZE] not in _PREFIXES or len(data) < _SESSION_END:
         raise FormatError("This is not a bus message of a known schema.", size=len(data))
     return data[PREFIX_SIZE:_SESSION_END]
+
+
+def is_key(data: bytes) -> bool:
+    """Whether a message is a wrapped key: those may travel on a bus of their own."""
+    return data.startswith(_KEY)
 
 
 def decode(data: bytes) -> Message:

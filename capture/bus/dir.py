@@ -41,28 +41,38 @@ from sealtape.schemas.errors import (
     StoreError,
     UsageError,
 )
+from sealtape.schemas.settings.values import parse_duration
 
 FILE_BYTES = 64 << 20
 POLL_S = 0.02
 MAX_PARTITIONS = 1024
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-_OPTIONS = ("partitions",)
+_OPTIONS = ("partitions", "retention")
 T = TypeVar("T")
 
 
 def open_dir_bus(url: str, base: Path) -> DirBus:
-    """Open `dir:PATH?partitions=N`, creating it when it is not there."""
+    """Open `dir:PATH?partitions=N&retention=7d`, creating it when it is not there."""
     path, _, query = url.removeprefix("dir:").partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
     unknown = sorted(set(options) - set(_OPTIONS))
-    count = options.get("partitions", "1")
+    count, kept = options.get("partitions", "1"), options.get("retention", "0")
+    try:
+        retention_s = parse_duration(kept)
+    except ValueError:
+        unknown.append("retention")
     if not path or unknown or not count.isdecimal() or not 1 <= int(count) <= MAX_PARTITIONS:
         raise SettingsError(
             f"The bus URL {url!r} is not understood.",
-            hint=f"Use dir:PATH?partitions=N with N from 1 to {MAX_PARTITIONS}.",
+            hint=f"Use dir:PATH?partitions=N with N from 1 to {MAX_PARTITIONS}; &retention=7d to"
+            " delete what is older.",
             setting="stores.bus",
         )
-    return DirBus(base / path, partitions=int(count) if "partitions" in options else None)
+    return DirBus(
+        base / path,
+        partitions=int(count) if "partitions" in options else None,
+        retention_s=retention_s or None,
+    )
 
 
 class DirBus:
@@ -74,12 +84,17 @@ class DirBus:
         *,
         partitions: int | None = None,
         file_bytes: int = FILE_BYTES,
+        retention_s: float | None = None,
         create: Callable[[Path], AppendFile] = create_file,
         reopen: Callable[[Path], AppendFile] = open_file,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        """Open or create; `partitions` None takes what is there, or 1 for a new one."""
+        """Open or create; `partitions` None takes what is there, or 1 for a new one.
+
+        `trim` deletes what is older than `retention_s`, whether or not it was read.
+        """
         self._path = path
+        self._retention_s = retention_s
         self._topic, self._partitions = _describe(path, partitions)
         self._lanes = [
             _Lane(
@@ -112,8 +127,8 @@ class DirBus:
 
     @property
     def retention_s(self) -> float | None:
-        """Messages go when all consumers have passed them, however old they are."""
-        return None
+        """What the URL says; None when messages go only by `trim` for all consumers."""
+        return self._retention_s
 
     async def start(self) -> None:
         """Do nothing: the folder was opened at once."""
@@ -165,6 +180,10 @@ class DirBus:
     async def trim(self, partition: int, consumers: Sequence[str]) -> None:
         """Delete whole files that all named consumers have passed; see the port."""
         lane = self._lane(partition)
+        age_s = self._retention_s
+        if age_s is not None:
+            async with lane.writing:
+                await self._run(lambda: lane.writer.expire(age_s))
         marks = await self.marks(partition)
         if not consumers or any(name not in marks for name in consumers):
             return

@@ -12,7 +12,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 
 from sealtape.capture.bus.base import Batch, Record
@@ -165,12 +165,26 @@ class PartitionWriter:
         """Delete all files whose messages all stand below an offset, but never the newest."""
         with self._locked():
             bases = bases_of(self._folder)
-            doomed = [base for base, after in pairwise(bases) if after <= below]
-            for base in doomed:
-                with mapped("delete", file_of(self._folder, base)):
-                    file_of(self._folder, base).unlink()
-            if doomed:
-                sync_directory(self._folder)
+            self._delete([base for base, after in pairwise(bases) if after <= below])
+
+    def expire(self, age_s: float) -> None:
+        """Delete all files that begin with a message older than `age_s` seconds.
+
+        The newest is ended before it holds messages of more than an eighth of that time.
+        """
+        now_ms = self._clock_ns() // 1_000_000
+        with self._locked():
+            bases = bases_of(self._folder)
+            begun = self._begun_ms(bases[-1]) if bases else None
+            if begun is None:
+                return
+            if begun < now_ms - age_s * 125 and self._newest() and self._base == bases[-1]:
+                self._start(self._end, self._end)
+            old = takewhile(
+                lambda base: (self._begun_ms(base) or 0) < now_ms - age_s * 1000,
+                bases_of(self._folder)[:-1],
+            )
+            self._delete(list(old))
 
     def close(self) -> None:
         """Close all files."""
@@ -178,6 +192,22 @@ class PartitionWriter:
         if self._lock >= 0:
             fd, self._lock = self._lock, -1
             os.close(fd)
+
+    def _delete(self, bases: Sequence[int]) -> None:
+        for base in bases:
+            with mapped("delete", file_of(self._folder, base)):
+                file_of(self._folder, base).unlink()
+        if bases:
+            sync_directory(self._folder)
+
+    def _begun_ms(self, base: int) -> int | None:
+        """When the first message of a file was written; None when it has none."""
+        log = LogFile(file_of(self._folder, base), base)
+        try:
+            first = next(log.records(base, 1 << 16), None)
+        finally:
+            log.close()
+        return None if first is None else first[0].ts_ms
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -21,6 +21,7 @@ from sealtape.schemas.notes import Signer, Verifier, open_checkpoint
 from sealtape.schemas.slices import decode_data
 from sealtape.schemas.tree import CompactRange
 from sealtape.schemas.wraps import X25519, Wrap, generate, unwrap
+from tests.conformance.bus import read_all
 
 SPOOL_KEY = bytes(range(32))
 CLASS = RetentionClass("standard", 86400, 864000)
@@ -66,10 +67,11 @@ class Stage:
             **options,
         )
 
-    async def worker(self, bus, create=create_file, clock=None, **options):
+    async def worker(self, bus, create=create_file, clock=None, keys=None, **options):
         boot = os.urandom(16)
         worker = Worker(
             bus=bus,
+            keys=keys,
             spool=self.spool(boot, create, **options),
             identity=self.identity(boot),
             journal_terms=TERMS,
@@ -90,17 +92,13 @@ class Stage:
         worker._executor.shutdown()
         os.close(worker._spool._lock)
 
-    async def recorded(self, bus):
-        """Read the bus and check all that can be checked; return sessions by id."""
+    async def recorded(self, *buses):
+        """Read buses and check all that can be checked; return sessions by id."""
         tape = Tape(self)
-        offset, _ = await bus.bounds(0)
-        while True:
-            batch = await bus.read(0, offset, max_bytes=1 << 20, wait_s=0)
-            if not batch.records:
-                return tape.finish()
-            for record in batch.records:
+        for bus in buses:
+            for record in await read_all(bus):
                 tape.take(record.key, record.value)
-            offset = batch.next_offset
+        return tape.finish()
 
 
 class Told:

@@ -6,10 +6,12 @@ from sealtape.capture.bus import open_bus
 from sealtape.capture.node import start_capture
 from sealtape.schemas.errors import FormatError, KeyUnavailable, SettingsError, TargetError
 from sealtape.schemas.frames import Frame, Kind
-from sealtape.schemas.messages import decode
+from sealtape.schemas.messages import KeyMessage, decode
 from tests.capture.node_lab import NodeLab
 from tests.capture.postgres.gateway_world import psql
-from tests.servers.postgres import shared_server
+from tests.capture.stage import until
+from tests.conformance.bus import read_all
+from tests.servers.postgres import free_port, shared_server
 
 
 @pytest.fixture
@@ -62,6 +64,41 @@ async def test_a_bus_that_is_given_stays_open(lab):
     await running.stop()
     assert (await bus.bounds(0))[1] > 0
     await bus.close()
+
+
+def with_keys(lab, url):
+    lab.path.write_text(lab.path.read_text() + f'\n[stores]\nkeys = "{url}"\n')
+
+
+async def test_keys_go_to_the_bus_the_settings_name_for_them(lab):
+    with_keys(lab, "dir:keys-bus?partitions=1")
+    running = await start_capture(lab.settings)
+    code, _, err = await psql(lab.dsn(running.listeners["postgres"]), "-c", "select 1")
+    assert code == 0, err
+    assert await running.stop()
+    bus = open_bus("dir:keys-bus", settings_base(lab.settings))
+    keys = [decode(record.value) for record in await read_all(bus)]
+    await bus.close()
+    assert all(isinstance(key, KeyMessage) for key in keys)
+    assert {key.session for key in keys} == set(await kinds_by_session(lab.settings))
+
+
+async def test_a_bus_for_keys_with_other_partitions_is_refused(lab):
+    with_keys(lab, "dir:keys-bus?partitions=2")
+    with pytest.raises(SettingsError, match=r"1 partitions.* 2"):
+        await start_capture(lab.settings)
+
+
+async def test_a_bus_that_is_away_does_not_keep_a_node_down(lab):
+    with_keys(lab, f"kafka://127.0.0.1:{free_port()}/keys?partitions=1&tls=disable&timeout=1s")
+    running = await start_capture(lab.settings)
+    code, _, err = await psql(lab.dsn(running.listeners["postgres"]), "-c", "select 1")
+    assert code == 0, err
+    await until(lambda: running.worker.health().state == "bus-failing")
+    await running._gateway.close()
+    assert await running.worker.stop(timeout_s=0.1) is False
+    await running._own.aclose()
+    await running._told.close()
 
 
 @pytest.mark.parametrize("name", ["node.key", "spool.key", "auditor.pub"])

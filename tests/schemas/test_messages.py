@@ -165,3 +165,10 @@ def test_peek_refuses_what_is_no_message():
     for other in (b"", data[:25], b"\xc3\x01" + bytes(40)):
         with pytest.raises(FormatError):
             messages.peek_session(other)
+
+
+def test_only_keys_are_keys():
+    assert messages.is_key(messages.encode(KEY))
+    assert not messages.is_key(messages.encode(FRAME))
+    assert not messages.is_key(messages.encode(CHECKPOINT))
+    assert not messages.is_key(b"")

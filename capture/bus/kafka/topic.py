@@ -26,6 +26,8 @@ __all__ = ["Topic"]
 
 MAX_AGE_S = 30.0
 UNKNOWN_TOPIC = 3
+START_S = 5.0
+"""A process that starts does not wait longer for brokers that are away."""
 APPEARS_S = 3.0
 """How long a topic may be unknown to a broker after it was created."""
 T = TypeVar("T")
@@ -69,7 +71,7 @@ class Topic:
         started = time.monotonic()
         while True:
             try:
-                await self.patiently(lambda _limit_s: self.refresh())
+                await self.patiently(lambda _limit_s: self.refresh(), within_s=START_S)
             except StoreError as exc:
                 if exc.context.get("code") != UNKNOWN_TOPIC:
                     raise
@@ -79,9 +81,11 @@ class Topic:
             else:
                 return
 
-    async def patiently(self, work: Callable[[float], Awaitable[T]]) -> T:
+    async def patiently(
+        self, work: Callable[[float], Awaitable[T]], *, within_s: float = float("inf")
+    ) -> T:
         """Do `work(limit in s)` again while it raises `StoreBusy` and there is time."""
-        deadline = time.monotonic() + self._url.timeout_s
+        deadline = time.monotonic() + min(self._url.timeout_s, within_s)
         pause_s = 0.05
         while True:
             try:
