@@ -1,6 +1,6 @@
-"""Keycloak over TLS with one realm: people and agents who may reach the gateway, and some who may not.
+"""Keycloak over TLS with one realm: who may reach the gateway, and some who may not.
 
-    keycloak_server.agent_token()           client credentials of `agent-7`; also `brief`, `early`, `elsewhere`
+    keycloak_server.agent_token()           client credentials of `agent-7`, or of another client
     keycloak_server.person_token()          `ada`, of the group dba
     keycloak_server.exchanged(token)        `agent-7` for the person whose token it is (RFC 8693)
     keycloak_server.confirm(uri)            what ada does in her browser in a device flow
@@ -19,19 +19,28 @@ import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
+from http import HTTPStatus
 from pathlib import Path
 
 import jwt
 import pytest
 
 from tests.servers import availability, cache, jvm
-from tests.servers.process import LOOPBACK, Server, Spec, free_port, give, http_status
+from tests.servers.process import (
+    LOOPBACK,
+    Server,
+    Spec,
+    free_port,
+    give,
+    http_status,
+    writable_copy,
+)
 from tests.servers.tls import write_certificate
 
 JAVA = 17
 _REALM = Path(__file__).with_name("realm.json")
 _EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
-_ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 (a type's name)
+_ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
 
 
 def _build(folder):
@@ -56,23 +65,21 @@ class KeycloakServer(Server):
     START_S = 150.0
 
     @classmethod
-    def plan(cls, place, **options):
-        # It writes into its own folders, the database among them.
-        from tests.servers.process import Home  # noqa: PLC0415
-
-        del Home
+    def plan(cls, place):
         write_certificate(place)
-        return {"port": free_port(), "plain": free_port(), "secret": secrets.token_urlsafe(18)}
+        secret = secrets.token_urlsafe(18)
+        realms = place / "import"
+        realms.mkdir()
+        text = _REALM.read_text().replace("${SECRET}", secret)
+        (realms / "sealtape-realm.json").write_text(text)
+        return {"port": free_port(), "plain": free_port(), "secret": secret}
 
     def spec(self):
-        home = self.place / "home"
+        home = self.place / "home"  # it writes into its own folders, the database among them
         if not home.exists():
-            shutil.copytree(self.part("keycloak") / "home", home, symlinks=True)
-            realms = home / "data/import"
-            realms.mkdir(parents=True)
-            text = _REALM.read_text().replace("${SECRET}", self.facts["secret"])
-            (realms / "sealtape-realm.json").write_text(text)
-            give(home)
+            writable_copy(self.part("keycloak") / "home", home)
+            shutil.copytree(self.place / "import", home / "data/import")
+            give(home / "data")
         return Spec(
             [
                 home / "bin/kc.sh", "start-dev", "--import-realm", "--cache=local",
@@ -83,14 +90,15 @@ class KeycloakServer(Server):
             ],
             env={
                 "JAVA_HOME": jvm.find(JAVA).parent.parent,
-                "JAVA_OPTS_APPEND": "-Xmx384m -XX:+UseSerialGC",
+                "JAVA_OPTS_APPEND": "-Xmx384m",
                 "KC_BOOTSTRAP_ADMIN_USERNAME": "admin",
                 "KC_BOOTSTRAP_ADMIN_PASSWORD": self.facts["secret"],
             },
         )  # fmt: skip
 
     def healthy(self):
-        return http_status(f"{self.issuer}/.well-known/openid-configuration", context=self._context) == 200  # noqa: E501, PLR2004
+        address = f"{self.issuer}/.well-known/openid-configuration"
+        return http_status(address, context=self._context) == HTTPStatus.OK
 
     # -- what a gateway is told ------------------------------------------------------------------
 
@@ -188,7 +196,9 @@ class KeycloakServer(Server):
         if not public:
             form |= {"client_secret": self.facts["secret"]}
         url = f"{self.base}/realms/{realm}/protocol/openid-connect/token"
-        return json.loads(self._ask(url, data=urllib.parse.urlencode(form).encode()))["access_token"]
+        return json.loads(self._ask(url, data=urllib.parse.urlencode(form).encode()))[
+            "access_token"
+        ]
 
     def _admin(self, method, path, body=None):
         headers = {"Authorization": f"Bearer {self.admin_token()}"}
@@ -223,5 +233,13 @@ def _action(page, at):
 @pytest.fixture(scope="session")
 def keycloak_server():
     """The run's Keycloak."""
-    availability.require(KeycloakServer)
+    availability.need(KeycloakServer)
     return KeycloakServer.shared()
+
+
+@pytest.fixture
+def keycloak_alone():
+    """A Keycloak of the test's own, which it may pause and change."""
+    availability.need(KeycloakServer)
+    with KeycloakServer.own() as server:
+        yield server
