@@ -56,9 +56,9 @@ def open_dir_bus(url: str, base: Path) -> DirBus:
     path, _, query = url.removeprefix("dir:").partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
     unknown = sorted(set(options) - set(_OPTIONS))
-    count, kept = options.get("partitions", "1"), options.get("retention", "0")
+    count, retention_s = options.get("partitions", "1"), 0.0
     try:
-        retention_s = parse_duration(kept)
+        retention_s = parse_duration(options.get("retention", "0s"))
     except ValueError:
         unknown.append("retention")
     if not path or unknown or not count.isdecimal() or not 1 <= int(count) <= MAX_PARTITIONS:

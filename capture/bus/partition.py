@@ -178,8 +178,10 @@ class PartitionWriter:
             begun = self._begun_ms(bases[-1]) if bases else None
             if begun is None:
                 return
-            if begun < now_ms - age_s * 125 and self._newest() and self._base == bases[-1]:
-                self._start(self._end, self._end)
+            if begun < now_ms - age_s * 125:
+                self._newest()
+                if self._base == bases[-1]:
+                    self._start(self._end, self._end)
             old = takewhile(
                 lambda base: (self._begun_ms(base) or 0) < now_ms - age_s * 1000,
                 bases_of(self._folder)[:-1],

@@ -54,7 +54,9 @@ class StoreSettings:
         "",
     )
     events: str = setting(
-        values.store_url, "the bus that SIEMs read events from", "dir:events?partitions=1"
+        values.store_url,
+        "the bus that SIEMs read events from; its retention: at most the shortest `retain_for`",
+        "dir:events?partitions=1&retention=7d",
     )
     keyring: str = setting(
         values.store_url,

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from sealtape.capture.bus import open_bus
-from sealtape.capture.bus.dir import DirBus
+from sealtape.capture.bus.dir import DirBus, open_dir_bus
 from sealtape.schemas.errors import (
     FormatError,
     SettingsError,
@@ -143,3 +143,33 @@ def test_the_description_says_what_the_spec_page_says(tmp_path):
     text = json.loads((tmp_path / "bus.json").read_text())
     assert text == {"v": 1, "partitions": 2, "topic": bus.topic}
     asyncio.run(bus.close())
+
+
+async def test_retention_deletes_what_nobody_has_marked(tmp_path):
+    now = 1_000_000 * 10**9
+    bus = DirBus(tmp_path / "bus", retention_s=60.0, clock_ns=lambda: now)
+    assert bus.retention_s == 60.0
+    await bus.append(0, [(b"", b"old")])
+    await bus.trim(0, [])
+    assert values(await read_all(bus)) == [b"old"]
+    now += 61 * 10**9
+    await bus.trim(0, ["never-marked"])
+    first, end = await bus.bounds(0)
+    assert first == end > 0
+    await bus.close()
+
+
+@pytest.mark.parametrize(
+    ("option", "seconds"),
+    [("retention=7d", 604800.0), ("partitions=1&retention=1h", 3600.0), ("retention=0s", None)],
+)
+async def test_the_url_says_how_long_messages_are_kept(tmp_path, option, seconds):
+    bus = open_dir_bus(f"dir:bus?{option}", tmp_path)
+    assert bus.retention_s == seconds
+    await bus.close()
+
+
+@pytest.mark.parametrize("option", ["retention=", "retention=week", "retention=-1d", "keep=7d"])
+def test_what_the_url_says_wrongly(tmp_path, option):
+    with pytest.raises(SettingsError, match="not understood"):
+        open_dir_bus(f"dir:bus?{option}", tmp_path)

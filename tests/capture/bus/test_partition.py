@@ -202,3 +202,66 @@ def test_offsets_beyond_the_end_or_before_the_start_are_errors(tmp_path, writer)
     with pytest.raises(Missing):
         everything(tmp_path, 0)
     assert everything(tmp_path, second) == [b"two", b"three"]
+
+
+class Days:
+    """A wall clock in days."""
+
+    def __init__(self):
+        self.day = 1000.0
+
+    def __call__(self):
+        return int(self.day * 86400e9)
+
+
+WEEK = 7 * 86400.0
+
+
+def test_what_is_older_than_its_time_is_deleted(tmp_path, writer):
+    clock = Days()
+    made = writer(clock_ns=clock)
+    made.expire(WEEK)  # nothing there yet
+    for half in range(60):
+        made.append([(b"k", b"%d" % half)])
+        made.expire(WEEK)
+        kept = [int(value) for value in everything(tmp_path, first_kept(tmp_path))]
+        assert kept == list(range(kept[0], half + 1))
+        assert 12 <= half - kept[0] <= 14 or (kept[0] == 0 and half <= 14)
+        clock.day += 0.5
+    assert len(list(tmp_path.glob("*.log"))) < 10
+
+
+def first_kept(folder):
+    reader = PartitionReader(folder)
+    try:
+        return reader.bounds()[0]
+    finally:
+        reader.close()
+
+
+def test_what_nothing_follows_is_deleted_too(tmp_path, writer):
+    clock = Days()
+    made = writer(clock_ns=clock)
+    end = made.append([(b"k", b"last")])[-1]
+    clock.day += 8
+    made.expire(WEEK)
+    reader = PartitionReader(tmp_path)
+    assert reader.bounds() == (end, end)
+    with pytest.raises(Missing):
+        reader.read(0, 1 << 20)
+    reader.close()
+    made.expire(WEEK)  # an empty file stays
+    assert made.append([(b"k", b"new")])[0] == end
+    assert everything(tmp_path, end) == [b"new"]
+
+
+def test_a_writer_that_did_not_begin_the_file_ends_it_where_the_other_stopped(tmp_path, writer):
+    clock = Days()
+    first, second = writer(clock_ns=clock), writer(clock_ns=clock)
+    first.append([(b"k", b"one")])
+    end = first.append([(b"k", b"two")])[-1]
+    clock.day += 2
+    second.expire(WEEK)
+    assert log(tmp_path, end).exists()
+    first.append([(b"k", b"three")])
+    assert everything(tmp_path) == [b"one", b"two", b"three"]
