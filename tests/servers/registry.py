@@ -4,7 +4,11 @@ import importlib
 
 # What a module registers in the cache is fetched by `make fetch-servers`, and its fixtures can be
 # asked for by every test.
-MODULES = ("tests.servers.toxiproxy",)
+MODULES = (
+    "tests.servers.kafka",
+    "tests.servers.keycloak",
+    "tests.servers.toxiproxy",
+)
 
 
 def load() -> None:
