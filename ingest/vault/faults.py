@@ -37,18 +37,25 @@ _WRONG_KEY = {
     "ExpiredToken",
     "AuthenticationFailed",
 }
+_UNTRUSTED = "its certificate is not trusted"
+_PLAINTEXT = "the endpoint is http:// and allow_http is not set"
+# Words of obstore (reqwest, hyper, rustls) and botocore, and what they mean.
 _NETWORK = (
-    ("CertificateRequired", "its certificate is not trusted"),
-    ("UnknownIssuer", "its certificate is not trusted"),
-    ("InvalidCertificate", "its certificate is not trusted"),
+    ("CertificateRequired", _UNTRUSTED),
+    ("UnknownIssuer", _UNTRUSTED),
+    ("InvalidCertificate", _UNTRUSTED),
+    ("CERTIFICATE_VERIFY_FAILED", _UNTRUSTED),
+    ("URL scheme is not allowed", _PLAINTEXT),
     ("ConnectionRefused", "the connection was refused"),
+    ("Could not connect", "it cannot be reached"),
     ("ConnectionReset", "the connection was reset"),
     ("BrokenPipe", "the connection was reset"),
     ("IncompleteMessage", "the connection was closed before the answer was complete"),
     ("UnexpectedEof", "the connection was closed before the answer was complete"),
+    ("Connection was closed", "the connection was closed before the answer was complete"),
     ("dns error", "its name cannot be resolved"),
     ("TimedOut", "no answer in time"),
-    ("URL scheme is not allowed", "the endpoint is http:// and allow_http is not set"),
+    ("timeout on endpoint", "no answer in time"),
 )
 
 
@@ -104,10 +111,7 @@ class Fault:
 
     @property
     def _dropped(self) -> bool:
-        return self.status == 0 and self.reason not in {
-            "its certificate is not trusted",
-            "the endpoint is http:// and allow_http is not set",
-        }
+        return self.status == 0 and self.reason not in {_UNTRUSTED, _PLAINTEXT}
 
     def error(self, name: str, doing: str) -> StoreError:
         """The error to raise: `name` is the vault's URL without options, `doing` the request."""
@@ -136,9 +140,9 @@ class Fault:
             return "This host's clock is wrong: set it."
         if self.status == 403:
             return "These credentials may not do that: see the policies in docs/vault.md."
-        if "certificate" in self.reason:
+        if self.reason == _UNTRUSTED:
             return "Name the store's CA with ?ca=FILE."
-        if "allow_http" in self.reason:
+        if self.reason == _PLAINTEXT:
             return "Use https://, or say allow_http=1 where plaintext is meant."
         return ""
 
@@ -155,17 +159,17 @@ def fault_of(error: BaseException) -> Fault:
         return Fault(404)
     if isinstance(error, UnauthenticatedError):
         return Fault(401, "AuthenticationFailed")
-    return Fault(reason=next((said for word, said in _NETWORK if word in text), ""))
+    return Fault(reason=_network(text))
 
 
 def fault_of_botocore(error: Exception) -> Fault:
     """Read an error of botocore: `ClientError`s hold an answer, all others mean there was none."""
     response: Mapping[str, Any] | None = getattr(error, "response", None)
     if not response:
-        names = {"ConnectTimeoutError": "TimedOut", "ReadTimeoutError": "TimedOut"}
-        text = f"{names.get(type(error).__name__, '')} {error}".replace(" ", "")
-        known = ((word.replace(" ", ""), said) for word, said in _NETWORK)
-        reason = next((said for word, said in known if word in text), "the connection failed")
-        return Fault(reason=reason)
+        return Fault(reason=_network(str(error)))
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     return Fault(status, str(response.get("Error", {}).get("Code", "")))
+
+
+def _network(text: str) -> str:
+    return next((said for word, said in _NETWORK if word in text), "")

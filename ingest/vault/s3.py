@@ -15,14 +15,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import botocore.exceptions
 import botocore.session
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
+from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from sealtape.capture.access import password
 from sealtape.capture.checkup import Check
 from sealtape.ingest.vault.base import Vault, is_key
 from sealtape.ingest.vault.bucket import BucketVault
+from sealtape.ingest.vault.s3_checks import check_bucket
 from sealtape.ingest.vault.s3_native import S3Native
 from sealtape.schemas.errors import SettingsError
 from sealtape.schemas.urls import StoreUrl, parse_store_url
@@ -30,7 +33,7 @@ from sealtape.schemas.urls import StoreUrl, parse_store_url
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, S3Config, S3Credential
 
-__all__ = ["check_s3", "open_s3", "prepare_s3"]
+__all__ = ["S3Vault", "check_s3", "open_s3", "prepare_s3"]
 
 OPTIONS = (
     "endpoint",
@@ -71,34 +74,59 @@ class _Place:
         return f"s3://{self.bucket}{f'/{self.prefix}' if self.prefix else ''}"
 
 
+class S3Vault(BucketVault):
+    """A vault in a bucket of S3. See `Vault` for the contract."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        reading: S3Store,
+        writing: S3Store,
+        timeout_s: float,
+        native: S3Native,
+    ) -> None:
+        """As `BucketVault`, with what only S3 has in `native`."""
+        super().__init__(
+            name=name, reading=reading, writing=writing, timeout_s=timeout_s, native=native
+        )
+        self.native = native
+
+
 async def open_s3(url: str, base: Path) -> Vault:
     """Open; see `open_vault`. Raises `SettingsError`, also where there are no credentials."""
-    session, place = await asyncio.to_thread(_session, url, base)
-    return await asyncio.to_thread(_vault, session, place)
+    return await asyncio.to_thread(_opened, url, base)
 
 
 async def prepare_s3(url: str, base: Path) -> list[str]:
     """Create the bucket where there is none; see `prepare_vault`."""
-    session, place = await asyncio.to_thread(_session, url, base)
-    native = await asyncio.to_thread(_native, session, place)
+    vault = await asyncio.to_thread(_opened, url, base)
     try:
-        return await native.prepare(place.region)
+        return await vault.native.prepare()
     finally:
-        await native.close()
+        await vault.close()
 
 
 async def check_s3(url: str, base: Path) -> list[Check]:
     """Look at the bucket and try it; see `check_vault`."""
-    from sealtape.ingest.vault.s3_checks import check_bucket
-
-    session, place = await asyncio.to_thread(_session, url, base)
-    native = await asyncio.to_thread(_native, session, place)
-    vault = await asyncio.to_thread(_vault, session, place)
+    vault = await asyncio.to_thread(_opened, url, base)
     try:
-        return await check_bucket(native, vault, place.prefix)
+        return await check_bucket(vault, vault.native)
     finally:
         await vault.close()
-        await native.close()
+
+
+def _opened(url: str, base: Path) -> S3Vault:
+    """Blocks: botocore reads files, runs programs and asks metadata services for credentials."""
+    try:
+        session, place = _session(url, base)
+        return _vault(session, place)
+    except (BotoCoreError, BaseError, ValueError, OSError) as error:
+        # obstore's and botocore's words about settings; neither repeats a secret.
+        raise SettingsError(
+            f"{url!r}: {str(error).partition(chr(10))[0]}",
+            hint="docs/vault.md has the options of s3: URLs.",
+        ) from error
 
 
 def _session(url: str, base: Path) -> tuple[botocore.session.Session, _Place]:
@@ -117,18 +145,20 @@ def _session(url: str, base: Path) -> tuple[botocore.session.Session, _Place]:
             f"{url!r}: an access key id and its secret go together.",
             hint="Write s3://ACCESS_KEY_ID@BUCKET/…?password_file=FILE, or neither.",
         )
-    try:
-        if secret:
-            session.set_credentials(parsed.user, secret)
-        region = parsed.text("region") or session.get_config_variable("region") or "us-east-1"
-        endpoint = parsed.text("endpoint") or os.environ.get("AWS_ENDPOINT_URL_S3", "")
-        if session.get_credentials() is None:
-            raise SettingsError(
-                f"There are no credentials for {url!r}.",
-                hint="See docs/vault.md: environment, profile, role, or password_file.",
-            )
-    except botocore.exceptions.BotoCoreError as error:
-        raise SettingsError(f"{url!r}: {error}") from error
+    if secret:
+        session.set_credentials(parsed.user, secret)
+    if session.get_credentials() is None:
+        raise SettingsError(
+            f"There are no credentials for {url!r}.",
+            hint="See docs/vault.md: environment, profile, role, or password_file.",
+        )
+    region = parsed.text("region") or session.get_config_variable("region") or "us-east-1"
+    endpoint = parsed.text("endpoint") or os.environ.get("AWS_ENDPOINT_URL_S3", "")
+    if endpoint.startswith("http:") and not parsed.flag("allow_http"):
+        raise SettingsError(
+            f"{url!r}: the endpoint is not https.",
+            hint="Say allow_http=1 where plaintext is meant.",
+        )
     ca = parsed.text("ca")
     return session, _Place(
         url=parsed,
@@ -142,7 +172,7 @@ def _session(url: str, base: Path) -> tuple[botocore.session.Session, _Place]:
     )
 
 
-def _vault(session: botocore.session.Session, place: _Place) -> BucketVault:
+def _vault(session: botocore.session.Session, place: _Place) -> S3Vault:
     config: S3Config = {
         "bucket": place.bucket,
         "region": place.region,
@@ -171,7 +201,7 @@ def _vault(session: botocore.session.Session, place: _Place) -> BucketVault:
             credential_provider=credentials,
         )
 
-    return BucketVault(
+    return S3Vault(
         name=place.name,
         reading=store({"read_timeout": timedelta(seconds=place.timeout_s)}),
         writing=store({}),
@@ -181,13 +211,6 @@ def _vault(session: botocore.session.Session, place: _Place) -> BucketVault:
 
 
 def _native(session: botocore.session.Session, place: _Place) -> S3Native:
-    from botocore.config import Config
-
-    if place.endpoint.startswith("http:") and not place.url.flag("allow_http"):
-        raise SettingsError(
-            f"{place.url.text_form!r}: the endpoint is not https.",
-            hint="Say allow_http=1 where plaintext is meant.",
-        )
     config = Config(
         connect_timeout=CONNECT_TIMEOUT.total_seconds(),
         read_timeout=place.timeout_s,
@@ -210,9 +233,10 @@ def _native(session: botocore.session.Session, place: _Place) -> S3Native:
         name=place.name,
         bucket=place.bucket,
         prefix=place.prefix,
+        region=place.region,
         lock=place.url.choice("lock", ("off", "governance", "compliance"), "off"),
         encryption=_encryption_headers(place.url),
-        multipart_over=place.url.whole("multipart", 64 << 20, 5 << 20, 5 << 30),
+        multipart_over=place.url.whole("multipart", 96 << 20, 5 << 20, 5 << 30),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 import time
 from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
@@ -12,6 +14,7 @@ from sealtape.ingest.vault.bucket import BucketVault
 from sealtape.ingest.vault.faults import Fault
 from sealtape.ingest.vault.probing import PROBE_PREFIX, probe
 from sealtape.ingest.vault.s3_native import S3Native
+from sealtape.schemas.errors import Exists, StoreBusy, StoreError
 
 __all__ = ["check_bucket"]
 
@@ -19,21 +22,46 @@ MOST_SKEW_S = 60.0
 """S3 refuses requests signed 15 minutes off; a minute is where to start looking."""
 
 
-async def check_bucket(native: S3Native, vault: BucketVault, prefix: str) -> list[Check]:
+async def check_bucket(vault: BucketVault, native: S3Native) -> list[Check]:
     """See `check_vault`."""
     found = await native.facts("head_bucket")
     if isinstance(found, Fault):
         error = found.error(native.name, "a look at the bucket")
         hint = error.hint or "`sealtape init` creates the bucket."
         return [Check("vault: access", "error", error.message, hint)]
+    tried = await probe(vault)
     return [
-        *await probe(vault),
+        *(tried if tried[0].level == "error" else [*tried, *await _parts(vault, native)]),
         _clock(found),
         _versions(await native.facts("get_bucket_versioning")),
         _locks(await native.facts("get_object_lock_configuration"), wanted=native.locks),
-        _lifecycle(await native.facts("get_bucket_lifecycle_configuration"), prefix),
+        _lifecycle(await native.facts("get_bucket_lifecycle_configuration"), native.prefix),
         _public(await native.facts("get_public_access_block")),
     ]
+
+
+async def _parts(vault: BucketVault, native: S3Native) -> list[Check]:
+    """Whether an upload in parts may overwrite: some stores check only single puts."""
+    key, name = f"{PROBE_PREFIX}{secrets.token_hex(16)}", "vault: uploads in parts"
+    try:
+        await vault.put_new(key, b"one")
+        refused = await _refused(native, key)
+        with contextlib.suppress(StoreBusy):  # a default lock keeps the object
+            await vault.erase(key)
+    except StoreError as error:
+        return [Check(name, "warning", error.message, error.hint)]
+    if refused:
+        return [Check(name, "ok", "Uploads in parts do not overwrite either.")]
+    message = "An upload in parts overwrites: the store ignores If-None-Match there."
+    return [Check(name, "error", message, "Say multipart=5368709120: then there are none.")]
+
+
+async def _refused(native: S3Native, key: str) -> bool:
+    try:
+        await native.put_parts(key, b"two", secrets.token_hex(16))
+    except Exists:
+        return True
+    return False
 
 
 def _clock(answer: Mapping[str, Any]) -> Check:
@@ -117,10 +145,9 @@ def _touches(rule: Mapping[str, Any], prefix: str) -> bool:
     parts: Sequence[Any] = (rule.get("Prefix"), filters.get("Prefix"), filters.get("And", {}))
     given = parts[2].get("Prefix") if isinstance(parts[2], Mapping) else None
     theirs = str(next((part for part in (parts[0], parts[1], given) if part), ""))
-    ours = f"{prefix}/" if prefix else ""
-    if theirs.startswith(ours + PROBE_PREFIX):
+    if theirs.startswith(prefix + PROBE_PREFIX):
         return False
-    return theirs.startswith(ours) or ours.startswith(theirs)
+    return theirs.startswith(prefix) or prefix.startswith(theirs)
 
 
 def _public(answer: Mapping[str, Any] | Fault) -> Check:

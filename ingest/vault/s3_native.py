@@ -41,6 +41,7 @@ class S3Native:
         name: str,
         bucket: str,
         prefix: str,
+        region: str,
         lock: str,
         encryption: Mapping[str, str],
         multipart_over: int,
@@ -48,11 +49,12 @@ class S3Native:
         """Take a client for `bucket`. `lock` is `off`, `governance` or `compliance`."""
         self.multipart_over = multipart_over
         self.locks = lock != "off"
+        self.prefix = f"{prefix}/" if prefix else ""
         self.name = name
         self._mode = lock.upper()
         self._client = client
         self._bucket = bucket
-        self._prefix = f"{prefix}/" if prefix else ""
+        self._region = region
         self._encryption = dict(encryption)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="vault-s3")
 
@@ -71,7 +73,7 @@ class S3Native:
                 self._ask(
                     f"an upload of {key}",
                     "create_multipart_upload",
-                    Key=self._prefix + key,
+                    Key=self.prefix + key,
                     ChecksumAlgorithm="SHA256",
                     Metadata={TOKEN: token},
                     **self._encryption,
@@ -103,7 +105,7 @@ class S3Native:
             answer = self._ask(
                 f"part {number} of {key}",
                 "upload_part",
-                Key=self._prefix + key,
+                Key=self.prefix + key,
                 UploadId=upload,
                 PartNumber=number,
                 Body=bytes(data),
@@ -118,7 +120,7 @@ class S3Native:
             try:
                 self._client.complete_multipart_upload(
                     Bucket=self._bucket,
-                    Key=self._prefix + key,
+                    Key=self.prefix + key,
                     UploadId=upload,
                     MultipartUpload={"Parts": parts},
                     IfNoneMatch="*",
@@ -138,7 +140,7 @@ class S3Native:
 
     def _made_by(self, key: str, token: str) -> bool:
         try:
-            answer = self._ask(f"a head of {key}", "head_object", Key=self._prefix + key)
+            answer = self._ask(f"a head of {key}", "head_object", Key=self.prefix + key)
         except Missing:
             return False
         return bool(answer.get("Metadata", {}).get(TOKEN) == token)
@@ -146,7 +148,7 @@ class S3Native:
     def _abort(self, key: str, upload: str) -> bool:
         try:
             self._client.abort_multipart_upload(
-                Bucket=self._bucket, Key=self._prefix + key, UploadId=upload
+                Bucket=self._bucket, Key=self.prefix + key, UploadId=upload
             )
         except (ClientError, BotoCoreError):
             return False  # `tidy` finds it tomorrow
@@ -159,11 +161,11 @@ class S3Native:
             limit = datetime.now(UTC) - ABANDONED
             old = [
                 (str(found["Key"]), str(found["UploadId"]))
-                for page in self._pages("list_multipart_uploads", self._prefix)
+                for page in self._pages("list_multipart_uploads", self.prefix)
                 for found in page.get("Uploads", ())
                 if found["Initiated"] < limit
             ]
-            cut = len(self._prefix)
+            cut = len(self.prefix)
             return sum(self._abort(key[cut:], upload) for key, upload in old)
 
         return await self._run(abort_old)
@@ -175,7 +177,7 @@ class S3Native:
         await self._run(lambda: self._erase(key))
 
     def _erase(self, key: str) -> None:
-        name = self._prefix + key
+        name = self.prefix + key
         try:
             versions = list(self._versions(name))
         except _UnknownRequest:
@@ -286,7 +288,7 @@ class S3Native:
 
         return await self._run(ask)
 
-    async def prepare(self, region: str) -> list[str]:
+    async def prepare(self) -> list[str]:
         """Create the bucket, with object lock where locks are wanted; says what was done."""
         found = await self.facts("head_bucket")
         if not isinstance(found, Fault):
@@ -294,8 +296,8 @@ class S3Native:
         if found.status != 404:
             raise found.error(self.name, "a look at the bucket")
         wanted: dict[str, Any] = {"ObjectLockEnabledForBucket": True} if self.locks else {}
-        if region != "us-east-1":
-            wanted["CreateBucketConfiguration"] = {"LocationConstraint": region}
+        if self._region != "us-east-1":
+            wanted["CreateBucketConfiguration"] = {"LocationConstraint": self._region}
         made = await self.facts("create_bucket", **wanted)
         if isinstance(made, Fault):
             raise made.error(self.name, "the creation of the bucket")
@@ -314,7 +316,7 @@ class S3Native:
     # -- requests ----------------------------------------------------------------------------------
 
     def _at(self, key: str) -> str:
-        return self._prefix + key
+        return self.prefix + key
 
     def _ask(self, doing: str, request: str, **arguments: object) -> Mapping[str, Any]:
         try:
