@@ -6,9 +6,10 @@ import importlib.util
 from pathlib import Path
 
 from sealtape.capture.bus.base import Batch, Bus, Record, partition_of
-from sealtape.schemas.errors import SettingsError
+from sealtape.capture.checkup import Check
+from sealtape.schemas.errors import SettingsError, StoreError
 
-__all__ = ["Batch", "Bus", "Record", "open_bus", "partition_of"]
+__all__ = ["Batch", "Bus", "Record", "check_bus", "open_bus", "partition_of", "prepare_bus"]
 
 
 def open_bus(url: str, base: Path) -> Bus:
@@ -26,6 +27,34 @@ def open_bus(url: str, base: Path) -> Bus:
     from sealtape.capture.bus.dir import open_dir_bus
 
     return open_dir_bus(url, base)
+
+
+async def prepare_bus(url: str, base: Path) -> list[str]:
+    """Create what the bus needs and does not have yet; return what was done, in words.
+
+    Raises `SettingsError` and `StoreError`.
+    """
+    if _scheme(url) == "kafka":
+        from sealtape.capture.bus.kafka.prepare import prepare_topic
+
+        return await prepare_topic(url, base)
+    from sealtape.capture.bus.folder import prepare_folder
+
+    return await prepare_folder(url, base)
+
+
+async def check_bus(url: str, base: Path) -> list[Check]:
+    """Look at the bus and say what was found; a failure is an `error`, never raised."""
+    try:
+        if _scheme(url) == "kafka":
+            from sealtape.capture.bus.kafka.check import check_topic
+
+            return await check_topic(url, base)
+        from sealtape.capture.bus.folder import check_folder
+
+        return await check_folder(url, base)
+    except (SettingsError, StoreError) as exc:
+        return [Check("bus", "error", exc.message, exc.hint)]
 
 
 def _scheme(url: str) -> str:
