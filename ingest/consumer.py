@@ -9,55 +9,41 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import ClassVar
 
-from sealtape.capture.bus.base import Batch, Bus
+from sealtape.capture.bus.base import Batch
 from sealtape.ingest.collector import Collector
-from sealtape.ingest.cut import Cut
-from sealtape.ingest.findings import INLINE_BYTES
-from sealtape.ingest.keyring.base import Keyring
-from sealtape.ingest.ledger.base import Ledger
-from sealtape.ingest.ledger.rows import FragmentRow, HeadChange, Lease, Publish, Quarantined
-from sealtape.ingest.parquet import read_leaves
-from sealtape.ingest.sealer import Doubt, Limits, Sealer, Taken, decode_all
+from sealtape.ingest.crew import Hold, Leaving, persist, while_held
+from sealtape.ingest.cut import Cut, incident_event
+from sealtape.ingest.findings import INLINE_BYTES, REASONS
+from sealtape.ingest.intake import Intake, Stores
+from sealtape.ingest.ledger.rows import HeadChange, Incident, Lease, Publish, Quarantined
+from sealtape.ingest.sealer import Limits, Sealer
+from sealtape.ingest.snapshot import Arrivals, Counts, PartitionSnapshot, RetentionWatch
 from sealtape.ingest.stage import BuiltSegment, build_segment
-from sealtape.ingest.vault.base import Vault
-from sealtape.schemas.errors import (
-    Exists,
-    Fenced,
-    FormatError,
-    Missing,
-    StoreBusy,
-    StoreError,
-)
+from sealtape.schemas.errors import Fenced, Missing, StoreBusy, StoreError
 from sealtape.schemas.layout import day_of, manifest_key, quarantine_key, segment_key
-from sealtape.schemas.messages import KeyMessage
 from sealtape.schemas.notes import Verifier
 from sealtape.schemas.segments import BusRange
 
-__all__ = ["CONSUMER", "Consumer", "Stores", "uuid7"]
+__all__ = ["CONSUMER", "Consumer", "KeyConsumer", "Stores", "uuid7"]
 
 CONSUMER = "ingest"
 """The name under which ingest marks its position on the bus."""
 
 READ_BYTES = 4 << 20
-BACKOFF_S = 1.0
-LEAF_CACHE = 64
+LOOK_S = 2.0
+"""Time between two looks at the bus's end while there is a backlog."""
+CUT_S = 30.0
+"""How long a bus must end too early to be believed: a new leader may not know its end at first."""
+MS = 1_000_000
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Stores:
-    """What ingest reads from and writes to."""
-
-    bus: Bus
-    keyring: Keyring
-    vault: Vault
-    ledger: Ledger
 
 
 def uuid7(now_ns: int, random: bytes) -> str:
@@ -69,7 +55,10 @@ def uuid7(now_ns: int, random: bytes) -> str:
 
 
 class Consumer:
-    """Claims one partition and seals what comes on it, until told to stop."""
+    """Claims one partition and seals what comes on it, until told to leave."""
+
+    keys_only: ClassVar[bool] = False
+    """Whether it works on the keys' own bus, where nothing is sealed."""
 
     def __init__(
         self,
@@ -80,179 +69,248 @@ class Consumer:
         verifiers: Sequence[Verifier] | None,
         limits: Limits,
         ttl_s: float = 30.0,
+        counts: Counts | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
         """`owner` names this worker in leases and records; it must differ between processes."""
+        bus = stores.keys if self.keys_only else stores.bus
+        assert bus is not None
+        self._bus = bus
         self._stores = stores
         self._partition = partition
         self._owner = owner
         self._verifiers = verifiers
         self._limits = limits
         self._ttl_s = ttl_s
+        self._counts = counts or Counts()
         self._clock_ns = clock_ns
         self._random = random
-        self._shard = f"{stores.bus.topic}/{partition}"
-        self._leaves: dict[tuple[str, int], list[bytes]] = {}
-        self._renewed = 0.0
-        self._stopping = asyncio.Event()
+        self._intake = Intake(stores, partition, clock_ns=clock_ns, keys_only=self.keys_only)
+        self._leaving = Leaving()
+        self._held: tuple[Lease, Sealer] | None = None
+        self._arrivals = Arrivals()
+        self._retention = RetentionWatch(bus.retention_s)
+        self._end = 0
+        self._looked = -math.inf
+        self._short_since: float | None = None
 
-    def stop(self) -> None:
-        """Finish: read to the end of the bus, publish what is signed, release the lease."""
-        self._stopping.set()
+    @property
+    def place(self) -> tuple[str, int]:
+        """Topic and partition."""
+        return self._bus.topic, self._partition
+
+    def leave(self, read_s: float | None = None) -> None:
+        """Finish: read on for at most `read_s`, publish what is signed, release the lease.
+
+        0.0 reads nothing more; None reads to the end of the bus.
+        """
+        self._leaving.ask(read_s)
+
+    def snapshot(self) -> PartitionSnapshot | None:
+        """How far it is; None while another holds the partition."""
+        if self._held is None:
+            return None
+        lease, sealer = self._held
+        return PartitionSnapshot(
+            topic=lease.topic,
+            partition=lease.partition,
+            term=lease.term,
+            position=sealer.first,
+            read_to=sealer.read_to,
+            end=max(self._end, sealer.read_to),
+            oldest_ms=self._arrivals.oldest_ms,
+            retention_half=self._retention.half,
+        )
 
     async def run(self) -> None:
-        """Work until `stop`; failures of stores are logged and tried again."""
-        while True:
-            try:
-                if await self.hold():
-                    return
-                pause = BACKOFF_S
-            except StoreBusy as error:
-                log.warning("partition %d: %s", self._partition, error)
-                pause = error.retry_after_s
-            except Fenced as error:
-                log.warning("partition %d: %s", self._partition, error)
-                pause = BACKOFF_S
-            except StoreError:
-                log.exception("partition %d", self._partition)
-                pause = BACKOFF_S
-            if await self._stopped_within(pause):
-                return
+        """Work until `leave`; failures of stores are logged and tried again."""
+        await persist(self._counted_hold, self._leaving, f"{self._bus.topic}/{self._partition}")
+
+    async def _counted_hold(self) -> bool:
+        try:
+            return await self.hold()
+        except Fenced:
+            self._counts.fenced += 1
+            raise
+        except StoreError:
+            self._counts.failures += 1
+            raise
 
     async def hold(self) -> bool:
-        """Claim, and work while the lease lasts. True when stopped, False when another holds it."""
-        ledger, bus = self._stores.ledger, self._stores.bus
-        lease = await ledger.claim(bus.topic, self._partition, self._owner, self._ttl_s)
-        if lease is None:
-            return self._stopping.is_set()
-        self._renewed = time.monotonic()
-        await Collector(ledger, self._stores.vault).abandon_before(lease)
-        known = await ledger.quarantined(bus.topic, self._partition, lease.next_offset)
+        """Claim, and work while the lease lasts. True when told to leave, False: another has it."""
+        topic, partition = self.place
+        ledger = self._stores.ledger
+        return await while_held(ledger, topic, partition, self._owner, self._ttl_s, self._work)
+
+    async def _work(self, hold: Hold) -> None:
+        lease = hold.lease
+        await Collector(self._stores.ledger, self._stores.vault).abandon_before(lease)
+        known = await self._stores.ledger.quarantined(*self.place, lease.next_offset)
         sealer = Sealer(
-            topic=bus.topic,
-            partition=self._partition,
+            topic=lease.topic,
+            partition=lease.partition,
             position=lease.next_offset,
             verifiers=self._verifiers,
             limits=self._limits,
             quarantined=[item.offset for item in known],
         )
-        while not self._stopping.is_set():
-            await self.step(sealer, lease, wait_s=self._patience_s())
-        await self._drain(sealer, lease)
-        await ledger.release(lease)
-        return True
+        self._arrivals = Arrivals()
+        self._held = lease, sealer
+        try:
+            await self._check_topic(sealer, lease)
+            while not self._leaving.asked.is_set():
+                await self._step(sealer, lease, wait_s=self._patience_s())
+            await self._drain(sealer, lease)
+        finally:
+            self._held = None
+            self._counts.duplicates += sealer.duplicates
 
-    async def step(self, sealer: Sealer, lease: Lease, *, wait_s: float) -> None:
+    async def _step(self, sealer: Sealer, lease: Lease, *, wait_s: float) -> None:
         """Read and take one batch, and publish if it is time."""
-        batch = await self._read(sealer, wait_s)
+        batch = await self._read(sealer, lease, wait_s)
         if batch.records:
-            await self._take(sealer, batch)
+            self._arrivals.add(batch.records[0].offset, batch.records[0].ts_ms)
+            await self._intake.take(sealer, batch)
+        await self._look(sealer, lease)
         if sealer.due(self._clock_ns()):
-            await self.publish(sealer, lease)
-        if time.monotonic() - self._renewed > self._ttl_s / 3:
-            await self._stores.ledger.renew(lease, self._ttl_s)
-            self._renewed = time.monotonic()
+            await self._publish(sealer, lease)
 
-    async def publish(self, sealer: Sealer, lease: Lease, *, everything: bool = False) -> bool:
-        """Cut, stage and publish; False when there was nothing to."""
-        cut = await asyncio.to_thread(sealer.cut, self._clock_ns(), everything=everything)
-        if cut is None:
-            return False
-        segments, quarantined = await self._stage(cut, lease)
-        await self._stores.ledger.publish(
-            Publish(
-                lease=lease,
-                first=cut.first,
-                next_offset=cut.next_offset,
-                shard=self._shard,
-                at_ns=cut.now_ns,
-                segments=tuple(built.sealed for built in segments),
-                objects=tuple(item.key for item in quarantined if item.key),
-                heads=tuple(
-                    HeadChange(None if c.before is None else c.before.digest(), c.head)
-                    for c in cut.changes
-                ),
-                sessions=tuple(change.change for change in cut.changes),
-                incidents=tuple(cut.incidents),
-                quarantined=tuple(quarantined),
-                events=(*(built.event for built in segments), *cut.events),
-            )
-        )
-        sealer.commit(cut)
-        await self._stores.bus.mark(CONSUMER, self._partition, cut.next_offset)
-        return True
+    async def _drain(self, sealer: Sealer, lease: Lease) -> None:
+        read_s = self._leaving.read_s
+        until = math.inf if read_s is None else time.monotonic() + read_s
+        read_to = -1
+        while sealer.read_to != read_to and time.monotonic() < until:
+            read_to = sealer.read_to
+            await self._step(sealer, lease, wait_s=0.0)
+        await self._publish(sealer, lease)
 
     # -- in ----------------------------------------------------------------------------------------
 
-    async def _read(self, sealer: Sealer, wait_s: float) -> Batch:
-        bus = self._stores.bus
+    async def _read(self, sealer: Sealer, lease: Lease, wait_s: float) -> Batch:
+        at = sealer.read_to
         try:
-            return await bus.read(
-                self._partition, sealer.read_to, max_bytes=READ_BYTES, wait_s=wait_s
-            )
+            batch = await self._bus.read(self._partition, at, max_bytes=READ_BYTES, wait_s=wait_s)
         except Missing:
-            first, _ = await bus.bounds(self._partition)
-            if first <= sealer.read_to:
+            first, end = await self._bus.bounds(self._partition)
+            if end < at:
+                return await self._ends_early(sealer, lease, end, wait_s)
+            if first <= at:
                 raise
             log.error(  # noqa: TRY400 (not about the exception)
-                "partition %d: offsets %d to %d were deleted before they were read",
-                self._partition,
-                sealer.read_to,
+                "%s/%d: offsets %d to %d were deleted before they were read",
+                *self.place,
+                at,
                 first - 1,
             )
             sealer.lost(first, self._clock_ns())
-            return Batch([], first)
+            batch = Batch([], first)
+        self._short_since = None
+        return batch
 
-    async def _take(self, sealer: Sealer, batch: Batch) -> None:
-        records = [(record.offset, record.key, record.value) for record in batch.records]
-        taken = await asyncio.to_thread(decode_all, records, self._belongs)
-        names = sealer.unknown(taken)
-        if names:
-            sealer.load(names, await self._stores.ledger.heads(sorted(names)))
+    async def _ends_early(self, sealer: Sealer, lease: Lease, end: int, wait_s: float) -> Batch:
+        """Go on from the bus's end, once it is sure that it lies before what was read."""
+        now = time.monotonic()
+        if self._short_since is None:
+            self._short_since = now
+            log.error(
+                "%s/%d ends at %d, and %d was reached already: it was cut off, or is an old copy",
+                *self.place,
+                end,
+                sealer.read_to,
+            )
+        if now - self._short_since < CUT_S:
+            await self._leaving.within(max(wait_s, 0.01))
+            return Batch([], sealer.read_to)
+        # What was read and is no longer there is sealed now, signed or not: it does not come again.
+        await self._publish(sealer, lease, everything=True)
+        detail = f"The bus ends at {end}, and {sealer.read_to} was reached already."
+        await self._announce(sealer, lease, "bus_cut", detail, position=min(sealer.first, end))
+        self._short_since = None
+        raise StoreBusy(f"Reading goes on from offset {end}.", retry_after_s=0.1)
+
+    # -- looking around ----------------------------------------------------------------------------
+
+    async def _look(self, sealer: Sealer, lease: Lease) -> None:
+        """Know where the bus ends, and say so when what is unread will be deleted before long."""
+        if time.monotonic() - self._looked > LOOK_S:
+            self._looked = time.monotonic()
+            _, self._end = await self._bus.bounds(self._partition)
+        if self._retention.look(self._arrivals.oldest_ms, self._clock_ns() // MS):
+            await self._announce(sealer, lease, "retention_half", REASONS["retention_half"])
+            self._retention.told = True
+
+    async def _check_topic(self, sealer: Sealer, lease: Lease) -> None:
+        """Say so when there was another topic of the same name before this one."""
+        name, _, identity = lease.topic.partition("@")
+        if lease.next_offset or not identity:
+            return
+        known = {
+            topic
+            for topic, part in await self._stores.ledger.positions()
+            if part == lease.partition
+        }
+        for topic in sorted(known - {lease.topic}):
+            if topic.partition("@")[0] == name:
+                detail = f"{REASONS['topic_recreated']} Before it was {topic}."
+                await self._announce(sealer, lease, "topic_recreated", detail)
+
+    async def _announce(
+        self, sealer: Sealer, lease: Lease, reason: str, detail: str, *, position: int | None = None
+    ) -> None:
+        """Publish an incident of the partition by itself: it must not wait for the vault."""
+        log.error("%s/%d: %s", *self.place, detail)
         now_ns = self._clock_ns()
-        keys = await asyncio.to_thread(sealer.take, taken, batch.next_offset, now_ns)
-        for item in keys:
-            await self._keep_key(sealer, item)
-        for doubt in list(sealer.doubts):
-            sealer.resolve(doubt, await self._sealed_leaf(doubt), now_ns)
-
-    def _belongs(self, session: bytes) -> bool:
-        return self._stores.bus.partition_of(session) == self._partition
-
-    async def _keep_key(self, sealer: Sealer, item: Taken) -> None:
-        """Put a wrap into the keyring before the position can pass it."""
-        message = item.message
-        assert isinstance(message, KeyMessage)
-        keyring = self._stores.keyring
-        try:
-            await keyring.put(message)
-        except Exists:
-            await keyring.dispute(message)
-            sealer.key_conflict(item, self._clock_ns())
-        except FormatError as error:
-            sealer.malformed(item, error, self._clock_ns())
-
-    async def _sealed_leaf(self, doubt: Doubt) -> bytes | None:
-        row = doubt.row
-        for fragment in await self._stores.ledger.fragments(row.session):
-            record = fragment.record
-            if record.epoch == row.epoch and record.lo <= row.seq < record.hi:
-                return (await self._fragment_leaves(fragment))[row.seq - record.lo]
-        return None
-
-    async def _fragment_leaves(self, fragment: FragmentRow) -> list[bytes]:
-        name = (fragment.segment_key, fragment.index)
-        leaves = self._leaves.get(name)
-        if leaves is None:
-            data = await self._stores.vault.get(fragment.segment_key)
-            leaves = await asyncio.to_thread(read_leaves, data, *fragment.record.rows)
-            if len(self._leaves) >= LEAF_CACHE:
-                self._leaves.clear()
-            self._leaves[name] = leaves
-        return leaves
+        incident = Incident(*self.place, sealer.first, reason, detail, b"", -1, -1, now_ns)
+        publication = Publish(
+            lease=lease,
+            first=sealer.first,
+            next_offset=sealer.first if position is None else position,
+            shard=self._shard,
+            at_ns=now_ns,
+            incidents=(incident,),
+            events=(incident_event(incident),),
+        )
+        await self._stores.ledger.publish(publication)
+        self._counts.incidents[reason] += 1
 
     # -- out ---------------------------------------------------------------------------------------
+
+    async def _publish(self, sealer: Sealer, lease: Lease, *, everything: bool = False) -> None:
+        """Cut, stage and publish, if there is anything."""
+        cut = await asyncio.to_thread(sealer.cut, self._clock_ns(), everything=everything)
+        if cut is None:
+            return
+        segments, quarantined = await self._stage(cut, lease)
+        await self._stores.ledger.publish(self._publication(cut, lease, segments, quarantined))
+        sealer.commit(cut)
+        self._count(cut, sealer)
+        await self._bus.mark(CONSUMER, self._partition, cut.next_offset)
+
+    def _publication(
+        self,
+        cut: Cut,
+        lease: Lease,
+        segments: Sequence[BuiltSegment],
+        quarantined: Sequence[Quarantined],
+    ) -> Publish:
+        return Publish(
+            lease=lease,
+            first=cut.first,
+            next_offset=cut.next_offset,
+            shard=self._shard,
+            at_ns=cut.now_ns,
+            segments=tuple(built.sealed for built in segments),
+            objects=tuple(item.key for item in quarantined if item.key),
+            heads=tuple(
+                HeadChange(None if c.before is None else c.before.digest(), c.head)
+                for c in cut.changes
+            ),
+            sessions=tuple(change.change for change in cut.changes),
+            incidents=tuple(cut.incidents),
+            quarantined=tuple(quarantined),
+            events=(*(built.event for built in segments), *cut.events),
+        )
 
     async def _stage(self, cut: Cut, lease: Lease) -> tuple[list[BuiltSegment], list[Quarantined]]:
         """Announce all objects, then create them; nothing counts until it is published."""
@@ -273,8 +331,14 @@ class Consumer:
             await stores.ledger.stage(lease, [*keys, *(item.key for item in large)])
         for item in large:
             await stores.vault.put_new(item.key, item.data)
+        segments = await self._put_segments(cut, keys) if keys else []
+        kept = [replace(item, data=b"") if item.key else item for item in quarantined]
+        return segments, kept
+
+    async def _put_segments(self, cut: Cut, keys: Sequence[str]) -> list[BuiltSegment]:
+        stores = self._stores
         head = await stores.ledger.shard_head(self._shard)
-        bus = BusRange(stores.bus.topic, self._partition, cut.first, cut.next_offset)
+        bus = BusRange(*self.place, cut.first, cut.next_offset)
         segments = []
         for key, group in zip(keys, cut.groups, strict=True):
             built = await asyncio.to_thread(
@@ -291,27 +355,31 @@ class Consumer:
             await stores.vault.put_new(manifest_key(key), built.manifest)
             head = built.after
             segments.append(built)
-        kept = [replace(item, data=b"") if item.key else item for item in quarantined]
-        return segments, kept
+        return segments
+
+    def _count(self, cut: Cut, sealer: Sealer) -> None:
+        counts = self._counts
+        counts.segments += len(cut.groups)
+        counts.frames += sum(change.change.frames for change in cut.changes)
+        counts.bytes += sum(change.change.bytes for change in cut.changes)
+        counts.quarantined += len(cut.quarantined)
+        counts.incidents.update(incident.reason for incident in cut.incidents)
+        now_ms = self._clock_ns() // MS
+        for ts_ms in self._arrivals.pass_to(sealer.first, sealer.read_to):
+            counts.sealed_s.observe(max(0, now_ms - ts_ms) / 1000)
+
+    @property
+    def _shard(self) -> str:
+        return f"{self._bus.topic}/{self._partition}"
 
     def _new_id(self, cut: Cut) -> str:
         return uuid7(cut.now_ns, self._random(10))
 
-    # -- time --------------------------------------------------------------------------------------
-
     def _patience_s(self) -> float:
         return min(self._limits.segment_ns, self._limits.idle_ns) / 4e9
 
-    async def _drain(self, sealer: Sealer, lease: Lease) -> None:
-        read_to = -1
-        while sealer.read_to != read_to:
-            read_to = sealer.read_to
-            await self.step(sealer, lease, wait_s=0.0)
-        await self.publish(sealer, lease)
 
-    async def _stopped_within(self, pause_s: float) -> bool:
-        try:
-            await asyncio.wait_for(self._stopping.wait(), pause_s)
-        except TimeoutError:
-            return False
-        return True
+class KeyConsumer(Consumer):
+    """Puts what comes on one partition of the keys' own bus into the keyring."""
+
+    keys_only = True

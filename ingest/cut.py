@@ -14,7 +14,7 @@ from sealtape.schemas.bodies import RetentionClass
 from sealtape.schemas.segments import MAX_FRAGMENTS
 from sealtape.schemas.tree import CompactRange
 
-__all__ = ["Cut", "Group", "TrackChange", "make_cut"]
+__all__ = ["Cut", "Group", "TrackChange", "incident_event", "make_cut"]
 
 NO_OFFSET = -1
 
@@ -101,7 +101,7 @@ def make_cut(
             cut.groups.append(Group(tenant, retention, part))
     cut.incidents = list(findings.incidents)
     cut.quarantined = list(findings.quarantined)
-    cut.events.extend(_incident_event(incident) for incident in cut.incidents)
+    cut.events.extend(incident_event(incident) for incident in cut.incidents)
     return cut
 
 
@@ -232,7 +232,8 @@ def _events(change: TrackChange, now_ns: int) -> Iterable[Event]:
         yield _event(kind, key, common | {"reason": head.closed}, now_ns)
 
 
-def _incident_event(incident: Incident) -> Event:
+def incident_event(incident: Incident) -> Event:
+    """What leaves about an incident."""
     body: dict[str, canonical.Json] = {
         "v": 1,
         "reason": incident.reason,

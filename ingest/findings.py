@@ -25,6 +25,7 @@ QUARANTINE_REASONS = {
     "checkpoint_root": "A signed root is not the root of the frames that came.",
     "checkpoint_late": "A checkpoint of frames that were sealed without it.",
     "checkpoint_ahead": "A checkpoint of frames that never came.",
+    "misplaced": "A frame or checkpoint on the bus that is for keys alone.",
 }
 """Reasons why a message is in quarantine; each is an incident too."""
 
@@ -34,7 +35,11 @@ REASONS = QUARANTINE_REASONS | {
     "time_backwards": "A frame is older than the one before it; it is sealed.",
     "continuation": "A recovery epoch does not go on where the epoch before it ends.",
     "key_conflict": "A second wrap under the same name; it is kept aside in the keyring.",
+    "key_misplaced": "A key among the frames, though keys have a bus of their own; it is kept.",
     "bus_lost": "Messages were deleted from the bus before ingest had read them.",
+    "bus_cut": "The bus ends before what was read from it already; reading goes on from its end.",
+    "topic_recreated": "The bus's topic was deleted and made anew; what was unread in it is lost.",
+    "retention_half": "Half of the time is over that the bus keeps what ingest has not read.",
 }
 """All reasons for incidents, as `docs/ingest.md` lists them."""
 

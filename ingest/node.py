@@ -1,42 +1,89 @@
-"""The ingest node: one worker per partition of the bus, and the collector of orphans."""
+"""The ingest node: this worker's share of the bus's partitions, and the collector of orphans."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 from sealtape.capture.bus import Bus, open_bus
 from sealtape.ingest.collector import Collector
-from sealtape.ingest.consumer import Consumer, Stores
+from sealtape.ingest.consumer import Consumer, KeyConsumer
+from sealtape.ingest.crew import Crew
+from sealtape.ingest.intake import Stores
 from sealtape.ingest.keyring import Keyring, open_keyring
 from sealtape.ingest.ledger import Ledger, open_ledger
 from sealtape.ingest.sealer import SECOND_NS, Limits
+from sealtape.ingest.serving import until_stopped
+from sealtape.ingest.snapshot import Counts, IngestSnapshot
 from sealtape.ingest.vault import Vault, open_vault
 from sealtape.schemas.errors import SettingsError, StoreError
 from sealtape.schemas.notes import Verifier
 from sealtape.schemas.settings import IngestSettings, Settings
 from sealtape.schemas.trust import parse_trust
 
-__all__ = ["RunningIngest", "limits_of", "open_stores", "read_trust", "serve", "start_ingest"]
+__all__ = [
+    "DRAIN_S",
+    "ROLE",
+    "RunningIngest",
+    "limits_of",
+    "open_stores",
+    "read_trust",
+    "serve",
+    "start_ingest",
+]
 
+ROLE = "ingest"
+"""What these workers are called among those at work in the ledger."""
 COLLECT_EVERY_S = 300.0
+DRAIN_S = 5.0
+"""How long a process that was told to end reads on before it publishes a last time."""
 
 log = logging.getLogger(__name__)
+
+
+class Berth:
+    """One partition of frames and, where keys have a bus of their own, the same one of keys."""
+
+    def __init__(self, consumers: Sequence[Consumer]) -> None:
+        """Work with these, each under its own lease."""
+        self.consumers = tuple(consumers)
+
+    def leave(self, read_s: float | None) -> None:
+        """End; see `Consumer.leave`."""
+        for consumer in self.consumers:
+            consumer.leave(read_s)
+
+    async def run(self) -> None:
+        """Work until `leave`; raise only what is a fault."""
+        tasks = [asyncio.create_task(consumer.run()) for consumer in self.consumers]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class RunningIngest:
     """What `start_ingest` started."""
 
     def __init__(
-        self, stores: Stores, consumers: Sequence[Consumer], tasks: Sequence[asyncio.Task[None]]
+        self, stores: Stores, worker: str, crew: Crew[Berth], counts: Counts, collector: Collector
     ) -> None:
-        """Only `start_ingest` calls this; the last task is the collector's."""
+        """Only `start_ingest` calls this."""
         self._stores = stores
-        self._consumers = consumers
-        self._tasks = tasks
+        self._worker = worker
+        self._crew = crew
+        self._counts = counts
+        self._tasks = (
+            asyncio.create_task(crew.run(), name="ingest-crew"),
+            asyncio.create_task(_collect(stores, collector), name="ingest-collector"),
+        )
 
     async def wait(self) -> None:
         """Return when ingest has ended; raise what ended it, if that was a failure."""
@@ -51,23 +98,53 @@ class RunningIngest:
         behind = 0
         for partition in range(bus.partitions):
             _, end = await bus.bounds(partition)
-            behind += end - await ledger.position(bus.topic, partition)
+            behind += max(0, end - await ledger.position(bus.topic, partition))
         return behind
 
-    async def stop(self) -> None:
-        """Seal what is signed up to the end of the bus, release the leases, end. Raises failures.
+    def snapshot(self) -> IngestSnapshot:
+        """What this worker has, does and did."""
+        counts, held, claiming = self._counts, [], []
+        for consumer in self._consumers():
+            found = consumer.snapshot()
+            if found is None:
+                claiming.append(consumer.place)
+            else:
+                held.append(found)
+        beaten = self._crew.beaten
+        return IngestSnapshot(
+            worker=self._worker,
+            workers=self._crew.live,
+            beaten_s=time.monotonic() - beaten if beaten else math.inf,
+            partitions=tuple(held),
+            claiming=tuple(claiming),
+            segments=counts.segments,
+            frames=counts.frames,
+            bytes=counts.bytes,
+            duplicates=counts.duplicates,
+            quarantined=counts.quarantined,
+            incidents=dict(counts.incidents),
+            fenced=counts.fenced,
+            failures=counts.failures,
+            sealed_s=counts.sealed_s,
+        )
 
-        What still waits for a signature stays on the bus. The stores stay open.
+    async def stop(self, read_s: float | None = None) -> None:
+        """Seal what is signed, release the leases, end. Raises failures.
+
+        It reads on for at most `read_s` seconds before, with None to the end of the bus. What still
+        waits for a signature stays on the bus. The stores stay open. Stopping twice is fine.
         """
-        for consumer in self._consumers:
-            consumer.stop()
-        *workers, collector = self._tasks
-        results = await asyncio.gather(*workers, return_exceptions=True)
-        collector.cancel()
-        await asyncio.gather(collector, return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
+        self._crew.stop(read_s)
+        crew, collector = self._tasks
+        try:
+            await crew
+        finally:
+            collector.cancel()
+            await asyncio.gather(collector, return_exceptions=True)
+
+    def _consumers(self) -> Iterator[Consumer]:
+        for _, berth in sorted(self._crew.seats.items()):
+            yield from berth.consumers
 
 
 async def start_ingest(
@@ -76,6 +153,7 @@ async def start_ingest(
     keyring: Keyring,
     vault: Vault,
     ledger: Ledger,
+    keys: Bus | None = None,
     owner: str,
     verifiers: Sequence[Verifier] | None,
     limits: Limits | None = None,
@@ -83,32 +161,43 @@ async def start_ingest(
 ) -> RunningIngest:
     """Start sealing what comes on `bus`. The caller opened the stores and closes them afterwards.
 
-    `owner` names this process in leases and segment records. A process that is started again after
-    a crash must have the same one, to take its lease back at once; two that run at the same time
-    must not. `verifiers` are the trusted node keys, None trusts any ("trust: self").
+    `keys` is the bus of the wrapped keys where they have one of their own. `owner` names this
+    process among those at work, in leases and in segment records. A process that is started again
+    after a crash should have the same one, to take its leases back at once; two that run at the
+    same time must not. `verifiers` are the trusted node keys, None trusts any ("trust: self").
     """
-    stores = Stores(bus=bus, keyring=keyring, vault=vault, ledger=ledger)
-    consumers = [
-        Consumer(
-            stores=stores,
-            partition=partition,
-            owner=owner,
-            verifiers=verifiers,
-            limits=limits or Limits(),
-            ttl_s=lease_s,
+    stores = Stores(bus=bus, keyring=keyring, vault=vault, ledger=ledger, keys=keys)
+    counts = Counts()
+
+    def berth(partition: int) -> Berth:
+        return Berth(
+            [
+                kind(
+                    stores=stores,
+                    partition=partition,
+                    owner=owner,
+                    verifiers=verifiers,
+                    limits=limits or Limits(),
+                    ttl_s=lease_s,
+                    counts=counts,
+                )
+                for kind in ((Consumer,) if keys is None else (KeyConsumer, Consumer))
+            ]
         )
-        for partition in range(bus.partitions)
-    ]
-    tasks = [
-        asyncio.create_task(consumer.run(), name=f"ingest-{partition}")
-        for partition, consumer in enumerate(consumers)
-    ]
-    tasks.append(asyncio.create_task(_collect(stores), name="ingest-collector"))
-    return RunningIngest(stores, consumers, tasks)
+
+    crew = Crew(
+        ledger=stores.ledger,
+        role=ROLE,
+        worker=owner,
+        ttl_s=lease_s,
+        partitions=stores.bus.partitions,
+        seat=berth,
+    )
+    await crew.begin()
+    return RunningIngest(stores, owner, crew, counts, Collector(stores.ledger, stores.vault))
 
 
-async def _collect(stores: Stores) -> None:
-    collector = Collector(stores.ledger, stores.vault)
+async def _collect(stores: Stores, collector: Collector) -> None:
     while True:
         try:
             await stores.vault.tidy()
@@ -142,42 +231,51 @@ def read_trust(settings: Settings) -> tuple[Verifier, ...]:
 
 
 async def open_stores(settings: Settings) -> Stores:
-    """Open the stores that the settings name."""
+    """Open the stores that the settings name. Raises `SettingsError` and `StoreError`."""
     base, names = Path(settings.base), settings.stores
     async with AsyncExitStack() as undo:
         bus = open_bus(names.bus, base)
         undo.push_async_callback(bus.close)
         await bus.start()
+        keys = open_bus(names.keys, base) if names.keys else None
+        if keys is not None:
+            undo.push_async_callback(keys.close)
+            await keys.start()
+            check_keys(bus.partitions, keys.partitions)
         keyring = await open_keyring(names.keyring, base)
         undo.push_async_callback(keyring.close)
         vault = await open_vault(names.vault, base)
         undo.push_async_callback(vault.close)
         ledger = await open_ledger(names.ledger, base)
         undo.pop_all()
-    return Stores(bus=bus, keyring=keyring, vault=vault, ledger=ledger)
+    return Stores(bus=bus, keyring=keyring, vault=vault, ledger=ledger, keys=keys)
+
+
+def check_keys(frames: int, keys: int) -> None:
+    """Refuse a keys' bus on which a session would have another partition than on the bus."""
+    if frames != keys:
+        raise SettingsError(
+            f"The bus has {frames} partitions, the one for keys has {keys}.",
+            hint="stores.keys must name one with as many as stores.bus has.",
+        )
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run ingest alone until `stop` is set; raises what ends it before."""
     verifiers = read_trust(settings)
-    stores = await open_stores(settings)
-    try:
+    async with AsyncExitStack() as stack:
+        stores = await open_stores(settings)
+        stack.push_async_callback(stores.close)
         running = await start_ingest(
             bus=stores.bus,
             keyring=stores.keyring,
             vault=stores.vault,
             ledger=stores.ledger,
-            owner=settings.deployment.node,
+            keys=stores.keys,
+            owner=settings.ingest.worker or settings.deployment.node,
             verifiers=verifiers,
             limits=limits_of(settings.ingest),
             lease_s=settings.ingest.lease_s,
         )
-        stopped = asyncio.create_task(stop.wait())
-        ended = asyncio.create_task(running.wait())
-        await asyncio.wait({stopped, ended}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (stopped, ended):
-            task.cancel()
-        await running.stop()
-    finally:
-        for store in (stores.bus, stores.keyring, stores.vault, stores.ledger):
-            await store.close()
+        stack.push_async_callback(running.stop, DRAIN_S)
+        await until_stopped(stop, running)

@@ -72,11 +72,14 @@ class Doubt:
 
 
 def decode_all(
-    records: Iterable[tuple[int, bytes, bytes]], belongs: Callable[[bytes], bool]
+    records: Iterable[tuple[int, bytes, bytes]],
+    belongs: Callable[[bytes], bool],
+    keys_only: bool = False,  # noqa: FBT001, FBT002  (called by position through a thread)
 ) -> list[Taken]:
     """Decode and hash (offset, key, value) records; needs no state, so any thread can do it.
 
-    `belongs` says whether a session's messages go to the partition the records were read from.
+    `belongs` says whether a session's messages go to the partition the records were read from,
+    `keys_only` whether nothing but keys may come there.
     """
     taken = []
     for offset, key, value in records:
@@ -89,6 +92,8 @@ def decode_all(
                     "The message stands under another session's bus key, or in its partition.",
                     reason="key_mismatch",
                 )
+            elif keys_only and not isinstance(message, KeyMessage):
+                message = FormatError(QUARANTINE_REASONS["misplaced"], reason="misplaced")
         except FormatError as error:
             message = error
         taken.append(Taken(offset, value, message))
@@ -436,11 +441,18 @@ class Sealer:
 
     def key_conflict(self, item: Taken, now_ns: int) -> None:
         """State that a second wrap came under one name; the keyring keeps both."""
+        self._key_incident("key_conflict", item, now_ns)
+
+    def misplaced_key(self, item: Taken, now_ns: int) -> None:
+        """State that a key came among the frames, where none is expected."""
+        self._key_incident("key_misplaced", item, now_ns)
+
+    def _key_incident(self, reason: str, item: Taken, now_ns: int) -> None:
         name = item.name
         assert name is not None
         self.findings.incident(
-            "key_conflict",
-            REASONS["key_conflict"],
+            reason,
+            REASONS[reason],
             offset=item.offset,
             now_ns=now_ns,
             session=name[0],

@@ -47,7 +47,7 @@ async def measure(shape, folder, profile=None):
         stores=Stores(**stores), partition=0, owner="bench", limits=Limits(),
         verifiers=[node_signer().verifier],
     )  # fmt: skip
-    consumer.stop()
+    consumer.leave()
     cpu, wall = time.process_time(), time.perf_counter()
     if profile is not None:
         profile.enable()

@@ -68,7 +68,7 @@ async def drive(folder, step):
         verifiers=[node_signer().verifier],
         limits=Limits(),
     )
-    consumer.stop()
+    consumer.leave()
     assert await consumer.hold()
     for store in stores.values():
         await store.close()

@@ -48,6 +48,7 @@ class MemoryBus:
     retention_s = None
     batch = 1 << 30
     nap_s = 0.0
+    ts_ms = 0
 
     def __init__(self, partitions=1):
         self.partitions = partitions
@@ -66,15 +67,15 @@ class MemoryBus:
         return len(self.records[partition])
 
     async def read(self, partition, offset, *, max_bytes, wait_s):
-        if offset < self.first[partition]:
-            raise Missing("trimmed")
+        if not self.first[partition] <= offset <= len(self.records[partition]):
+            raise Missing("not kept")
         found, size = [], 0
         for position in range(offset, len(self.records[partition])):
             key, value = self.records[partition][position]
             size += len(value)
             if found and (size > max_bytes or len(found) == self.batch):
                 break
-            found.append(Record(position, position + 1, 0, key, value))
+            found.append(Record(position, position + 1, self.ts_ms, key, value))
         if not found:
             await asyncio.sleep(min(wait_s, self.nap_s))
         return Batch(found, found[-1].next_offset if found else offset)
@@ -320,7 +321,7 @@ class IngestWorld:
         actor = Actor()
         actor.gate = _open
         last = self.consumer(actor, "last")
-        last.stop()
+        last.leave()
         await last.hold()
         self.clock.forward(60)
         await Collector(self.ledger, self.vault).collect(0.0)

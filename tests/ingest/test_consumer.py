@@ -7,13 +7,16 @@ from dataclasses import replace
 import pytest
 
 from sealtape.ingest import consumer as module
-from sealtape.ingest.consumer import CONSUMER, Consumer, Stores, uuid7
+from sealtape.ingest import crew, intake
+from sealtape.ingest.consumer import CONSUMER, Consumer, KeyConsumer, Stores, uuid7
 from sealtape.ingest.keyring.sqlite import SqliteKeyring
 from sealtape.ingest.ledger.sqlite import SqliteLedger
 from sealtape.ingest.sealer import SECOND_NS, Limits
+from sealtape.ingest.snapshot import Counts
 from sealtape.schemas import messages
 from sealtape.schemas.errors import Fenced, StoreBusy, StoreError
 from sealtape.schemas.layout import parse_key
+from sealtape.schemas.messages import KeyMessage
 from tests.factories.ingest_world import MemoryBus, MemoryVault, WorldClock
 from tests.factories.sessions import build_session, node_signer
 
@@ -35,8 +38,11 @@ class Room:
         self.bus.records[0] += [(messages.peek_session(v), v) for v in map(_encoded, sent)]
 
     def worker(self, owner="w1", **changes):
+        return Consumer(**self.options(owner, **changes))
+
+    def options(self, owner="w1", **changes):
         stores = Stores(self.bus, self.keyring, self.vault, self.ledger)
-        options = {
+        return {
             "stores": replace(stores, **changes),
             "partition": 0,
             "owner": owner,
@@ -44,11 +50,10 @@ class Room:
             "clock_ns": self.clock,
             "limits": Limits(segment_ns=SECOND_NS),
         }
-        return Consumer(**options)
 
     async def drain(self, **changes):
         worker = self.worker(**changes)
-        worker.stop()
+        worker.leave()
         assert await worker.hold()
 
     async def session(self, built):
@@ -145,7 +150,7 @@ async def test_sealed_leaves_are_read_once(room, monkeypatch):
         return await real(key, *arguments)
 
     monkeypatch.setattr(room.vault, "get", counted)
-    monkeypatch.setattr(module, "LEAF_CACHE", 1)
+    monkeypatch.setattr(intake, "LEAF_CACHE", 1)
     room.send(*built.frames[:6])
     await room.drain()
     assert len(reads) == 1
@@ -161,7 +166,7 @@ async def test_a_late_frame_of_a_gap_is_quarantined(room):
     room.clock.forward(61)
     await room.until(lambda row: row.frames == len(built.frames) - 1, built)
     room.send(built.frames[5])
-    worker.stop()
+    worker.leave()
     await task
     assert sorted(await room.reasons()) == ["gap", "late_frame"]
     row = await room.session(built)
@@ -209,6 +214,182 @@ async def test_messages_deleted_before_they_were_read_are_said(room):
     assert (await room.session(built)).state == "sealed"
 
 
+async def test_a_bus_that_was_cut_off_is_believed_after_a_while(room, monkeypatch, caplog):
+    monkeypatch.setattr(module, "CUT_S", 0.05)
+    first, lost = build_session(seed=1, commands=1), build_session(seed=2, commands=30)
+    room.send(*first.messages, *lost.messages)
+    await room.drain()
+    del room.bus.records[0][len(first.messages) :]
+    after = build_session(seed=3, commands=1)
+    room.send(*after.messages)
+    end = len(room.bus.records[0])
+    worker = room.worker()
+    task = asyncio.create_task(worker.run())
+    async with asyncio.timeout(20):
+        while await room.ledger.position("frames", 0) != end:
+            await asyncio.sleep(0.01)
+    assert "was cut off, or is an old copy" in caplog.text
+    room.send(*build_session(seed=4, commands=1).messages)
+    worker.leave()
+    await task
+    assert await room.reasons() == ["bus_cut"]
+    assert (await room.session(build_session(seed=4, commands=1))).state == "sealed"
+    assert (await room.session(lost)).state == "sealed"
+
+
+async def test_what_was_read_before_the_bus_was_cut_off_is_sealed(room, monkeypatch):
+    monkeypatch.setattr(module, "CUT_S", 0.05)
+    built = build_session(commands=4, close=None, final_checkpoint=False, checkpoint_every=256)
+    room.send(*built.messages)
+    worker = room.worker()
+    task = asyncio.create_task(worker.run())
+    async with asyncio.timeout(20):
+        while (found := worker.snapshot()) is None or found.read_to < len(built.messages):
+            await asyncio.sleep(0.01)
+        del room.bus.records[0][-4:]
+        while await room.reasons() != ["bus_cut"]:
+            await asyncio.sleep(0.01)
+    worker.leave()
+    await task
+    assert (await room.session(built)).frames == len(built.frames)
+
+
+async def test_a_bus_that_ends_too_early_for_a_moment_is_waited_for(room):
+    built = build_session(commands=3)
+    room.send(*built.messages)
+    await room.drain()
+    hidden = room.bus.records[0].pop()
+    room.clock.forward(60)
+    worker = room.worker("w2")
+    task = asyncio.create_task(worker.run())
+    await asyncio.sleep(0.2)
+    room.bus.records[0].append(hidden)
+    worker.leave()
+    await task
+    assert await room.reasons() == []
+
+
+async def test_a_topic_made_anew_is_said(room):
+    room.bus.topic = "frames@one"
+    old = build_session(seed=1)
+    room.send(*old.messages)
+    await room.drain()
+    room.bus.topic, room.bus.records[0] = "frames@two", []
+    room.send(*build_session(seed=2).messages)
+    await room.drain()
+    await room.drain()
+    (incident,) = await room.ledger.incidents()
+    assert (incident.topic, incident.reason) == ("frames@two", "topic_recreated")
+    assert "Before it was frames@one." in incident.detail
+    records = [row.record async for row in room.ledger.segments()]
+    assert [(record.shard, record.n) for record in records] == [
+        ("frames@one/0", 0),
+        ("frames@two/0", 0),
+    ]
+
+
+async def test_half_of_the_retention_is_said_though_the_vault_is_down(room, monkeypatch, caplog):
+    monkeypatch.setattr(crew, "RETRY_S", (0.05, 0.05))
+    room.bus.retention_s = 3600.0
+    room.bus.ts_ms = room.clock() // 10**6 - 1_801_000
+    built = build_session(commands=1)
+    room.send(*built.messages)
+    worker = room.worker(vault=Failing(room.vault, "put_new", errors := [StoreError("down")] * 3))
+    task = asyncio.create_task(worker.run())
+    async with asyncio.timeout(20):
+        while errors:
+            await asyncio.sleep(0.01)
+            room.clock.forward(0.5)
+    assert await room.reasons() == ["retention_half"]
+    await room.until(lambda row: row and row.state == "sealed", built, forward_s=0.5)
+    assert await room.reasons() == ["retention_half"]
+    assert "Half of the time is over" in caplog.text
+    async with asyncio.timeout(20):
+        while worker.snapshot() is None or worker.snapshot().oldest_ms is not None:
+            await asyncio.sleep(0.01)
+    assert not worker.snapshot().retention_half
+    worker.leave()
+    await task
+
+
+async def test_a_worker_can_leave_at_once(room):
+    built = build_session(commands=3)
+    room.send(*built.messages)
+    worker = room.worker()
+    worker.leave(0.0)
+    assert await worker.hold()
+    assert await room.session(built) is None
+    assert await room.ledger.position("frames", 0) == 0
+
+
+async def test_reading_on_ends_after_its_time(room):
+    room.bus.batch = 1
+    worker = room.worker(bus=Endless(room.bus))
+    worker.leave(0.2)
+    assert await asyncio.wait_for(worker.hold(), 10)
+
+
+class Endless:
+    """A bus on which always one more message stands, and no good one."""
+
+    def __init__(self, bus):
+        self._bus = bus
+
+    def __getattr__(self, name):
+        return getattr(self._bus, name)
+
+    async def read(self, partition, offset, **options):
+        self._bus.records[0].append((bytes(16), b"bad"))
+        return await self._bus.read(partition, offset, **options)
+
+
+async def test_what_it_says_about_itself(room):
+    counts = Counts()
+    built = build_session(commands=3)
+    room.send(*built.messages, *built.messages)
+    room.bus.records[0].append((bytes(16), b"bad"))
+    room.bus.ts_ms = room.clock() // 10**6
+    worker = room.worker()
+    worker._counts = counts
+    assert worker.snapshot() is None
+    assert worker.place == ("frames", 0)
+    task = asyncio.create_task(worker.run())
+    await room.until(lambda row: row and row.state == "sealed", built, forward_s=0.5)
+    while (found := worker.snapshot()).lag:
+        await asyncio.sleep(0.01)
+    end = len(room.bus.records[0])
+    assert (found.term, found.position, found.end) == (1, end, end)
+    assert found.oldest_ms is None
+    worker.leave()
+    await task
+    assert (counts.frames, counts.segments, counts.quarantined) == (len(built.frames), 1, 1)
+    assert counts.bytes == (await room.session(built)).bytes
+    assert counts.incidents == {"malformed": 1}
+    assert counts.duplicates > 0
+    assert sum(counts.sealed_s.counts) >= 1
+    assert (counts.fenced, counts.failures) == (0, 0)
+
+
+async def test_keys_have_a_worker_of_their_own(room):
+    built = build_session(commands=1)
+    keys, frames = MemoryBus(), [m for m in built.messages if not isinstance(m, KeyMessage)]
+    keys.topic = "keys"
+    keys.records[0] = [
+        (built.session, messages.encode(m)) for m in built.messages if isinstance(m, KeyMessage)
+    ]
+    room.send(*frames)
+    await room.drain(keys=keys)
+    assert await room.keyring.get(built.session, 0, "facts") == []
+    options = room.options(keys=keys)
+    worker = KeyConsumer(**options)
+    worker.leave()
+    assert await worker.hold()
+    assert len(await room.keyring.get(built.session, 0, "facts")) == 2
+    assert await room.ledger.position("keys", 0) == len(keys.records[0])
+    assert await room.reasons() == []
+    assert (await room.session(built)).state == "sealed"
+
+
 async def test_a_bus_that_contradicts_itself_is_an_error(room, monkeypatch):
     async def bounds(partition):
         return 0, 10
@@ -224,9 +405,9 @@ async def test_only_one_of_two_owners_works(room):
     lease = await room.ledger.claim("frames", 0, "w1", 30.0)
     assert await second.hold() is False
     await room.ledger.release(lease)
-    second.stop()
+    second.leave()
     assert await second.hold() is True
-    first.stop()
+    first.leave()
     assert await first.hold() is True
 
 
@@ -243,7 +424,7 @@ async def test_leases_are_renewed_while_work_goes_on(room, monkeypatch):
     monkeypatch.setattr(room.ledger, "renew", counted)
     task = asyncio.create_task(worker.run())
     await asyncio.wait_for(renewed.wait(), 5)
-    worker.stop()
+    worker.leave()
     await task
 
 
@@ -276,25 +457,25 @@ class Failing:
     ],
 )
 async def test_failures_of_stores_are_tried_again(room, monkeypatch, store, method):
-    monkeypatch.setattr(module, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(crew, "RETRY_S", (0.01, 0.01))
     built = build_session(commands=2)
     room.send(*built.messages)
     errors = [StoreError("no"), StoreBusy("wait", retry_after_s=0.01), Fenced("lost")]
     worker = room.worker(**{store: Failing(getattr(room, store), method, errors)})
     task = asyncio.create_task(worker.run())
     row = await room.until(lambda row: row and row.state == "sealed", built, forward_s=0.5)
-    worker.stop()
+    worker.leave()
     await task
     assert row.frames == len(built.frames)
     assert await room.reasons() == []
 
 
 async def test_it_stops_while_it_waits_for_a_store(room, monkeypatch):
-    monkeypatch.setattr(module, "BACKOFF_S", 60.0)
+    monkeypatch.setattr(crew, "RETRY_S", (60.0, 60.0))
     worker = room.worker(bus=Failing(room.bus, "read", [StoreError("no")] * 99))
     task = asyncio.create_task(worker.run())
     await asyncio.sleep(0.1)
-    worker.stop()
+    worker.leave()
     await asyncio.wait_for(task, 5)
 
 
@@ -309,7 +490,7 @@ async def test_the_loop_goes_on_while_much_is_sealed(room):
     room.send(*built.messages)
     longest, last = 0.0, asyncio.get_running_loop().time()
     worker = room.worker()
-    worker.stop()
+    worker.leave()
     task = asyncio.create_task(worker.hold())
     while not task.done():
         await asyncio.sleep(0.005)

@@ -107,7 +107,7 @@ async def test_the_swap_of_term_and_position_is_enough(monkeypatch, no_collector
 async def test_without_any_swap_frames_are_sealed_twice(monkeypatch, no_collector):
     remove_the_later_swaps(monkeypatch)
     remove_the_position_swap(monkeypatch)
-    assert await failing_seed(60) is not None
+    assert await failing_seed(400) is not None
 
 
 async def test_without_the_collectors_swap_sealed_objects_are_erased(monkeypatch):

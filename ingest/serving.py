@@ -1,0 +1,35 @@
+"""Running what was started until somebody says stop, or until it ends by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+__all__ = ["Running", "until_stopped"]
+
+
+class Running(Protocol):
+    """Something at work."""
+
+    async def wait(self) -> None:
+        """Return when it has ended; raise the failure that ended it."""
+        ...
+
+
+async def until_stopped(stop: asyncio.Event, *running: Running) -> None:
+    """Return when `stop` is set or one of `running` has ended; raise the failure that ended it.
+
+    Whoever calls this stops all of them afterwards, in either case.
+    """
+    asked = asyncio.create_task(stop.wait())
+    ended = [asyncio.create_task(each.wait()) for each in running]
+    tasks = [asked, *ended]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in ended:
+        if not task.cancelled():
+            task.result()

@@ -1,0 +1,48 @@
+import asyncio
+
+import pytest
+
+from sealtape.ingest.serving import until_stopped
+
+
+class Room:
+    """Something that runs until it ends by itself, or for ever."""
+
+    def __init__(self):
+        self.ended = asyncio.Event()
+        self.error = None
+        self.cancelled = False
+
+    async def wait(self):
+        try:
+            await self.ended.wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        if self.error is not None:
+            raise self.error
+
+
+async def test_it_returns_when_told_to():
+    stop, rooms = asyncio.Event(), [Room(), Room()]
+    waiting = asyncio.create_task(until_stopped(stop, *rooms))
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    stop.set()
+    await asyncio.wait_for(waiting, 5)
+    assert [room.cancelled for room in rooms] == [True, True]
+
+
+async def test_it_returns_when_one_ends():
+    stop, rooms = asyncio.Event(), [Room(), Room()]
+    rooms[1].ended.set()
+    await asyncio.wait_for(until_stopped(stop, *rooms), 5)
+    assert rooms[0].cancelled
+
+
+async def test_it_raises_what_ended_one():
+    room = Room()
+    room.error = KeyError("bug")
+    room.ended.set()
+    with pytest.raises(KeyError):
+        await asyncio.wait_for(until_stopped(asyncio.Event(), Room(), room), 5)
