@@ -1,0 +1,75 @@
+import json
+import time
+
+import pytest
+
+from sealtape.capture.identity.device import Tokens
+from sealtape.indexer.cli.saved import current_token, forget, save, saved_path
+from sealtape.schemas.errors import ProviderError
+from sealtape.schemas.settings import LoginSettings, load_settings
+from tests.factories.provider import scripted_provider
+
+TOKENS = Tokens("access", "identity", "again", 300.0)
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+def settings(tmp_path, issuer="https://x", ca="", login="[identity.login]"):
+    text = f'[identity]\nissuer = "{issuer}"\njwks = "file:x"\n{ca}\n{login}\n'
+    return load_settings(text, base=str(tmp_path))
+
+
+def path_of(found):
+    return saved_path(found.identity, found.identity.login.client)
+
+
+def test_what_is_saved_is_shown_and_readable_by_its_owner_alone(tmp_path):
+    found = settings(tmp_path)
+    path = path_of(found)
+    assert current_token(found) is None
+    assert save(path, found.identity.login, TOKENS) == "access"
+    assert path.stat().st_mode & 0o077 == 0
+    assert path.parent.stat().st_mode & 0o077 == 0
+    assert current_token(found) == "access"
+    assert current_token(settings(tmp_path, "https://other")) is None
+    assert forget(path)
+    assert not forget(path)
+    assert current_token(found) is None
+
+
+def test_a_deployment_without_login_has_no_saved_token(tmp_path):
+    assert current_token(settings(tmp_path, login="")) is None
+    assert current_token(load_settings("", base=str(tmp_path))) is None
+
+
+def test_the_id_token_is_kept_where_asked(tmp_path):
+    login = LoginSettings(token="id_token")
+    assert save(tmp_path / "a/b", login, TOKENS) == "identity"
+    with pytest.raises(ProviderError, match="holds no id_token"):
+        save(tmp_path / "a/c", login, Tokens("access", "", "", 1))
+
+
+def test_a_token_about_to_expire_is_refreshed(tmp_path):
+    with scripted_provider(tmp_path) as provider:
+        found = settings(tmp_path, provider.issuer, f'ca = "{provider.ca}"')
+        path = path_of(found)
+        save(path, found.identity.login, Tokens("old", "", "again", 5.0))
+        provider.answers["/token"] = [(200, {"access_token": "new", "expires_in": 60})]
+        assert current_token(found) == "new"
+        assert json.loads(path.read_text())["expires_at_s"] > time.time() + 50
+        save(path, found.identity.login, Tokens("old", "", "", 5.0))
+        with pytest.raises(ProviderError, match="sealtape login"):
+            current_token(found)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"token": "a"}', '{"token":1,"expires_at_s":"x"}'])
+def test_a_damaged_file_is_named(tmp_path, content):
+    found = settings(tmp_path)
+    path = path_of(found)
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.raises(ProviderError, match=str(path)):
+        current_token(found)
