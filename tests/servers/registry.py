@@ -7,6 +7,7 @@ import importlib
 MODULES = (
     "tests.servers.kafka",
     "tests.servers.keycloak",
+    "tests.servers.opensearch",
     "tests.servers.toxiproxy",
 )
 
