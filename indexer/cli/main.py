@@ -14,6 +14,7 @@ from sealtape.indexer.cli import (
     capture,
     connect,
     dev,
+    events,
     index,
     ingest,
     init,
@@ -43,6 +44,7 @@ COMMANDS: tuple[ModuleType, ...] = (
     show,
     replay,
     verify,
+    events,
     status,
 )
 
