@@ -19,12 +19,20 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 from urllib.parse import quote
 
+from sealtape.capture.checkup import Check
 from sealtape.schemas.errors import SettingsError, StoreBusy, StoreCorrupt, StoreError, StoreFull
 
-__all__ = ["Database", "Migration", "load_migrations", "sqlite_path", "translated"]
+__all__ = [
+    "Database",
+    "Migration",
+    "check_database",
+    "load_migrations",
+    "sqlite_path",
+    "translated",
+]
 
 T = TypeVar("T")
 Migration = tuple[int, str]
@@ -246,6 +254,37 @@ class Database:
                 else "Start ingest once; it brings the file up to date.",
                 path=str(self.path),
             )
+
+
+async def check_database(name: str, path: Path, migrations: Sequence[Migration]) -> list[Check]:
+    """Look at a store's file without changing it: layout, mode, disk. Never raises `StoreError`."""
+    if not await asyncio.to_thread(path.exists):
+        hint = "`sealtape init` makes it."
+        return [Check(f"{name}: file", "warning", f"{path} does not exist yet.", hint)]
+    try:
+        await (await Database.open(path, migrations, read_only=True)).close()
+    except StoreError as error:
+        return [Check(f"{name}: file", "error", error.message, error.hint)]
+    message, hint, room, low = await asyncio.to_thread(_look_at, path)
+    level: Literal["ok", "warning"] = "warning" if message else "ok"
+    advice = "Make room: ingest stops when it is full." if low else ""
+    return [
+        Check(f"{name}: file", level, message or f"{path}, layout {len(migrations)}", hint),
+        Check(f"{name}: disk", "warning" if low else "ok", room, advice),
+    ]
+
+
+def _look_at(path: Path) -> tuple[str, str, str, bool]:
+    """What is wrong with a file and what to do; the room on its disk, and whether that is low."""
+    mode = path.stat().st_mode & 0o777
+    wrong = hint = ""
+    if not os.access(path, os.W_OK) or not os.access(path.parent, os.W_OK):
+        wrong = f"{path} or its folder may not be written."
+    elif mode & 0o077:
+        wrong, hint = f"{path} has mode {mode:o}: others may read it.", f"chmod 600 {path}"
+    disk = shutil.disk_usage(path.parent)
+    room = f"{disk.free >> 20} MiB of {disk.total >> 20} MiB of the disk are free."
+    return wrong, hint, room, disk.free < disk.total / 10
 
 
 def _in_use(memory: Path) -> bool:

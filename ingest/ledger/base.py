@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from sealtape.capture.checkup import Check
 from sealtape.ingest.ledger.rows import (
     Event,
     FragmentRow,
@@ -27,7 +28,7 @@ from sealtape.ingest.ledger.rows import (
 )
 from sealtape.schemas.errors import SettingsError
 
-__all__ = ["Ledger", "open_ledger"]
+__all__ = ["Ledger", "check_ledger", "open_ledger", "prepare_ledger"]
 
 
 class Ledger(Protocol):
@@ -202,17 +203,56 @@ class Ledger(Protocol):
 async def open_ledger(
     url: str, base: Path, *, read_only: bool = False, snapshot: bool = False
 ) -> Ledger:
-    """Open the ledger a URL names: `sqlite:FILE`, relative to `base`.
+    """Open the ledger a URL names: `sqlite:FILE`, relative to `base`, or `postgresql://…`.
 
     `read_only` never creates or changes a file. A `snapshot` is read-only too, and every method
     answers as of one moment until it is closed, whatever is published meanwhile.
     Raises `SettingsError` and `StoreError`.
     """
-    scheme = url.partition(":")[0]
-    if scheme == "sqlite":
+    if _scheme(url) == "sqlite":
         from sealtape.ingest.ledger.sqlite import SqliteLedger
 
         return await SqliteLedger.open(url, base, read_only=read_only, snapshot=snapshot)
+    from sealtape.ingest.ledger.postgresql.adapter import PostgresLedger
+
+    return await PostgresLedger.open(url, base, read_only=read_only, snapshot=snapshot)
+
+
+async def prepare_ledger(url: str, base: Path) -> list[str]:
+    """Create what the ledger needs and does not have yet; returns what was done, in words.
+
+    For `postgresql:` the URL's user becomes the owner of schema and tables. Raises the errors of
+    `open_ledger`.
+    """
+    if _scheme(url) == "sqlite":
+        from sealtape.ingest.ledger.sqlite import prepare_file
+
+        return await prepare_file(url, base)
+    from sealtape.ingest.ledger.postgresql.schema import prepare_schema
+
+    return await prepare_schema(url, base)
+
+
+async def check_ledger(url: str, base: Path) -> list[Check]:
+    """Try what the adapter needs, and say what was found; a failure is an `error`, never raised."""
+    try:
+        if _scheme(url) == "sqlite":
+            from sealtape.ingest.ledger.sqlite import check_file
+
+            return await check_file(url, base)
+        from sealtape.ingest.ledger.postgresql.schema import check_schema
+
+        return await check_schema(url, base)
+    except SettingsError as error:
+        return [Check("ledger: settings", "error", error.message, error.hint)]
+
+
+def _scheme(url: str) -> str:
+    scheme, _, rest = url.partition(":")
+    if scheme == "sqlite" or (scheme == "postgresql" and rest.startswith("//")):
+        return scheme
     raise SettingsError(
-        f"{url!r} does not name a ledger.", hint="The embedded one is sqlite:FILE.", url=url
+        f"{url!r} does not name a ledger.",
+        hint="Write sqlite:FILE or postgresql://USER@HOST:PORT/DATABASE.",
+        url=url,
     )

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import NoReturn
 
 from sealtape.ingest.ledger.rows import (
     HeadChange,
-    Lease,
     Publish,
     SealedSegment,
     SessionChange,
+    ShardHead,
 )
-from sealtape.schemas.errors import Fenced
-from sealtape.schemas.segments import FIRST_PREV, record_hash
+from sealtape.ingest.ledger.steps import abandoned, continued, fenced, first_state, moved
+from sealtape.schemas.segments import FIRST_PREV
 
 __all__ = ["publish_all"]
 
@@ -38,14 +37,6 @@ def publish_all(connection: sqlite3.Connection, publication: Publish) -> None:
     )
 
 
-def fenced(lease: Lease, what: str) -> NoReturn:
-    """Say why nothing was published."""
-    raise Fenced(
-        f"Term {lease.term} of {lease.topic}/{lease.partition} lost: {what}.",
-        hint="Claim the partition again and read on from its position.",
-    )
-
-
 def swap_position(connection: sqlite3.Connection, publication: Publish) -> None:
     """Compare-and-set of term and position: what a newer holder did is never overwritten."""
     lease = publication.lease
@@ -63,7 +54,7 @@ def take_staged(connection: sqlite3.Connection, key: str) -> None:
         "UPDATE object SET state='published' WHERE key=? AND state='staged'", (key,)
     ).rowcount
     if changed != 1:
-        raise Fenced(f"{key} was abandoned before it was published.", key=key)
+        abandoned(key)
 
 
 def extend_shard(
@@ -71,14 +62,9 @@ def extend_shard(
 ) -> None:
     """Compare-and-set of the chain's end, one record after the other."""
     row = connection.execute("SELECT n, hash FROM shard WHERE shard=?", (shard,)).fetchone()
-    n, last = row or (0, FIRST_PREV)
-    for segment in segments:
-        record = segment.record
-        if (record.shard, record.n, record.prev) != (shard, n, last):
-            raise Fenced(f"{segment.key} does not continue shard {shard} at {n}.", key=segment.key)
-        n, last = n + 1, record_hash(record)
+    end = continued(shard, ShardHead(*row) if row else ShardHead(0, FIRST_PREV), segments)
     if segments:
-        connection.execute("INSERT OR REPLACE INTO shard VALUES (?,?,?)", (shard, n, last))
+        connection.execute("INSERT OR REPLACE INTO shard VALUES (?,?,?)", (shard, end.n, end.hash))
 
 
 def swap_head(connection: sqlite3.Connection, change: HeadChange) -> None:
@@ -88,11 +74,7 @@ def swap_head(connection: sqlite3.Connection, change: HeadChange) -> None:
         "SELECT digest FROM head WHERE session=? AND epoch=?", (head.session, head.epoch)
     ).fetchone()
     if (row[0] if row else None) != change.before:
-        raise Fenced(
-            f"Session {head.session.hex()} epoch {head.epoch} was sealed further by another.",
-            session=head.session.hex(),
-            epoch=head.epoch,
-        )
+        moved(head)
     connection.execute(
         "INSERT OR REPLACE INTO head VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
         (
@@ -137,7 +119,6 @@ def _add_segment(connection: sqlite3.Connection, segment: SealedSegment) -> None
 
 def _add_to_session(connection: sqlite3.Connection, change: SessionChange) -> None:
     """Add the counts; the state follows the last epoch, so an older epoch's end changes nothing."""
-    ended = "sealed" if change.complete else "closed"
     values = {
         "session": change.session,
         "tenant": change.tenant,
@@ -148,7 +129,7 @@ def _add_to_session(connection: sqlite3.Connection, change: SessionChange) -> No
         "first": change.first_ts_ns,
         "last": change.last_ts_ns,
         "lost": change.lost,
-        "state": ended if change.closed else "live",
+        "state": first_state(change),
         "closed": change.closed,
     }
     connection.execute(

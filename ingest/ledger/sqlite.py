@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sealtape.ingest.ledger import publish as steps
+from sealtape.capture.checkup import Check
+from sealtape.ingest.ledger.publish import publish_all
 from sealtape.ingest.ledger.rows import (
     Event,
     FragmentRow,
@@ -23,15 +24,29 @@ from sealtape.ingest.ledger.rows import (
     ShardHead,
     StagedObject,
 )
-from sealtape.ingest.sqlite import Database, load_migrations, sqlite_path
+from sealtape.ingest.ledger.steps import fenced, head_of
+from sealtape.ingest.sqlite import Database, check_database, load_migrations, sqlite_path
 from sealtape.schemas.errors import Exists
 from sealtape.schemas.segments import FIRST_PREV, FragmentRecord, SegmentRecord
 
-__all__ = ["SqliteLedger"]
+__all__ = ["SqliteLedger", "check_file", "prepare_file"]
 
+_MIGRATIONS = load_migrations(Path(__file__).with_name("sql"))
 _SECOND_NS = 1_000_000_000
 _PAGE = 500
-_HASH = 32
+
+
+async def prepare_file(url: str, base: Path) -> list[str]:
+    """Make the file, or bring it up to date; says what it did. Raises `StoreError`."""
+    path = sqlite_path(url, base)
+    before = path.exists()
+    await (await SqliteLedger.open(url, base)).close()
+    return [] if before else [f"made {path.name}"]
+
+
+async def check_file(url: str, base: Path) -> list[Check]:
+    """Findings about the file; see `check_ledger`."""
+    return await check_database("ledger", sqlite_path(url, base), _MIGRATIONS)
 
 
 class SqliteLedger:
@@ -47,9 +62,8 @@ class SqliteLedger:
         cls, url: str, base: Path, *, read_only: bool = False, snapshot: bool = False
     ) -> SqliteLedger:
         """Open `sqlite:FILE`; the file is made (mode 0600) unless `read_only`."""
-        migrations = load_migrations(Path(__file__).with_name("sql"))
         path = sqlite_path(url, base)
-        return cls(await Database.open(path, migrations, read_only=read_only, snapshot=snapshot))
+        return cls(await Database.open(path, _MIGRATIONS, read_only=read_only, snapshot=snapshot))
 
     # -- leases and positions ----------------------------------------------------------------------
 
@@ -80,7 +94,7 @@ class SqliteLedger:
                 (until, lease.topic, lease.partition, lease.term),
             ).rowcount
             if changed != 1:
-                steps.fenced(lease, "a newer term was claimed")
+                fenced(lease, "a newer term was claimed")
 
         await self._database.write(work)
 
@@ -150,7 +164,7 @@ class SqliteLedger:
                 (lease.topic, lease.partition, lease.term),
             ).fetchone()
             if current is None:
-                steps.fenced(lease, "a newer term was claimed")
+                fenced(lease, "a newer term was claimed")
             for key in keys:
                 added = connection.execute(
                     "INSERT OR IGNORE INTO object VALUES (?,'staged',?,?,?,?)",
@@ -162,7 +176,7 @@ class SqliteLedger:
         await self._database.write(work)
 
     async def publish(self, publication: Publish) -> None:
-        await self._database.write(lambda connection: steps.publish_all(connection, publication))
+        await self._database.write(lambda connection: publish_all(connection, publication))
 
     async def staged(self, older_than_s: float) -> list[StagedObject]:
         limit = self._clock_ns() - int(older_than_s * _SECOND_NS)
@@ -208,14 +222,14 @@ class SqliteLedger:
             for name in names:
                 row = connection.execute(_HEAD + " WHERE session=? AND epoch=?", name).fetchone()
                 if row is not None:
-                    found[name] = _head(row)
+                    found[name] = head_of(row)
             return found
 
         return await self._database.read(work)
 
     async def epochs(self, session: bytes) -> list[Head]:
         rows = await self._rows(_HEAD + " WHERE session=? ORDER BY epoch", (session,))
-        return [_head(row) for row in rows]
+        return [head_of(row) for row in rows]
 
     async def shards(self) -> dict[str, ShardHead]:
         rows = await self._rows("SELECT shard, n, hash FROM shard ORDER BY shard", ())
@@ -341,20 +355,3 @@ _HEAD = (
     "SELECT session, epoch, lo, hi, nodes, last_ts_ns, bus_offset, attested, lost, closed, opening"
     " FROM head"
 )
-
-
-def _head(row: tuple[Any, ...]) -> Head:
-    nodes = row[4]
-    return Head(
-        session=row[0],
-        epoch=row[1],
-        lo=row[2],
-        hi=row[3],
-        nodes=tuple(nodes[i : i + _HASH] for i in range(0, len(nodes), _HASH)),
-        last_ts_ns=row[5],
-        offset=row[6],
-        attested=row[7],
-        lost=row[8],
-        closed=row[9],
-        opening=row[10],
-    )

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from sealtape.ingest import sqlite as module
-from sealtape.ingest.sqlite import Database, load_migrations, sqlite_path
+from sealtape.ingest.sqlite import Database, check_database, load_migrations, sqlite_path
 from sealtape.schemas.errors import (
     SettingsError,
     StoreBusy,
@@ -203,3 +203,20 @@ def test_migrations_are_numbered_without_holes(tmp_path):
 def test_every_kind_of_sqlite_error_has_a_word():
     error = sqlite3.OperationalError("plain")
     assert type(module._translate(error, module.Path("x.db"))) is StoreError
+
+
+async def test_a_file_is_checked_without_a_change(tmp_path):
+    path = tmp_path / "store.db"
+    assert await levels(path) == ["warning"]
+    await (await Database.open(path, [ONE])).close()
+    before = path.read_bytes()
+    assert await levels(path) == ["ok", "ok"]
+    path.chmod(0o644)
+    assert await levels(path) == ["warning", "ok"]
+    assert (await levels(path, [ONE, TWO])) == ["error"]
+    assert path.read_bytes() == before
+
+
+async def levels(path, layout=None):
+    found = await check_database("store", path, layout or [ONE])
+    return [check.level for check in found]

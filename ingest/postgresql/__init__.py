@@ -1,0 +1,1 @@
+"""What every store on PostgreSQL stands on: connections, transactions, errors, layouts, checks."""

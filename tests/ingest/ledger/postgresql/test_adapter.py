@@ -1,0 +1,5 @@
+from tests.conformance.ledger import LedgerConformance
+
+
+class TestPostgresLedger(LedgerConformance):
+    pass
