@@ -8,28 +8,25 @@ when the events bus has it, so a crash between the two sends it twice, under the
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 
 from sealtape.capture.bus import Bus
+from sealtape.ingest.crew import Hold, Leaving, persist, while_held
 from sealtape.ingest.ledger import Ledger
-from sealtape.ingest.ledger.rows import Event, Lease
-from sealtape.schemas.errors import StoreBusy, StoreError
+from sealtape.ingest.ledger.rows import Event
 from sealtape.schemas.ocsf import OcsfEvent, lifecycle_event
 
-__all__ = ["OUTBOX", "Relay", "append_events"]
+__all__ = ["OUTBOX", "Relay", "RunningRelay", "append_events", "start_relay"]
 
 OUTBOX = "outbox"
 """The topic of the relay's lease; its only partition is 0."""
 BATCH = 500
 IDLE_S = 0.5
 FLUSH_S = 5.0
+"""How long a process that ends tries to send what was published last."""
 TRIM_EVERY_S = 600.0
-_RETRY_S = (0.5, 10.0)
-
-log = logging.getLogger(__name__)
 
 
 async def append_events(bus: Bus, events: Iterable[OcsfEvent]) -> None:
@@ -53,50 +50,19 @@ class Relay:
         self._events = events
         self._owner = owner
         self._ttl_s = ttl_s
-        self._renewed = 0.0
-        self._trimmed = 0.0
-        self._stopping = asyncio.Event()
+        self._trimmed: float | None = None
+        self._leaving = Leaving()
 
     async def run(self) -> None:
-        """Work until `stop`; failures of stores are logged and tried again."""
-        delay = _RETRY_S[0]
-        while not self._stopping.is_set():
-            pause = self._ttl_s / 3
-            try:
-                await self._hold()
-                delay = _RETRY_S[0]
-            except StoreError as error:
-                log.warning("events wait in the outbox: %s", error)
-                pause = error.retry_after_s if isinstance(error, StoreBusy) else delay
-                delay = min(2 * delay, _RETRY_S[1])
-            await self._pause(pause)
+        """Work until `leave`; failures of stores are logged and tried again."""
+        await persist(self._attempt, self._leaving, "relaying events")
 
-    def stop(self) -> None:
+    def leave(self) -> None:
         """End `run`, after one more try to send what is there."""
-        self._stopping.set()
-
-    async def _hold(self) -> None:
-        """Relay while the lease lasts; return when another holds it, or when stopped."""
-        lease = await self._ledger.claim(OUTBOX, 0, self._owner, self._ttl_s)
-        if lease is None:
-            return
-        self._renewed = time.monotonic()
-        try:
-            while not self._stopping.is_set():
-                await self._keep(lease)
-                await self._trim()
-                if not await self.step():
-                    await self._pause(IDLE_S)
-            # What ingest published last, while it was asked to end too.
-            with suppress(TimeoutError):
-                async with asyncio.timeout(FLUSH_S):
-                    while await self.step():
-                        pass
-        finally:
-            await self._ledger.release(lease)
+        self._leaving.ask(0.0)
 
     async def step(self) -> bool:
-        """Send what the outbox has next; False when it is empty."""
+        """Send what the outbox has next; False when it is empty. Raises StoreError."""
         rows = await self._ledger.outbox(limit=BATCH)
         if not rows:
             return False
@@ -106,24 +72,54 @@ class Relay:
         self.relayed += len(rows)
         return True
 
-    async def _keep(self, lease: Lease) -> None:
-        if time.monotonic() - self._renewed > self._ttl_s / 3:
-            await self._ledger.renew(lease, self._ttl_s)
-            self._renewed = time.monotonic()
+    async def _attempt(self) -> bool:
+        return await while_held(self._ledger, OUTBOX, 0, self._owner, self._ttl_s, self._work)
+
+    async def _work(self, hold: Hold) -> None:
+        while not self._leaving.asked.is_set():
+            await self._trim()
+            if not await self.step():
+                await self._leaving.within(IDLE_S)
+        # What ingest published last, while it was asked to end too.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_S):
+                while await self.step():
+                    pass
 
     async def _trim(self) -> None:
         """Let the bus delete what is older than it may keep; a server does that by itself."""
-        if self._trimmed and time.monotonic() - self._trimmed < TRIM_EVERY_S:
+        now = time.monotonic()
+        if self._trimmed is not None and now - self._trimmed < TRIM_EVERY_S:
             return
         await self._events.start()
         for partition in range(self._events.partitions):
             await self._events.trim(partition, ())
-        self._trimmed = time.monotonic()
-
-    async def _pause(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), seconds)
+        self._trimmed = now
 
 
 def _mapped(row: Event) -> OcsfEvent:
     return lifecycle_event(row.kind, row.key, row.payload, row.at_ns)
+
+
+class RunningRelay:
+    """What `start_relay` started."""
+
+    def __init__(self, relay: Relay) -> None:
+        """Start; needs a running event loop."""
+        self.relay = relay
+        self._task = asyncio.create_task(relay.run(), name="relay")
+
+    async def wait(self) -> None:
+        """Return when it has ended; raise what ended it."""
+        await asyncio.wait({self._task})
+        self._task.result()
+
+    async def stop(self) -> None:
+        """Send what is there, release the lease, end. Raises failures. Stopping twice is fine."""
+        self.relay.leave()
+        await self._task
+
+
+def start_relay(ledger: Ledger, events: Bus, *, owner: str, lease_s: float) -> RunningRelay:
+    """Relay in the background; see `Relay`. Stop it after ingest, so that it sends the last too."""
+    return RunningRelay(Relay(ledger, events, owner=owner, ttl_s=lease_s))

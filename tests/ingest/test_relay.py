@@ -11,9 +11,9 @@ from sealtape.ingest import relay as relaying
 from sealtape.ingest.findings import REASONS
 from sealtape.ingest.ledger.rows import Event
 from sealtape.ingest.ledger.sqlite import SqliteLedger
-from sealtape.ingest.relay import OUTBOX, Relay
+from sealtape.ingest.relay import OUTBOX, Relay, start_relay
 from sealtape.schemas import canonical
-from sealtape.schemas.errors import StoreBusy, StoreError
+from sealtape.schemas.errors import SettingsError, StoreBusy, StoreError
 from sealtape.schemas.ocsf.lifecycle import SEVERITIES
 from tests.conformance.ledger import claimed, published
 from tests.factories.ocsf import problems
@@ -80,21 +80,9 @@ async def until(check, seconds=10.0):
             await asyncio.sleep(0.02)
 
 
-class Running:
-    """A relay in the background."""
-
-    def __init__(self, relay):
-        self.relay = relay
-        self.task = asyncio.create_task(relay.run())
-
-    async def stop(self):
-        self.relay.stop()
-        await asyncio.wait_for(self.task, 10)
-
-
 async def test_what_is_published_is_sent_and_leaves_the_outbox(ledger, events, publish):
     await publish(*map(opened, SESSIONS))
-    running = Running(Relay(ledger, events, owner="a", ttl_s=TTL_S))
+    running = start_relay(ledger, events, owner="a", lease_s=TTL_S)
     await until(lambda: sent_all(ledger))
     await publish(opened(SESSIONS[0], 10))
     await until(lambda: sent_all(ledger))
@@ -132,9 +120,9 @@ async def test_an_event_no_version_knows_is_sent_all_the_same(ledger, events, pu
 
 
 async def test_one_relays_at_a_time_and_another_takes_over(ledger, events, publish):
-    first = Running(Relay(ledger, events, owner="a", ttl_s=TTL_S))
+    first = start_relay(ledger, events, owner="a", lease_s=TTL_S)
     await until(lambda: held_by(ledger, "a"))
-    second = Running(Relay(ledger, events, owner="b", ttl_s=TTL_S))
+    second = start_relay(ledger, events, owner="b", lease_s=TTL_S)
     await asyncio.sleep(1.5 * TTL_S)  # the lease is renewed all the while
     await publish(opened(SESSIONS[0]))
     await until(lambda: sent_all(ledger))
@@ -153,22 +141,32 @@ async def held_by(ledger, owner):
 async def test_one_that_died_is_followed_when_its_lease_is_over(ledger, events, publish):
     assert await ledger.claim(OUTBOX, 0, "dead", 0.5) is not None
     await publish(opened(SESSIONS[0]))
-    running = Running(Relay(ledger, events, owner="b", ttl_s=TTL_S))
+    running = start_relay(ledger, events, owner="b", lease_s=TTL_S)
     await until(lambda: sent_all(ledger))
     await running.stop()
 
 
 async def test_a_zombie_lets_go(ledger, events, publish, caplog):
-    running = Running(Relay(ledger, events, owner="a", ttl_s=TTL_S))
+    running = start_relay(ledger, events, owner="a", lease_s=TTL_S)
     await until(lambda: held_by(ledger, "a"))
-    # Somebody with the same name: the term is another one now.
-    taken = await ledger.claim(OUTBOX, 0, "a", 2.0)
+    await ledger.release(await ledger.claim(OUTBOX, 0, "a", TTL_S))  # another term
+    other = await ledger.claim(OUTBOX, 0, "b", 3 * TTL_S)
     with caplog.at_level(logging.WARNING):
-        await until(lambda: logged(caplog, "events wait"))
-    await ledger.release(taken)
+        await until(lambda: logged(caplog, "relaying events"))
+    await ledger.release(other)
     await publish(opened(SESSIONS[0]))
     await until(lambda: sent_all(ledger))
     await running.stop()
+
+
+async def test_two_of_one_name_are_a_fault(ledger, events):
+    running = start_relay(ledger, events, owner="a", lease_s=TTL_S)
+    await until(lambda: held_by(ledger, "a"))
+    await ledger.claim(OUTBOX, 0, "a", 60)
+    with pytest.raises(SettingsError, match="under the name 'a'"):
+        await asyncio.wait_for(running.wait(), 10)
+    with pytest.raises(SettingsError):
+        await running.stop()
 
 
 async def logged(caplog, text):
@@ -196,7 +194,7 @@ async def test_events_wait_in_the_outbox_while_the_bus_is_away(
     bus = Away(tmp_path / "events", partitions=2)
     bus.error = error
     await publish(*map(opened, SESSIONS))
-    running = Running(Relay(ledger, bus, owner="a", ttl_s=TTL_S))
+    running = start_relay(ledger, bus, owner="a", lease_s=TTL_S)
     with caplog.at_level(logging.WARNING):
         await until(lambda: logged(caplog, str(error)))
     assert len(await ledger.outbox()) == len(SESSIONS)
@@ -210,7 +208,7 @@ async def test_events_wait_in_the_outbox_while_the_bus_is_away(
 async def test_stopping_while_the_bus_is_away_does_not_hang(ledger, publish, tmp_path):
     bus = Away(tmp_path / "events", partitions=2)
     await publish(opened(SESSIONS[0]))
-    running = Running(Relay(ledger, bus, owner="a", ttl_s=TTL_S))
+    running = start_relay(ledger, bus, owner="a", lease_s=TTL_S)
     await asyncio.sleep(0.2)
     await running.stop()
     assert len(await ledger.outbox()) == 1
@@ -247,11 +245,13 @@ async def test_what_is_sent_twice_has_the_same_ids(tmp_path, events):
 
 
 async def test_what_ingest_publishes_last_is_sent_before_the_end(ledger, events, publish):
-    running = Running(Relay(ledger, events, owner="a", ttl_s=TTL_S))
+    running = start_relay(ledger, events, owner="a", lease_s=TTL_S)
     await until(lambda: held_by(ledger, "a"))
-    running.relay.stop()
+    await asyncio.sleep(0.1)  # it looked, and looks again in half a second
     await publish(opened(SESSIONS[0]))
-    await asyncio.wait_for(running.task, 10)
+    await asyncio.wait_for(running.stop(), 10)
+    await running.wait()
+    await running.stop()
     assert await sent_all(ledger)
     assert await ledger.claim(OUTBOX, 0, "b", TTL_S) is not None
 
