@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sealtape.capture.bus import open_bus
+from sealtape.capture.bus import check_bus, open_bus, prepare_bus
 from sealtape.schemas.errors import Missing, SealtapeError, StoreError
 
 APPENDER = """
@@ -167,6 +167,59 @@ class BusContract:
         async with asyncio.timeout(2):
             batch = await bus.read(0, end, max_bytes=1000, wait_s=0.1)
         assert batch.next_offset == end
+
+    async def test_a_read_that_waits_holds_up_nobody(self, bus):
+        ends = [(await bus.bounds(n))[1] for n in range(3)]
+        waiting = [
+            asyncio.create_task(bus.read(n, ends[n], max_bytes=1000, wait_s=20))
+            for n in (0, 0, 1, 1, 2)
+        ]
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(3):
+            await bus.append(2, [(b"", b"two")])
+            assert values((await waiting[4]).records) == [b"two"]
+            assert values(await read_all(bus, 2)) == [b"two"]
+        assert not any(task.done() for task in waiting[:4])
+        await bus.append(0, [(b"", b"zero")])
+        await bus.append(1, [(b"", b"one")])
+        found = [values((await task).records) for task in waiting[:4]]
+        assert found == [[b"zero"], [b"zero"], [b"one"], [b"one"]]
+
+    async def test_readers_at_several_places_do_not_disturb_each_other(self, bus):
+        sent = [(b"%d" % n, os.urandom(200)) for n in range(60)]
+        await bus.append(0, sent)
+        first, _ = await bus.bounds(0)
+
+        async def read_slowly(max_bytes):
+            found, offset = [], first
+            while len(found) < len(sent):
+                batch = await bus.read(0, offset, max_bytes=max_bytes, wait_s=0)
+                found += [(record.key, record.value) for record in batch.records]
+                offset = batch.next_offset
+                await asyncio.sleep(0)
+            return found
+
+        found = await asyncio.gather(*(read_slowly(n) for n in (1, 450, 450, 900, 1 << 20)))
+        assert found == [sent] * 5
+
+    async def test_a_caller_that_gives_up_leaves_a_working_bus(self, bus):
+        _, end = await bus.bounds(0)
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await bus.read(0, end, max_bytes=1000, wait_s=20)
+        dropped = asyncio.create_task(bus.append(0, [(b"", b"given up")]))
+        await asyncio.sleep(0)
+        dropped.cancel()
+        await bus.append(0, [(b"", b"kept")])
+        await asyncio.gather(dropped, return_exceptions=True)
+        assert [value for value in values(await read_all(bus)) if value == b"kept"] == [b"kept"]
+
+    async def test_what_was_prepared_passes_its_checks(self, bus, bus_url):
+        assert await prepare_bus(bus_url, Path("/")) == []
+        checks = await check_bus(bus_url, Path("/"))
+        assert checks
+        assert [check for check in checks if check.level == "error"] == []
 
     async def test_partitions_are_separate_and_fixed(self, bus):
         assert bus.partitions >= 2

@@ -1,18 +1,24 @@
 import pytest
 
 from tests.conformance.bus import BusContract
+from tests.factories.kafka_topics import new_topic
 
 
-def dir_url(tmp_path):
+async def dir_url(request, tmp_path):
     return f"dir:{tmp_path}/bus?partitions=3"
 
 
-FACTORIES = [pytest.param(dir_url, id="dir")]
+async def kafka_url(request, tmp_path):
+    server = request.getfixturevalue("kafka_server")
+    return await new_topic(server.bootstrap, partitions=3)
+
+
+FACTORIES = [pytest.param(dir_url, id="dir"), pytest.param(kafka_url, id="kafka")]
 
 
 @pytest.fixture(params=FACTORIES)
-def bus_url(request, tmp_path):
-    return request.param(tmp_path)
+async def bus_url(request, tmp_path):
+    return await request.param(request, tmp_path)
 
 
 class TestBus(BusContract):

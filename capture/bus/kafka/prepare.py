@@ -47,8 +47,8 @@ async def _wait_until_known(url: KafkaUrl, brokers: Brokers) -> None:
     deadline = time.monotonic() + url.timeout_s
     while True:
         found = await brokers.describe()
-        told = [await _described(brokers, address) for address in found.nodes.values()]
-        if all(one is None or _is_led(one, url) for one in told):
+        told = [found, *[await _described(brokers, address) for address in found.nodes.values()]]
+        if all(one is None or _is_led(one) for one in told):
             _check_count(url, found)
             return
         if time.monotonic() > deadline:
@@ -63,9 +63,8 @@ async def _described(brokers: Brokers, address: tuple[str, int]) -> Description 
         return None
 
 
-def _is_led(found: Description, url: KafkaUrl) -> bool:
-    leaders = [part.leader for part in found.partitions]
-    return found.code == 0 and len(leaders) == url.partitions and min(leaders) >= 0
+def _is_led(found: Description) -> bool:
+    return found.code == 0 and all(part.leader >= 0 for part in found.partitions)
 
 
 def _check_count(url: KafkaUrl, found: Description) -> None:
