@@ -7,16 +7,26 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
+from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
 from typing import IO, Final
 
 from sealtape.schemas.errors import SettingsError
 
-__all__ = ["MAX_BYTES", "fetch", "provider_context"]
+__all__ = ["MAX_BYTES", "Answer", "ask", "fetch", "provider_context"]
 
 TIMEOUT_S: Final = 5.0
 MAX_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the provider answered; `date` is its clock, as HTTP writes it, or empty."""
+
+    status: int
+    body: bytes
+    date: str
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -51,7 +61,13 @@ def provider_context(ca: str | None, base: Path) -> ssl.SSLContext | None:
 def fetch(
     url: str, context: ssl.SSLContext | None, form: Mapping[str, str] | None = None
 ) -> tuple[int, bytes]:
-    """Return status and body of a GET, or of a POST of `form`; also when the status is an error.
+    """Return status and body of a GET, or of a POST of `form`; see `ask`."""
+    answer = ask(url, context, form)
+    return answer.status, answer.body
+
+
+def ask(url: str, context: ssl.SSLContext | None, form: Mapping[str, str] | None = None) -> Answer:
+    """Return the answer to a GET, or to a POST of `form`; also when its status is an error.
 
     Blocks up to `TIMEOUT_S` for an answer. Raises OSError or ValueError; the text of neither holds
     what was posted.
@@ -65,10 +81,10 @@ def fetch(
     request = urllib.request.Request(url, data=data, headers=accept)  # noqa: S310 - https, checked
     try:
         with opener.open(request, timeout=TIMEOUT_S) as response:
-            return response.status, _body(response)
+            return Answer(response.status, _body(response), response.headers.get("date", ""))
     except urllib.error.HTTPError as exc:
         with exc:
-            return exc.code, _body(exc)
+            return Answer(exc.code, _body(exc), exc.headers.get("date", ""))
 
 
 def _body(response: IO[bytes]) -> bytes:
