@@ -280,17 +280,26 @@ class SessionFold:
             for number, epoch in sorted(self._epochs.items())
         )
         running = ",".join(f'"{n}"' for n in self._running)
-        return f'{{"epochs":[{epochs}],"running":[{running}],"v":1}}'.encode("ascii")
+        revision = 0 if self.document is None else self.document.revision
+        return (
+            f'{{"epochs":[{epochs}],"revision":"{revision}","running":[{running}],"v":1}}'
+        ).encode("ascii")
 
     @classmethod
     def restore(
         cls, session: bytes, progress: bytes, document: SessionDocument | None
     ) -> SessionFold:
-        """A fold that goes on where another one was. Raises FormatError."""
+        """A fold that goes on where another one was.
+
+        Raises FormatError, also when the progress is not that of the document: what is counted in
+        the one would be counted into the other again.
+        """
         fold = cls(session)
         fold.document = document
         fields = canonical.fields(progress, "progress")
         fields.version(1)
+        if fields.decimal("revision") != (document.revision if document else 0) and document:
+            raise FormatError("The progress is of another revision of the session.")
         for item in fields.objects("epochs"):
             fold._epochs[item.integer("epoch")] = _Epoch(
                 next_seq=item.decimal("next"),

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from sealtape.ingest.ledger.base import Ledger
 from sealtape.ingest.ledger.rows import Lease
 from sealtape.ingest.vault.base import Vault
+from sealtape.schemas.errors import StoreError
 from sealtape.schemas.layout import SegmentKey, manifest_key, parse_key
 
 __all__ = ["Collector"]
 
 GRACE_S = 3600.0
 FORGET_S = 24 * 3600.0
+
+log = logging.getLogger(__name__)
 
 
 class Collector:
@@ -45,13 +49,22 @@ class Collector:
         freed = 0
         for item in await self._ledger.staged(older_than_s):
             freed += await self._ledger.abandon(item.key)
-        await self._erase(await self._ledger.abandoned(0.0))
+        gone = await self._erase(await self._ledger.abandoned(0.0))
         for key in await self._ledger.abandoned(FORGET_S):
-            await self._ledger.forget(key)
+            if key in gone:
+                await self._ledger.forget(key)
         return freed
 
-    async def _erase(self, keys: Sequence[str]) -> None:
+    async def _erase(self, keys: Sequence[str]) -> set[str]:
+        """Erase what can be erased now; what is locked, say, is tried again by `collect`."""
+        gone = set()
         for key in keys:
-            if isinstance(parse_key(key), SegmentKey):
-                await self._vault.erase(manifest_key(key))
-            await self._vault.erase(key)
+            try:
+                if isinstance(parse_key(key), SegmentKey):
+                    await self._vault.erase(manifest_key(key))
+                await self._vault.erase(key)
+            except StoreError as error:
+                log.warning("an object that was never published stays for now: %s", error)
+            else:
+                gone.add(key)
+        return gone

@@ -373,11 +373,23 @@ def test_without_an_opening_there_is_no_document():
 
 
 def test_progress_is_read_strictly():
-    for bad in (b"", b"{}", b'{"epochs":[],"running":["x"],"v":1}'):
+    for bad in (b"", b"{}", b'{"epochs":[],"revision":"0","running":["x"],"v":1}'):
         with pytest.raises(FormatError):
             SessionFold.restore(bytes(16), bad, None)
     fold = SessionFold.restore(bytes(16), SessionFold(bytes(16)).progress(), None)
     assert fold.next_seq(0) == 0
+
+
+def test_progress_of_another_revision_is_refused(maker):
+    before = maker.fold.progress()
+    maker.facts((facts.COMMAND, -1, {}))
+    assert SessionFold.restore(bytes(16), before, None).next_seq(0) > 0
+    for progress, document in (
+        (before, maker.fold.document),
+        (maker.fold.progress(), replace(maker.fold.document, revision=1)),
+    ):
+        with pytest.raises(FormatError, match="another revision"):
+            SessionFold.restore(bytes(16), progress, document)
 
 
 def test_progress_is_canonical(maker):
@@ -388,7 +400,8 @@ def test_progress_is_canonical(maker):
     for fold in (SessionFold(bytes(16)), maker.fold):
         progress = fold.progress()
         assert canonical.encode(canonical.decode(progress, "progress")) == progress
-        assert SessionFold.restore(fold.session, progress, None).progress() == progress
+        restored = SessionFold.restore(fold.session, progress, fold.document)
+        assert restored.progress() == progress
     maker.close()
     progress = maker.fold.progress()
     assert canonical.encode(canonical.decode(progress, "progress")) == progress

@@ -2,6 +2,7 @@ import pytest
 
 from sealtape.ingest.collector import FORGET_S, GRACE_S, Collector
 from sealtape.ingest.ledger.sqlite import SqliteLedger
+from sealtape.schemas.errors import StoreBusy
 from sealtape.schemas.layout import manifest_key, quarantine_key
 from tests.conformance.ledger import A, claimed, key_of, published, sealed_segment
 from tests.factories.ingest_world import MemoryVault, WorldClock
@@ -68,3 +69,29 @@ async def test_a_new_term_clears_what_earlier_terms_left(ledger, clock):
     assert await Collector(ledger, vault).abandon_before(second) == 1
     assert set(vault.objects) == {key_of(2), manifest_key(key_of(2))}
     assert {item.key for item in await ledger.staged(0.0)} == {key_of(2), key_of(3)}
+
+
+async def test_what_cannot_be_erased_is_tried_again(ledger, clock, caplog):
+    class Locked(MemoryVault):
+        locked = True
+
+        async def erase(self, key):
+            if self.locked and key == key_of(1):
+                raise StoreBusy("It is locked.", retry_after_s=60)
+            await super().erase(key)
+
+    vault = Locked()
+    lease = await claimed(ledger)
+    await ledger.stage(lease, [key_of(1), key_of(2)])
+    await put_segment(vault, 1)
+    await put_segment(vault, 2)
+    collector = Collector(ledger, vault)
+    assert await collector.abandon_before(await claimed(ledger)) == 2
+    clock.forward(FORGET_S + 1)
+    await collector.collect(0.0)
+    assert set(vault.objects) == {key_of(1)}
+    assert "stays for now: It is locked." in caplog.text
+    assert await ledger.abandoned(0.0) == [key_of(1)]
+    vault.locked = False
+    await collector.collect(0.0)
+    assert (vault.objects, await ledger.abandoned(0.0)) == ({}, [])
