@@ -194,7 +194,7 @@ def run(label: str, program: str, *arguments: object, cwd: object, **environment
 
     Maven is told to be quiet and to refuse what its checksums do not fit.
     """
-    quiet = ("-q", "-B", "-C") if program == "mvn" else ()
+    quiet = ("-q", "-B", "-C", "-Dstyle.color=never") if program == "mvn" else ()
     command = [program, *quiet, *(str(one) for one in arguments)]
     done = threading.Event()
     started = time.monotonic()

@@ -265,14 +265,24 @@ class Server(ABC):
             server.remove()
 
     @classmethod
+    def planned(cls, home, name, **options):
+        """A server of the caller's own, ready to be run for the first time."""
+        server = cls(home, name, {}, is_shared=False)
+        server._plan(options)
+        return server
+
+    def _plan(self, options):
+        with self.home.locked("folder"):
+            self.place.mkdir(mode=0o711)
+        self.facts = self.plan(self.place, **options)
+        give(self.place)
+
+    @classmethod
     def _launch(cls, home, name, options, *, is_shared):
         for attempt in range(1, _ATTEMPTS + 1):
             server = cls(home, name, {}, is_shared=is_shared)
-            with home.locked("keeper"):
-                server.place.mkdir(mode=0o711)
             try:
-                server.facts = cls.plan(server.place, **options)
-                give(server.place)
+                server._plan(options)
                 server._start()
                 server.settle()
             except BaseException as error:
@@ -351,6 +361,11 @@ class Server(ABC):
             )
 
     def _start(self):
+        self.spawn()
+        self.ready()
+
+    def spawn(self) -> None:
+        """Run the process and do not wait until it answers; `ready` does."""
         spec = self.spec()
         base = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8",
                 "HOME": str(self.place), "TMPDIR": str(self._scratch())}  # fmt: skip
@@ -359,6 +374,9 @@ class Server(ABC):
             cwd=str(spec.cwd or self.place), env=base | {k: str(v) for k, v in spec.env.items()},
             log=str(self.log), identity=identity(), stop=spec.stop,
         )  # fmt: skip
+
+    def ready(self) -> None:
+        """Wait until it answers; ServerError when it ended or took too long."""
         deadline = time.monotonic() + self.START_S
         while not self._probe():
             if not self.running:
