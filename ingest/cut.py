@@ -102,6 +102,7 @@ def make_cut(
     cut.incidents = list(findings.incidents)
     cut.quarantined = list(findings.quarantined)
     cut.events.extend(incident_event(incident) for incident in cut.incidents)
+    cut.events.extend(findings.events)
     return cut
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from hashlib import sha256
 
-from sealtape.ingest.ledger.rows import Incident, Quarantined
+from sealtape.ingest.ledger.rows import Event, Incident, Quarantined
 from sealtape.ingest.parquet import Row
 from sealtape.schemas import messages
 
@@ -56,6 +56,8 @@ class Findings:
         self._partition = partition
         self.incidents: list[Incident] = []
         self.quarantined: list[Quarantined] = []
+        self.events: list[Event] = []
+        """What leaves with the next publication, but is no reason for one."""
 
     def __bool__(self) -> bool:
         """Whether there is anything to publish."""
@@ -139,3 +141,4 @@ class Findings:
         """Forget what was published."""
         self.incidents = []
         self.quarantined = []
+        self.events = []

@@ -94,6 +94,8 @@ class Intake:
             sealer.key_conflict(item, self._clock_ns())
         except FormatError as error:
             sealer.malformed(item, error, self._clock_ns())
+        else:
+            sealer.key_kept(item, self._clock_ns())
 
     async def _sealed_leaf(self, doubt: Doubt) -> bytes | None:
         row = doubt.row

@@ -17,10 +17,11 @@ from typing import TypeAlias
 from sealtape.ingest.cut import Cut, make_cut
 from sealtape.ingest.findings import QUARANTINE_REASONS, REASONS, Findings
 from sealtape.ingest.ledger.rows import Head
+from sealtape.ingest.notices import TermsSeen, key_event
 from sealtape.ingest.parquet import Row, row_of
 from sealtape.ingest.track import Track
 from sealtape.schemas import messages
-from sealtape.schemas.bodies import parse_open
+from sealtape.schemas.bodies import Opening, parse_open
 from sealtape.schemas.errors import FormatError, SignatureError
 from sealtape.schemas.frames import Frame, Kind
 from sealtape.schemas.messages import CheckpointMessage, KeyMessage
@@ -125,6 +126,7 @@ class Sealer:
         self._verifiers = verifiers
         self._limits = limits
         self._tracks: dict[Name, Track] = {}
+        self._terms = TermsSeen()
         self._waiting_bytes = 0
         self._cut_ns = 0
 
@@ -404,17 +406,28 @@ class Sealer:
             findings=self.findings,
             now_ns=now_ns,
         )
+        cut.events.extend(self._terms.news(self._begun(cut), now_ns))
         return None if cut.empty else cut
 
     def commit(self, cut: Cut) -> None:
         """Make a published cut the state to go on from."""
         self.first = cut.next_offset
         self.findings.clear()
+        self._terms.learn(self._begun(cut))
         for change in cut.changes:
             change.apply(self._tracks[change.head.session, change.head.epoch])
             self._waiting_bytes -= change.change.bytes
         if len(self._tracks) > self._limits.tracks:
             self._forget()
+
+    def _begun(self, cut: Cut) -> list[Opening]:
+        """The openings whose first frames are in a cut."""
+        tracks = [
+            self._tracks[change.head.session, change.head.epoch]
+            for change in cut.changes
+            if change.before is None
+        ]
+        return [track.opening for track in tracks if track.opening is not None]
 
     def _forget(self) -> None:
         """Let go of epochs of which nothing waits; they are loaded again when needed."""
@@ -438,6 +451,11 @@ class Sealer:
             now_ns=now_ns,
             session=session,
         )
+
+    def key_kept(self, item: Taken, now_ns: int) -> None:
+        """Let an event say that the keyring has a wrap."""
+        assert isinstance(item.message, KeyMessage)
+        self.findings.events.append(key_event(item.message, now_ns))
 
     def key_conflict(self, item: Taken, now_ns: int) -> None:
         """State that a second wrap came under one name; the keyring keeps both."""

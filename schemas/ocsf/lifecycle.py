@@ -204,7 +204,7 @@ def _policy(kind: str, key: str, said: Payload, at_ns: int) -> OcsfEvent:
             tenant=said["tenant"],
             correlation=name,
         ),
-        message=f"Sessions of class {said['class']} are recorded under other terms than before.",
+        message=f"Sessions of class {said['class']} are recorded under these terms from now on.",
         members={"entity": {"type_id": 5, "type": "Policy", "policy": policy}},
         ours={"session": name, "epoch": epoch, "retention": said["class"]},
     )

@@ -195,6 +195,17 @@ async def test_a_second_wrap_is_kept_aside_and_said(room):
     assert [w.sealed for w in await room.keyring.disputed(built.session)] == [again.sealed]
 
 
+async def test_each_key_that_is_kept_leaves_as_an_event(room):
+    built = build_session(commands=1)
+    room.send(*built.messages)
+    await room.drain()
+    told = [event.payload for event in await room.ledger.outbox() if event.kind == "key-wrapped"]
+    wraps = [message for message in built.messages if isinstance(message, KeyMessage)]
+    assert len(told) == len(wraps) == 3
+    for wrap, payload in zip(wraps, told, strict=True):
+        assert wrap.recipient.encode() in payload
+
+
 async def test_keys_of_a_destroyed_session_do_not_come_back(room):
     built = build_session(commands=0)
     await room.keyring.destroy(built.session)

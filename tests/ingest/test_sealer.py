@@ -117,7 +117,8 @@ def test_a_whole_session_is_sealed_at_its_end():
     assert (change.head.closed, change.head.attested) == ("client", len(built.frames))
     assert change.change.complete
     assert change.change.frames == len(built.frames)
-    assert [event.kind for event in cut.events] == ["session-open", "session-sealed"]
+    kinds = [event.kind for event in cut.events]
+    assert kinds == ["session-open", "session-sealed", "policy-applied"]
     assert bench.reasons == []
     assert bench.cut() is None
     assert not bench.later(100).sealer.due(bench.now)
@@ -694,3 +695,31 @@ def test_epochs_of_which_nothing_waits_are_let_go():
     live = build_session(seed=9, close=None, final_checkpoint=False)
     bench.send(*live.messages, built[0].frames[2])
     assert len(bench.sealer.doubts) == 1
+
+
+# -- events
+
+
+def test_the_terms_of_sessions_are_told_once_and_again_after_a_failed_publication():
+    bench = Bench().send(*build_session(commands=0).messages).later(2)
+    lost = bench.sealer.cut(bench.now)
+    (cut,) = [bench.cut()]
+    assert cut.events == lost.events
+    assert kinds(cut).count("policy-applied") == 1
+    bench.send(*build_session(seed=2, commands=0).messages).later(2)
+    assert "policy-applied" not in kinds(bench.cut())
+
+
+def test_a_key_that_is_kept_is_told_with_the_next_publication():
+    built = build_session(commands=0)
+    bench = Bench().send(*built.messages)
+    for item in bench.keys:
+        bench.sealer.key_kept(item, bench.now)
+    assert not bench.sealer.due(bench.now), "it is no reason to publish"
+    bench.later(2)
+    assert kinds(bench.cut()).count("key-wrapped") == len(bench.keys) == 3
+    assert bench.cut() is None
+
+
+def kinds(cut):
+    return [event.kind for event in cut.events]

@@ -353,7 +353,7 @@ TERMS = {
 
 
 def policy():
-    text = "Sessions of class standard are recorded under other terms than before."
+    text = "Sessions of class standard are recorded under these terms from now on."
     entity = {
         "type_id": 5,
         "type": "Policy",
