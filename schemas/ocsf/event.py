@@ -133,19 +133,6 @@ def make_event(
     status: Named | None = SUCCESS,
 ) -> OcsfEvent:
     """Put an event together; `ours` is what OCSF has no word for (`unmapped.sealtape`)."""
-    metadata: dict[str, Any] = {
-        "version": VERSION,
-        "product": {"name": "Sealtape", "vendor_name": "Sealtape"},
-        "uid": about.uid,
-        "event_code": about.code,
-        "correlation_uid": about.correlation,
-        "log_name": "sealtape",
-        "log_version": LOG_VERSION,
-    }
-    if about.tenant:
-        metadata["tenant_uid"] = about.tenant
-    if about.node:
-        metadata["reporter"] = {"name": about.node}
     said: dict[str, Any] = {
         "time": millis(about.time_ns),
         "class_uid": kind.uid,
@@ -159,13 +146,30 @@ def make_event(
         "severity_id": severity[0],
         "severity": severity[1],
         "message": message,
-        "metadata": metadata,
+        "metadata": _metadata(about),
     }
     if status is not None:
         said |= {"status_id": status[0], "status": status[1]}
     said |= members
     said["unmapped"] = {"sealtape": {"time_ns": str(about.time_ns), **ours}}
     return OcsfEvent(about.correlation.encode(), _route(about.correlation), said)
+
+
+def _metadata(about: About) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
+        "version": VERSION,
+        "product": {"name": "Sealtape", "vendor_name": "Sealtape"},
+        "uid": about.uid,
+        "event_code": about.code,
+        "correlation_uid": about.correlation,
+        "log_name": "sealtape",
+        "log_version": LOG_VERSION,
+    }
+    if about.tenant:
+        metadata["tenant_uid"] = about.tenant
+    if about.node:
+        metadata["reporter"] = {"name": about.node}
+    return metadata
 
 
 def _route(correlation: str) -> bytes:
