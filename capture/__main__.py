@@ -39,6 +39,7 @@ signals
 
 exit codes
   0  drained, the bus has everything     64  usage or settings error
+  1  --check found something wrong
   75 drained, the spool keeps a rest     69  an address cannot be had
                                          74  a store failed      77  a key is missing
 """
@@ -65,6 +66,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--json", action="store_true", help="print one JSON line when ready, errors as JSON"
     )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="look at everything this node needs, print what is wrong and what to do, then end",
+    )
     # What the supervisor tells its workers.
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--boot", type=bytes.fromhex, help=argparse.SUPPRESS)
@@ -86,6 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             worker="" if args.worker is None else str(args.worker),
         )
         ready = _announce(path, settings, as_json=args.json)
+        if args.check:
+            return _check(settings, as_json=args.json)
         if args.worker is None and settings.capture.workers > 1:
             return _run(settings, Supervisor(path=path, settings=settings, on_ready=ready).run())
         return _run(settings, _serve(settings, args, ready))
@@ -113,8 +121,8 @@ def config_path(given: str | None) -> Path:
     return path.absolute()
 
 
-def settings_at(path: Path) -> Settings:
-    """Return the settings of one file, and print their warnings to standard error.
+def settings_at(path: Path, *, tell: bool = True) -> Settings:
+    """Return the settings of one file, and `tell` their warnings on standard error.
 
     Raises:
         SettingsError: it cannot be read, or something in it is wrong.
@@ -127,9 +135,25 @@ def settings_at(path: Path) -> Settings:
             hint="It must be a readable UTF-8 file.",
         ) from exc
     settings = load_settings(text, base=str(path.parent))
-    for warning in settings.warnings:
+    for warning in settings.warnings if tell else ():
         print(f"warning: {warning}", file=sys.stderr)
     return settings
+
+
+def _check(settings: Settings, *, as_json: bool) -> int:
+    """Do what `sealtape doctor --room capture` does, which needs more to be installed."""
+    from sealtape.capture.checks import Report, check_capture
+    from sealtape.capture.checks.buses import check_buses
+
+    async def look() -> Report:
+        node, buses = await asyncio.gather(
+            check_capture(settings), check_buses(settings, events=False)
+        )
+        return Report([*node, *buses])
+
+    report = asyncio.run(look())
+    print(*([json.dumps(report.to_json())] if as_json else report.lines()), sep="\n")
+    return report.exit_code(strict=False)
 
 
 def _announce(path: Path, settings: Settings, *, as_json: bool) -> Callable[[dict[str, str]], None]:

@@ -15,7 +15,7 @@ from cryptography import x509
 from sealtape.capture.bus import Bus, open_bus
 from sealtape.capture.epoch import NodeIdentity, Terms
 from sealtape.capture.metrics.counts import Counts
-from sealtape.capture.metrics.endpoint import Endpoint
+from sealtape.capture.metrics.endpoint import Endpoint, open_endpoint
 from sealtape.capture.metrics.link import Reply
 from sealtape.capture.metrics.room import CaptureVitals
 from sealtape.capture.postgres.gateway import Gateway
@@ -143,10 +143,8 @@ async def _tell(
         reply = Reply(about, supervisor)
         reply.open()
         return reply, {}
-    endpoint = Endpoint(about)
-    if not settings.capture.metrics:
-        return endpoint, {}
-    return endpoint, {"metrics": await endpoint.open(settings.capture.metrics)}
+    endpoint = await open_endpoint(settings.capture.metrics, about)
+    return endpoint, {"metrics": endpoint.address} if endpoint.address else {}
 
 
 def _expiry_s(settings: Settings) -> float:

@@ -54,11 +54,12 @@ class Supervisor:
         """Run until told to stop; return the exit code."""
         host, port = split_address(self._settings.capture.postgres.listen)
         held = bind(host, port, shared=True)  # bound, never listening: it only keeps the port
-        endpoint = Endpoint(self._vitals)
         listeners: dict[str, str] = {}
+        endpoint = Endpoint(self._vitals)
         try:
             if self._settings.capture.metrics:
-                listeners["metrics"] = await endpoint.open(self._settings.capture.metrics)
+                await endpoint.open(self._settings.capture.metrics)
+                listeners["metrics"] = endpoint.address
             shown = f"[{host}]" if ":" in host else host
             listeners["postgres"] = f"{shown}:{held.getsockname()[1]}"
             return await self._work(listeners)

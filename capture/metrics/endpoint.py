@@ -18,7 +18,7 @@ from sealtape.capture.metrics.vitals import CONTENT_TYPE, Vitals, written
 from sealtape.schemas.errors import SealtapeError, TargetError
 from sealtape.schemas.settings.values import split_address
 
-__all__ = ["Endpoint"]
+__all__ = ["Endpoint", "open_endpoint"]
 
 MAX_REQUEST: Final = 8 << 10
 MAX_CONNECTIONS: Final = 16
@@ -32,6 +32,17 @@ log = logging.getLogger(__name__)
 Answer = tuple[HTTPStatus, str, bytes]
 
 
+async def open_endpoint(address: str, vitals: Vitals) -> Endpoint:
+    """Return an endpoint that answers on `address`; one that does not where that is empty.
+
+    Raises `TargetError`: the address cannot be had.
+    """
+    endpoint = Endpoint(vitals)
+    if address:
+        await endpoint.open(address)
+    return endpoint
+
+
 class Endpoint:
     """Answers for one room.
 
@@ -40,12 +51,14 @@ class Endpoint:
     """
 
     def __init__(self, vitals: Vitals) -> None:
+        self.address = ""
+        """Where it answers; empty while it does not."""
         self._vitals = vitals
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
 
-    async def open(self, address: str) -> str:
-        """Listen on `host:port` (port 0 takes a free one) and return the address it became.
+    async def open(self, address: str) -> None:
+        """Listen on `host:port`; port 0 takes a free one.
 
         Raises:
             TargetError: the address cannot be had.
@@ -61,7 +74,7 @@ class Endpoint:
                 hint="Change `metrics` in the room's table, or stop what uses that address.",
             ) from exc
         shown = f"[{host}]" if ":" in host else host
-        return f"{shown}:{self._server.sockets[0].getsockname()[1]}"
+        self.address = f"{shown}:{self._server.sockets[0].getsockname()[1]}"
 
     async def close(self) -> None:
         """Stop listening, and cut off who is being answered."""

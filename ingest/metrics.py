@@ -1,0 +1,171 @@
+"""The ingest room's metrics: what a worker says about itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from prometheus_client.metrics_core import Metric
+
+from sealtape.capture.metrics import Measure, Readiness, Sheet
+from sealtape.capture.metrics.vitals import build, process
+from sealtape.ingest.findings import REASONS
+from sealtape.ingest.snapshot import IngestSnapshot, PartitionSnapshot
+
+__all__ = ["MEASURES", "IngestVitals"]
+
+
+def _gauge(name: str, doc: str, *labels: str) -> Measure:
+    return Measure(f"sealtape_ingest_{name}", "gauge", doc, labels)
+
+
+def _counter(name: str, doc: str, *labels: str) -> Measure:
+    return Measure(f"sealtape_ingest_{name}_total", "counter", doc, labels)
+
+
+WORKERS = _gauge("workers_live", "Ingest workers at work, as this one last heard.")
+BEAT = _gauge(
+    "heartbeat_age_seconds", "Seconds since this worker last said in the ledger that it is at work."
+)
+PARTITIONS = _gauge("partitions", "Partitions of the bus.")
+HELD = _gauge("partitions_held", "Partitions of a topic whose lease this worker holds.", "topic")
+CLAIMING = _gauge(
+    "partitions_claiming", "Partitions of this worker's share that it does not hold yet."
+)
+LAG = _gauge("lag", "Offsets of the bus behind its end that are not sealed.", "topic", "partition")
+OLDEST = _gauge(
+    "oldest_unsealed_seconds",
+    "How long ago the bus took the oldest message that is not sealed, in seconds; 0 for none.",
+    "topic",
+    "partition",
+)
+RETENTION = _gauge(
+    "retention_used_ratio",
+    "That time as a part of what the bus keeps messages for; at 1 they are deleted unsealed.",
+    "topic",
+    "partition",
+)
+SEGMENTS = _counter("segments", "Segments sealed and published.")
+FRAMES = _counter("frames", "Frames sealed.")
+BYTES = _counter("bytes", "Bytes of payload sealed.")
+DUPLICATES = _counter("duplicates", "Frames that came again and were passed over.")
+INCIDENTS = _counter("incidents", "Incidents recorded, by reason (docs/ingest.md).", "reason")
+GAPS = _counter("gaps", "Gaps sealed: frames that were signed for and never came.")
+QUARANTINED = _counter("quarantined", "Messages put into quarantine.")
+FENCED = _counter("fenced", "Times a newer holder of a partition had gone ahead.")
+FAILURES = _counter("failures", "Times work was begun anew after a store had failed.")
+SEALED = Measure(
+    "sealtape_ingest_seal_seconds",
+    "histogram",
+    "From the time the bus took a message until it was sealed and published, in seconds.",
+)
+RELAYED = _counter("events_relayed", "Lifecycle events put on the events bus.")
+
+MEASURES: Final = (
+    WORKERS, BEAT, PARTITIONS, HELD, CLAIMING, LAG, OLDEST, RETENTION, SEGMENTS, FRAMES, BYTES,
+    DUPLICATES, INCIDENTS, GAPS, QUARANTINED, FENCED, FAILURES, SEALED, RELAYED,
+)  # fmt: skip
+"""Every metric of the room."""
+
+
+class IngestVitals:
+    """What the endpoint of an ingest worker tells; also before it has started.
+
+    Args:
+        node: the node's name.
+        lease_s: after how long without a word from the ledger a worker is not ready.
+        clock_ms: milliseconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        lease_s: float,
+        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self._node = node
+        self._lease_s = lease_s
+        self._clock_ms = clock_ms
+        self._snapshot: Callable[[], IngestSnapshot] | None = None
+        self._relayed: Callable[[], int] | None = None
+        self._topics: tuple[str, ...] = ()
+        self._partitions = 0
+        self._retention_s: float | None = None
+
+    def attach(
+        self,
+        snapshot: Callable[[], IngestSnapshot],
+        *,
+        topics: tuple[str, ...],
+        partitions: int,
+        retention_s: float | None,
+        relayed: Callable[[], int] | None = None,
+    ) -> None:
+        """Tell what `snapshot` says from now on, of buses that keep messages for so long."""
+        self._snapshot, self._relayed = snapshot, relayed
+        self._topics = tuple(map(_name, topics))
+        self._partitions, self._retention_s = partitions, retention_s
+
+    async def families(self) -> Iterable[Metric]:
+        sheet = Sheet(MEASURES)
+        if self._snapshot is not None:
+            self._write(sheet, self._snapshot())
+        return [*build("ingest", self._node), *sheet.families(), *process()]
+
+    async def readiness(self) -> Readiness:
+        """Ready is who hears from the ledger; one without a share is, as a reserve."""
+        if self._snapshot is None:
+            return Readiness(ready=False, checks={"stores": "starting"})
+        now = self._snapshot()
+        heard = now.beaten_s <= self._lease_s
+        shares = f"{len(now.partitions)} held, {len(now.claiming)} claiming"
+        checks = {
+            "ledger": "ok" if heard else "not heard of within the time of a lease",
+            "partitions": f"{shares}, {len(now.workers)} workers",
+        }
+        return Readiness(ready=heard, checks=checks)
+
+    def _write(self, sheet: Sheet, now: IngestSnapshot) -> None:
+        _counted(sheet, now)
+        sheet.put(PARTITIONS, self._partitions)
+        if self._relayed is not None:
+            sheet.put(RELAYED, self._relayed())
+        for topic in self._topics:
+            held = sum(_name(part.topic) == topic for part in now.partitions)
+            sheet.put(HELD, held, topic=topic)
+        for part in now.partitions:
+            names = {"topic": _name(part.topic), "partition": str(part.partition)}
+            age_s = self._age_s(part)
+            sheet.put(LAG, part.lag, **names)
+            sheet.put(OLDEST, age_s, **names)
+            if self._retention_s:
+                sheet.put(RETENTION, age_s / self._retention_s, **names)
+
+    def _age_s(self, part: PartitionSnapshot) -> float:
+        if part.oldest_ms is None:
+            return 0.0
+        return max(0.0, (self._clock_ms() - part.oldest_ms) / 1000)
+
+
+def _name(topic: str) -> str:
+    """Return a topic's name without the id that tells it from one made anew."""
+    return topic.partition("@")[0]
+
+
+def _counted(sheet: Sheet, now: IngestSnapshot) -> None:
+    sheet.put(WORKERS, len(now.workers))
+    sheet.put(BEAT, now.beaten_s)
+    sheet.put(CLAIMING, len(now.claiming))
+    sheet.put(SEGMENTS, now.segments)
+    sheet.put(FRAMES, now.frames)
+    sheet.put(BYTES, now.bytes)
+    sheet.put(DUPLICATES, now.duplicates)
+    sheet.put(GAPS, now.gaps)
+    sheet.put(QUARANTINED, now.quarantined)
+    sheet.put(FENCED, now.fenced)
+    sheet.put(FAILURES, now.failures)
+    sheet.spread(SEALED, now.sealed_s)
+    for reason in sorted(REASONS.keys() | now.incidents.keys()):
+        sheet.put(INCIDENTS, now.incidents.get(reason, 0), reason=reason)
