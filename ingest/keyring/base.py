@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from sealtape.capture.checkup import Check
 from sealtape.schemas.errors import SettingsError
 from sealtape.schemas.messages import KeyMessage
 from sealtape.schemas.wraps import Wrap
 
-__all__ = ["Keyring", "open_keyring", "wrap_of"]
+__all__ = ["Keyring", "check_keyring", "open_keyring", "prepare_keyring", "wrap_of"]
 
 
 def wrap_of(message: KeyMessage) -> Wrap:
@@ -70,8 +71,17 @@ class Keyring(Protocol):
         """Destroy all wraps of a session, for ever; returns how many there were.
 
         On return no byte of them may remain in any file or table of the store, its journals
-        included. MUST be idempotent, and MUST work for sessions never seen (their wraps are then
-        refused when they come). If it raises, MUST have destroyed all or be repeatable.
+        included; where a server keeps a log of changes that it alone can clear, that log is the
+        one exception, and docs/postgresql.md says how long bytes stay there.
+        MUST be idempotent, and MUST work for sessions never seen (their wraps are then refused
+        when they come). If it raises, MUST have destroyed all or be repeatable.
+        """
+        ...
+
+    async def destroy_many(self, sessions: Sequence[bytes]) -> int:
+        """`destroy` for many sessions, at little more than the price of one; returns the sum.
+
+        If it raises, each session is destroyed or not, and the call can be repeated.
         """
         ...
 
@@ -89,15 +99,54 @@ class Keyring(Protocol):
 
 
 async def open_keyring(url: str, base: Path, *, read_only: bool = False) -> Keyring:
-    """Open the keyring a URL names: `sqlite:FILE`, relative to `base`.
+    """Open the keyring a URL names: `sqlite:FILE`, relative to `base`, or `postgresql://…`.
 
     `read_only` never creates or changes a file. Raises `SettingsError` and `StoreError`.
     """
-    scheme = url.partition(":")[0]
-    if scheme == "sqlite":
+    if _scheme(url) == "sqlite":
         from sealtape.ingest.keyring.sqlite import SqliteKeyring
 
         return await SqliteKeyring.open(url, base, read_only=read_only)
+    from sealtape.ingest.keyring.postgresql.adapter import PostgresKeyring
+
+    return await PostgresKeyring.open(url, base, read_only=read_only)
+
+
+async def prepare_keyring(url: str, base: Path) -> list[str]:
+    """Create what the keyring needs and does not have yet; returns what was done, in words.
+
+    For `postgresql:` the URL's user becomes the owner of schema and tables. Raises the errors of
+    `open_keyring`.
+    """
+    if _scheme(url) == "sqlite":
+        from sealtape.ingest.keyring.sqlite import prepare_file
+
+        return await prepare_file(url, base)
+    from sealtape.ingest.keyring.postgresql.schema import prepare_schema
+
+    return await prepare_schema(url, base)
+
+
+async def check_keyring(url: str, base: Path) -> list[Check]:
+    """Try what the adapter needs, and say what was found; a failure is an `error`, never raised."""
+    try:
+        if _scheme(url) == "sqlite":
+            from sealtape.ingest.keyring.sqlite import check_file
+
+            return await check_file(url, base)
+        from sealtape.ingest.keyring.postgresql.schema import check_schema
+
+        return await check_schema(url, base)
+    except SettingsError as error:
+        return [Check("keyring: settings", "error", error.message, error.hint)]
+
+
+def _scheme(url: str) -> str:
+    scheme, _, rest = url.partition(":")
+    if scheme == "sqlite" or (scheme == "postgresql" and rest.startswith("//")):
+        return scheme
     raise SettingsError(
-        f"{url!r} does not name a keyring.", hint="The embedded one is sqlite:FILE.", url=url
+        f"{url!r} does not name a keyring.",
+        hint="Write sqlite:FILE or postgresql://USER@HOST:PORT/DATABASE.",
+        url=url,
     )

@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+from sealtape.capture.checkup import Check
 from sealtape.ingest.keyring.base import wrap_of
-from sealtape.ingest.sqlite import Database, Migration, sqlite_path
+from sealtape.ingest.sqlite import Database, Migration, check_database, sqlite_path
 from sealtape.schemas.errors import Exists, StoreBusy
 from sealtape.schemas.messages import KeyMessage
 from sealtape.schemas.wraps import Wrap
 
-__all__ = ["SqliteKeyring"]
+__all__ = ["SqliteKeyring", "check_file", "prepare_file"]
 
 # No foreign index holds key bytes: `wrap` is a rowid table, and the index covers names only.
 _LAYOUT: list[Migration] = [
@@ -42,6 +43,19 @@ _LAYOUT: list[Migration] = [
 _CHECKPOINT_ATTEMPTS = 50
 _CHECKPOINT_PAUSE_S = 0.1
 _PAGE = 1000
+
+
+async def prepare_file(url: str, base: Path) -> list[str]:
+    """Make the file, or bring it up to date; says what it did. Raises `StoreError`."""
+    path = sqlite_path(url, base)
+    before = await asyncio.to_thread(path.exists)
+    await (await SqliteKeyring.open(url, base)).close()
+    return [] if before else [f"made {path.name}"]
+
+
+async def check_file(url: str, base: Path) -> list[Check]:
+    """Findings about the file; see `check_keyring`."""
+    return await check_database("keyring", sqlite_path(url, base), _LAYOUT)
 
 
 class SqliteKeyring:
@@ -94,7 +108,13 @@ class SqliteKeyring:
 
     async def destroy(self, session: bytes) -> int:
         """Destroy a session's wraps; see `Keyring.destroy`."""
-        count = await self._database.write(lambda connection: _destroy(connection, session))
+        return await self.destroy_many([session])
+
+    async def destroy_many(self, sessions: Sequence[bytes]) -> int:
+        """Destroy the wraps of many sessions; see `Keyring.destroy_many`."""
+        count = await self._database.write(
+            lambda connection: sum(_destroy(connection, session) for session in sessions)
+        )
         await self._empty_log()
         return count
 

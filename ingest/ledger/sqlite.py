@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -39,7 +40,7 @@ _PAGE = 500
 async def prepare_file(url: str, base: Path) -> list[str]:
     """Make the file, or bring it up to date; says what it did. Raises `StoreError`."""
     path = sqlite_path(url, base)
-    before = path.exists()
+    before = await asyncio.to_thread(path.exists)
     await (await SqliteLedger.open(url, base)).close()
     return [] if before else [f"made {path.name}"]
 

@@ -11,6 +11,7 @@ from sealtape.schemas.messages import KeyMessage
 from sealtape.schemas.wraps import Wrap
 
 A, B, C = bytes(16), bytes([1]) * 16, bytes([2]) * 16
+D = bytes([1]) + bytes(15)
 SUITE = "x25519-sha256-aes256gcm"
 HYBRID = "mlkem768x25519-sha256-aes256gcm"
 
@@ -109,6 +110,28 @@ class KeyringConformance:
         assert await keyring.put(key_message(session=C)) is False
         assert await keyring.get(C, None, "data") == []
 
+    async def test_many_can_be_destroyed_at_once(self, keyring: Keyring):
+        for session in (A, B, C):
+            await keyring.put(key_message(session=session))
+            await keyring.put(key_message(session=session, label="facts"))
+        assert await keyring.destroy_many([]) == 0
+        assert await keyring.destroy_many([A, C, D, A]) == 4
+        assert await keyring.destroy_many([A, C, D]) == 0
+        assert [s async for s in keyring.sessions()] == [B]
+        for session in (A, C, D):
+            assert await keyring.destroyed(session) is True
+            assert await keyring.put(key_message(session=session)) is False
+        assert await keyring.get(B, 0, "data") == [as_wrap(key_message(session=B))]
+
+    async def test_putting_while_others_destroy_brings_nothing_back(self, keyring: Keyring):
+        for number in range(10):
+            session = bytes([number]) * 16
+            calls = [keyring.put(key_message(session=session, epoch=n)) for n in range(6)]
+            calls.insert(3, keyring.destroy(session))
+            outcomes = await asyncio.gather(*calls)
+            assert outcomes[3] <= 6
+            assert await keyring.get(session, None, "data") == []
+
     async def test_sessions_are_listed_in_order(self, keyring: Keyring):
         for session in (C, A, B):
             await keyring.put(key_message(session=session))
@@ -117,6 +140,12 @@ class KeyringConformance:
         assert [s async for s in keyring.sessions(after=A)] == [B, C]
         await keyring.destroy(B)
         assert [s async for s in keyring.sessions()] == [A, C]
+        last = bytes([255]) * 16
+        for session in (D, last):
+            await keyring.put(key_message(session=session))
+        assert [s async for s in keyring.sessions()] == [A, D, C, last]
+        assert [s async for s in keyring.sessions(after=D)] == [C, last]
+        assert [s async for s in keyring.sessions(after=last)] == []
 
     async def test_puts_at_once_are_all_kept(self, keyring: Keyring):
         messages = [key_message(epoch=epoch) for epoch in range(30)]

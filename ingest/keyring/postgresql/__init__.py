@@ -1,0 +1,1 @@
+"""`postgresql:`, a keyring in a schema of its own on a PostgreSQL server."""
