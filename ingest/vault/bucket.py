@@ -195,16 +195,6 @@ class BucketVault:
         if self._native is not None:
             await self._native.close()
 
-    async def made_by(self, key: str, token: str) -> bool:
-        """Whether the object that is there now was created with this token."""
-        try:
-            result = await self._tried(lambda: self._reading.get_async(key, options={"head": True}))
-        except _Failed as failed:
-            if failed.fault.missing:
-                return False
-            raise failed.error from failed.__cause__
-        return result.attributes.get(TOKEN) == token
-
     async def _put(self, key: str, data: memoryview, token: str) -> None:
         unsure = False
         deadline, delay = time.monotonic() + PATIENCE_S, FIRST_DELAY_S
@@ -219,28 +209,39 @@ class BucketVault:
             except FOREIGN as error:
                 fault, cause = fault_of(error), error
             if fault.exists and not unsure:
-                raise Exists(f"The vault holds {key} already.", key=key) from None
+                raise _exists(key) from None
             unsure = unsure or fault.unsure
             if fault.exists or not fault.again or time.monotonic() + delay > deadline:
-                if unsure and await self._ours_after_all(key, token, fault, cause):
+                failure = fault.error(self._name, f"a put of {key}")
+                if unsure and await self._is_ours(key, token, failure):
                     return
-                raise fault.error(self._name, f"a put of {key}") from cause
+                raise failure from cause
             await asyncio.sleep(delay * (0.5 + random.random() / 2))  # noqa: S311 (jitter)
             delay *= 2
 
-    async def _ours_after_all(
-        self, key: str, token: str, fault: Fault, cause: BaseException
-    ) -> bool:
-        """Whether, after an attempt of unknown outcome, one of ours created the object."""
-        if not fault.exists:
-            # An outage: one question, and no more patience than was spent already.
-            try:
-                async with asyncio.timeout(self._timeout_s):
-                    found = await self._reading.get_async(key, options={"head": True})
-                return found.attributes.get(TOKEN) == token
-            except FOREIGN:
-                raise fault.error(self._name, f"a put of {key}") from cause
-        return await self.made_by(key, token)
+    async def _is_ours(self, key: str, token: str, failure: StoreError) -> bool:
+        """After attempts of unknown outcome: whether one of them created the object.
+
+        Raises `Exists` when somebody else did, `failure` when nobody answers this either.
+        """
+
+        async def ask() -> GetResult:
+            return await self._reading.get_async(key, options={"head": True})
+
+        try:
+            # In an outage only one question more: the caller waits.
+            found = await (self._tried(ask) if isinstance(failure, Exists) else ask())
+        except _Failed as failed:
+            fault = failed.fault
+        except FOREIGN as error:
+            fault = fault_of(error)
+        else:
+            if found.attributes.get(TOKEN) == token:
+                return True
+            raise _exists(key)
+        if fault.missing:
+            return False
+        raise failure
 
     async def _head(self, key: str) -> GetResult:
         try:
@@ -275,6 +276,10 @@ class BucketVault:
                 raise _Failed(fault, fault.error(self._name, doing)) from cause
             await asyncio.sleep(delay * (0.5 + random.random() / 2))  # noqa: S311 (jitter)
             delay *= 2
+
+
+def _exists(key: str) -> Exists:
+    return Exists(f"The vault holds {key} already.", key=key)
 
 
 class _Failed(Exception):

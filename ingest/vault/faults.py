@@ -92,12 +92,12 @@ class Fault:
     def again(self) -> bool:
         """It may pass by itself."""
         throttled = self.status in {408, 429} or self.code in _THROTTLED | _RACING
-        return throttled or (self.status != 507 and (self.status >= 500 or self._dropped))
+        return throttled or (self.unsure and self.reason not in {_UNTRUSTED, _PLAINTEXT})
 
     @property
     def unsure(self) -> bool:
         """A write may have been carried out all the same."""
-        return self.status == 0 or self.status >= 500
+        return self.status == 0 or (self.status >= 500 and self.status not in {501, 507})
 
     @property
     def locked_or_denied(self) -> bool:
@@ -108,10 +108,6 @@ class Fault:
     def unknown_request(self) -> bool:
         """The store does not know this kind of request."""
         return self.status in {405, 501} or self.code in {"NotImplemented", "MethodNotAllowed"}
-
-    @property
-    def _dropped(self) -> bool:
-        return self.status == 0 and self.reason not in {_UNTRUSTED, _PLAINTEXT}
 
     def error(self, name: str, doing: str) -> StoreError:
         """The error to raise: `name` is the vault's URL without options, `doing` the request."""

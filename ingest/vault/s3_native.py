@@ -200,7 +200,7 @@ class S3Native:
         until = self._locked_until(key, version) if fault.locked_or_denied else ""
         if until:
             return StoreBusy(
-                f"The vault {self.name} keeps {key} locked {until}.",
+                f"The vault {self.name} keeps {key}: locked {until}.",
                 retry_after_s=LOCKED_RETRY_S,
                 key=key,
             )
@@ -217,8 +217,8 @@ class S3Native:
         until = datetime.fromtimestamp(-(-until_ns // 1_000_000_000), UTC)
 
         def retain() -> bool:
-            now = self._retention(key, None)
-            if now is None or now["RetainUntilDate"] < until:
+            now = self._retention(key)
+            if now is None or now < until:
                 self._ask(
                     f"a lock of {key}",
                     "put_object_retention",
@@ -244,33 +244,40 @@ class S3Native:
 
     def _locked_until(self, key: str, version: str | None) -> str:
         """What keeps a version from being deleted, in words; empty when it is no lock."""
-        try:
-            retention = self._retention(key, version)
-            if retention is not None and retention["RetainUntilDate"] > datetime.now(UTC):
-                return f"until {retention['RetainUntilDate']:%Y-%m-%d %H:%M:%SZ}"
-            which = {} if version is None else {"VersionId": version}
-            held = self._client.get_object_legal_hold(
-                Bucket=self._bucket, Key=self._at(key), **which
-            )
-        except (ClientError, BotoCoreError, StoreError):
-            return ""  # then it is told as the refusal that it is
-        return "by a legal hold" if held["LegalHold"]["Status"] == "ON" else ""
-
-    def _retention(self, key: str, version: str | None) -> dict[str, Any] | None:
         which = {} if version is None else {"VersionId": version}
+        for look in (self._own_lock, self._held, self._bucket_lock):
+            try:
+                if found := look(key, which):
+                    return found
+            except (ClientError, BotoCoreError):
+                continue  # none, or not ours to ask; then it is told as the refusal that it is
+        return ""
+
+    def _own_lock(self, key: str, which: Mapping[str, str]) -> str:
+        answer = self._client.get_object_retention(Bucket=self._bucket, Key=self._at(key), **which)
+        until: datetime = answer["Retention"]["RetainUntilDate"]
+        return f"until {until:%Y-%m-%d %H:%M:%SZ}" if until > datetime.now(UTC) else ""
+
+    def _held(self, key: str, which: Mapping[str, str]) -> str:
+        answer = self._client.get_object_legal_hold(Bucket=self._bucket, Key=self._at(key), **which)
+        return "by a legal hold" if answer["LegalHold"]["Status"] == "ON" else ""
+
+    def _bucket_lock(self, key: str, which: Mapping[str, str]) -> str:
+        """Some stores do not write the bucket's default onto the object."""
+        answer = self._client.get_object_lock_configuration(Bucket=self._bucket)
+        default = answer["ObjectLockConfiguration"].get("Rule", {}).get("DefaultRetention")
+        return "by the bucket's default retention" if default else ""
+
+    def _retention(self, key: str) -> datetime | None:
         try:
-            answer = self._client.get_object_retention(
-                Bucket=self._bucket, Key=self._at(key), **which
-            )
-        except ClientError as error:
+            answer = self._client.get_object_retention(Bucket=self._bucket, Key=self._at(key))
+        except (ClientError, BotoCoreError) as error:
             fault = fault_of_botocore(error)
-            if fault.code in {"NoSuchObjectLockConfiguration", "NoSuchObjectLockConfig"}:
+            if fault.code == "NoSuchObjectLockConfiguration":
                 return None
             raise fault.error(self.name, f"the lock of {key}") from error
-        except BotoCoreError as error:
-            raise fault_of_botocore(error).error(self.name, f"the lock of {key}") from error
-        found: dict[str, Any] = answer["Retention"]
-        return found or None
+        until: datetime = answer["Retention"]["RetainUntilDate"]
+        return until
 
     # -- the bucket --------------------------------------------------------------------------------
 

@@ -71,6 +71,16 @@ class VaultConformance:
         assert all(isinstance(r, Exists) for i, r in enumerate(results) if i not in winners)
         assert await vault.get("a/b/c") == bytes(winners) * 9000
 
+    async def test_large_objects_are_not_overwritten_either(self, vault: Vault):
+        await vault.put_new("a/b", b"first")
+        with pytest.raises(Exists):
+            await vault.put_new("a/b", bytes(8 << 20))
+        await vault.put_new("large", bytes(8 << 20))
+        with pytest.raises(Exists):
+            await vault.put_new("large", bytes(8 << 20))
+        assert await vault.get("a/b") == b"first"
+        assert await vault.get("large", (8 << 20) - 3) == bytes(3)
+
     async def test_missing_is_said(self, vault: Vault):
         await vault.put_new("folder/object", b"x")
         for key in ("none", "folder/none", "folder"):

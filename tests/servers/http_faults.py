@@ -8,6 +8,7 @@ server has acted, a connection that is reset while the body is sent, a delay, si
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 from collections.abc import Callable
@@ -132,7 +133,9 @@ class FaultProxy:
             head = [f"{request.method} {request.target} HTTP/1.1"]
             head += [f"{name}: {value}" for name, value in headers.items()]
             writer.write("\r\n".join([*head, "", ""]).encode("latin-1") + body)
-            await writer.drain()
+            # A server may answer before it has read the body.
+            with contextlib.suppress(ConnectionError):
+                await writer.drain()
             answer = await reader.read(-1)
         finally:
             writer.close()
@@ -164,8 +167,8 @@ class FaultProxy:
                 head, answer = await self.ask(request, body)
                 writer.write(head + answer)
                 await writer.drain()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # asyncio reports a handler that ends otherwise
         finally:
             self.tasks.discard(asyncio.current_task())
             writer.close()

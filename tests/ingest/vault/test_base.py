@@ -1,6 +1,6 @@
 import pytest
 
-from sealtape.ingest.vault import open_vault
+from sealtape.ingest.vault import check_vault, open_vault, prepare_vault
 from sealtape.ingest.vault.file import FileVault
 from sealtape.schemas.errors import SettingsError
 
@@ -12,7 +12,16 @@ async def test_a_file_url_is_relative_to_the_base(tmp_path):
     assert (tmp_path / "some/vault/a").read_bytes() == b"x"
 
 
-@pytest.mark.parametrize("url", ["", "file:", "file", "ftp:x", "file:x?y=1", "s3:bucket"])
+@pytest.mark.parametrize("url", ["", "file:", "file", "ftp:x", "file:x?y=1", "s3:bucket", "gs:x"])
 async def test_any_other_url_is_a_settings_error(tmp_path, url):
     with pytest.raises(SettingsError, match="vault"):
         await open_vault(url, tmp_path)
+    with pytest.raises(SettingsError, match="vault"):
+        await prepare_vault(url, tmp_path)
+    (check,) = await check_vault(url, tmp_path)
+    assert check.level == "error"
+    assert "s3://" in check.hint
+
+
+async def test_buckets_of_other_clouds_are_made_there(tmp_path):
+    assert await prepare_vault("gs://bucket/x", tmp_path) == []

@@ -1,9 +1,11 @@
 import errno
 import os
+import shutil
 import time
 
 import pytest
 
+from sealtape.ingest.vault import check_vault, prepare_vault
 from sealtape.ingest.vault import file as module
 from sealtape.ingest.vault.file import FileVault
 from sealtape.schemas.errors import Exists, StoreError, StoreFull
@@ -113,3 +115,37 @@ async def test_listing_a_broken_folder_is_an_error(vault, tmp_path):
     (tmp_path / "vault").write_bytes(b"not a folder")
     with pytest.raises(StoreError):
         _ = [key async for key in vault.keys("")]
+
+
+async def test_preparing_makes_the_folder_once(tmp_path):
+    (done,) = await prepare_vault("file:some/vault", tmp_path)
+    assert str(tmp_path / "some/vault") in done
+    assert (tmp_path / "some/vault").stat().st_mode & 0o777 == 0o700
+    assert await prepare_vault("file:some/vault", tmp_path) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError):
+        await prepare_vault("file:file/vault", tmp_path)
+
+
+async def test_checking_says_what_is_found(tmp_path, monkeypatch):
+    (check,) = await check_vault("file:vault", tmp_path)
+    assert check.level == "warning"
+    assert "init" in check.hint
+    await prepare_vault("file:vault", tmp_path)
+    levels = {check.name: check.level for check in await check_vault("file:vault", tmp_path)}
+    assert levels["vault: access"] == "ok"
+    assert "vault: folder" not in levels
+    (tmp_path / "vault").chmod(0o755)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 95, 5))
+    found = {check.name: check for check in await check_vault("file:vault", tmp_path)}
+    assert "chmod 700" in found["vault: folder"].hint
+    assert found["vault: disk"].level == "warning"
+    assert [key async for key in FileVault(tmp_path / "vault").keys("")] == []
+
+
+async def test_a_folder_that_cannot_be_used_is_an_error(tmp_path):
+    (tmp_path / "vault" / "probe").mkdir(parents=True)
+    (tmp_path / "vault" / "probe").rmdir()
+    (tmp_path / "vault" / "probe").touch()
+    found = {check.name: check for check in await check_vault("file:vault", tmp_path)}
+    assert found["vault: access"].level == "error"

@@ -1,0 +1,68 @@
+"""A folder that breaks its promises one at a time: a subclass of the real adapter."""
+
+from sealtape.ingest.vault.file import FileVault
+from sealtape.ingest.vault.probing import PROBE_PREFIX, probe
+from sealtape.schemas.errors import StoreBusy
+
+
+async def test_a_good_vault_is_ok_and_left_clean(tmp_path):
+    vault = FileVault(tmp_path)
+    await vault.put_new("seg/a", b"1")
+    (check,) = await probe(vault)
+    assert check.level == "ok"
+    assert [key async for key in vault.keys("")] == ["seg/a"]
+
+
+class Overwriting(FileVault):
+    async def put_new(self, key, data, *, retain_until_ns=0):
+        await self.erase(key)
+        await super().put_new(key, data)
+
+
+async def test_a_store_that_overwrites_is_an_error(tmp_path):
+    (check,) = await probe(Overwriting(tmp_path))
+    assert check.level == "error"
+    assert "If-None-Match" in check.message
+
+
+class Forgetting(FileVault):
+    async def get(self, key, start=0, end=None):
+        return (await super().get(key, start, end))[:-1]
+
+
+class Hiding(FileVault):
+    async def keys(self, prefix="", after=""):
+        return
+        yield
+
+
+class Keeping(FileVault):
+    async def erase(self, key):
+        return
+
+
+async def test_a_store_that_lies_is_an_error(tmp_path):
+    for kind, word in ((Forgetting, "read back"), (Hiding, "list"), (Keeping, "remove")):
+        (check,) = await probe(kind(tmp_path))
+        assert check.level == "error"
+        assert f"did not {word}" in check.message
+
+
+class Locking(FileVault):
+    async def erase(self, key):
+        raise StoreBusy(f"{key} is locked until tomorrow.", retry_after_s=1.0)
+
+
+async def test_a_lock_that_keeps_the_probe_is_told(tmp_path):
+    vault = Locking(tmp_path)
+    (check,) = await probe(vault)
+    assert check.level == "ok"
+    assert "locked until tomorrow" in check.message
+    assert [key.startswith(PROBE_PREFIX) async for key in vault.keys("")] == [True]
+
+
+async def test_a_failure_says_at_what(tmp_path):
+    (tmp_path / "vault").write_bytes(b"not a folder")
+    (check,) = await probe(FileVault(tmp_path / "vault"))
+    assert check.level == "error"
+    assert check.message.startswith("Could not create an object.")
