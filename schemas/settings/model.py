@@ -331,7 +331,7 @@ class TargetSettings:
     retention: str = setting(values.name, "retention class", "standard")
     tenant: str = setting(values.name, "tenant that the recordings belong to", "main")
     level: str = setting(
-        values.one_of("spooled", "durable"),
+        values.one_of("spooled", "durable", "acked"),
         "what a byte must have survived before it is forwarded",
         "spooled",
     )
