@@ -110,14 +110,19 @@ class Index(Protocol):
 
 
 async def open_index(url: str, base: Path, *, read_only: bool = False) -> Index:
-    """Open the index a URL names: `sqlite:FILE`, relative to `base`.
+    """Open the index a URL names: `sqlite:FILE`, relative to `base`, or `opensearch://HOST/PREFIX`.
 
-    `read_only` never creates or changes a file. Raises SettingsError and StoreError.
+    `read_only` never creates or changes anything. Raises SettingsError and StoreError.
     """
-    if url.partition(":")[0] == "sqlite":
+    scheme = url.partition(":")[0]
+    if scheme == "sqlite":
         from sealtape.indexer.index.sqlite import SqliteIndex
 
         return await SqliteIndex.open(url, base, read_only=read_only)
+    if scheme == "opensearch":
+        from sealtape.indexer.index.opensearch import OpenSearchIndex
+
+        return await OpenSearchIndex.open(url, base, read_only=read_only)
     raise SettingsError(
         f"{url!r} does not name an index.", hint="The embedded one is sqlite:FILE.", url=url
     )

@@ -1,18 +1,31 @@
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import pytest
 
+from sealtape.indexer.index.opensearch_setup import prepare
 from tests.conformance.index import IndexContract
 
 
+@pytest.fixture
 def sqlite_url(tmp_path):
     return f"sqlite:{tmp_path}/index.db"
 
 
-FACTORIES = [pytest.param(sqlite_url, id="sqlite")]
+@pytest.fixture
+def opensearch_url(opensearch_server):
+    prefix = opensearch_server.prefix()
+    url = opensearch_server.index_url(prefix)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, prepare(url, Path("/"))).result()
+    yield url
+    opensearch_server.forget(prefix)
 
 
-@pytest.fixture(params=FACTORIES)
-def index_url(request, tmp_path):
-    return request.param(tmp_path)
+@pytest.fixture(params=["sqlite", "opensearch"])
+def index_url(request):
+    return request.getfixturevalue(f"{request.param}_url")
 
 
 class TestIndex(IndexContract):
