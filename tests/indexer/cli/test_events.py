@@ -14,6 +14,7 @@ from sealtape.capture.bus import open_bus
 from sealtape.ingest.relay import append_events
 from sealtape.schemas.ocsf import lifecycle_event, refusal, session_started, statement
 from tests.factories.deployments import make_site
+from tests.factories.kafka_topics import kafka_url, new_topic
 from tests.vectors import generate_events as vectors
 
 CODES = ["session-start", "statement", "session-refused", "gap", "statement"]
@@ -32,18 +33,29 @@ def made(text="select * from orders where id = $1", **changes):
     ]
 
 
+def made_with(tmp_path, url):
+    site = make_site(tmp_path / "site")
+    site.config.write_text(
+        site.config.read_text().replace("[stores]", f'[stores]\nevents = "{url}"')
+    )
+    assert site.settings.stores.events == url
+    return site
+
+
 @pytest.fixture
 def site(tmp_path):
-    site = make_site(tmp_path / "site")
-    text = site.config.read_text()
-    site.config.write_text(text.replace("[stores]", '[stores]\nevents = "dir:events?partitions=3"'))
-    assert "partitions=3" in site.settings.stores.events
-    return site
+    return made_with(tmp_path, "dir:events?partitions=3")
+
+
+@pytest.fixture
+def kafka_site(tmp_path, kafka_server):
+    return made_with(tmp_path, asyncio.run(new_topic(kafka_server.bootstrap, partitions=3)))
 
 
 def append(site, *events, raw=()):
     async def work():
         bus = open_bus(site.settings.stores.events, site.folder)
+        await bus.start()
         await append_events(bus, events)
         for value in raw:
             await bus.append(0, [(b"", value)])
@@ -197,6 +209,23 @@ def test_follow_begins_with_the_next_one(filled):
             time.sleep(0.01)
     assert found.codes[-1] == "session-refused"
     assert set(found.codes[:-1]) == {"session-start"}
+
+
+def test_kafka_too(run, kafka_site):
+    append(kafka_site, *made()[:3])
+    with Following(kafka_site, "--from-start") as found:
+        found.until(3)
+        append(kafka_site, *made()[3:])
+        assert sorted(found.until(5)) == sorted(CODES)
+    answer = run("-c", kafka_site.config, "events", "--class", "gap", "--json")
+    assert [line["metadata"]["event_code"] for line in answer.lines] == ["gap"]
+
+
+def test_a_topic_that_is_not_there(run, tmp_path, kafka_server):
+    site = made_with(tmp_path, kafka_url(kafka_server.bootstrap))
+    answer = run("-c", site.config, "events", "--json")
+    assert answer.code == 74
+    assert "sealtape init" in answer.error["message"]
 
 
 def test_follow_says_that_events_were_deleted_before_it_read_them(site, capsys):
