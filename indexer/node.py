@@ -4,50 +4,57 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from sealtape.capture.bus import Bus, open_bus
-from sealtape.indexer.index import Index, open_index
-from sealtape.indexer.worker import Tally, rebuild, start_indexer
-from sealtape.ingest.keyring import Keyring, open_keyring
-from sealtape.ingest.ledger import Ledger, open_ledger
-from sealtape.ingest.vault import Vault, open_vault
+from sealtape.indexer.events import EventSource
+from sealtape.indexer.index import open_index
+from sealtape.indexer.lane import IndexerStores
+from sealtape.indexer.worker import RunningIndexer, Tally, rebuild, start_indexer
+from sealtape.ingest.keyring import open_keyring
+from sealtape.ingest.ledger import open_ledger
+from sealtape.ingest.node import check_keys
+from sealtape.ingest.serving import until_stopped
+from sealtape.ingest.vault import open_vault
 from sealtape.schemas.errors import KeyUnavailable
 from sealtape.schemas.settings import Settings
 from sealtape.schemas.wraps import PrivateKey
 
-__all__ = ["IndexerStores", "indexer_key", "indexer_stores", "rebuild_index", "serve"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IndexerStores:
-    """What the indexer reads, and the index it writes."""
-
-    bus: Bus
-    ledger: Ledger
-    vault: Vault
-    keyring: Keyring
-    index: Index
+__all__ = [
+    "IndexerStores",
+    "indexer_key",
+    "indexer_stores",
+    "rebuild_index",
+    "serve",
+    "start_room",
+]
 
 
 @asynccontextmanager
 async def indexer_stores(settings: Settings) -> AsyncIterator[IndexerStores]:
     """Open the stores of a deployment and close them again, the last opened first."""
     base, urls = Path(settings.base), settings.stores
-    opened: list[Bus | Ledger | Vault | Keyring | Index] = []
-    try:
-        opened.append(bus := open_bus(urls.bus, base))
+    async with AsyncExitStack() as stack:
+        bus = open_bus(urls.bus, base)
+        stack.push_async_callback(bus.close)
         await bus.start()
-        opened.append(ledger := await open_ledger(urls.ledger, base))
-        opened.append(vault := await open_vault(urls.vault, base))
-        opened.append(keyring := await open_keyring(urls.keyring, base))
-        opened.append(index := await open_index(urls.index, base))
-        yield IndexerStores(bus=bus, ledger=ledger, vault=vault, keyring=keyring, index=index)
-    finally:
-        for store in reversed(opened):
-            await store.close()
+        keys = open_bus(urls.keys, base) if urls.keys else None
+        if keys is not None:
+            stack.push_async_callback(keys.close)
+            await keys.start()
+            check_keys(bus.partitions, keys.partitions)
+        ledger = await open_ledger(urls.ledger, base)
+        stack.push_async_callback(ledger.close)
+        vault = await open_vault(urls.vault, base)
+        stack.push_async_callback(vault.close)
+        keyring = await open_keyring(urls.keyring, base)
+        stack.push_async_callback(keyring.close)
+        index = await open_index(urls.index, base)
+        stack.push_async_callback(index.close)
+        yield IndexerStores(
+            bus=bus, ledger=ledger, vault=vault, keyring=keyring, index=index, keys=keys
+        )
 
 
 def indexer_key(settings: Settings) -> PrivateKey:
@@ -60,38 +67,37 @@ def indexer_key(settings: Settings) -> PrivateKey:
         raise KeyUnavailable(msg, hint="keys.indexer_private names it.") from exc
 
 
+async def start_room(
+    settings: Settings, stores: IndexerStores, private: PrivateKey | None, events: Bus
+) -> RunningIndexer:
+    """Start the indexer as the settings say, on stores that the caller opened and closes.
+
+    What it indexes it tells on the bus `events` before.
+    """
+    return await start_indexer(
+        stores,
+        private,
+        worker=settings.indexer.worker or settings.deployment.node,
+        lease_s=settings.indexer.lease_s,
+        refresh_s=settings.indexer.refresh_s,
+        on_update=EventSource(events, stores.index),
+    )
+
+
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Index until `stop` is set; raises what ends it before."""
     private = indexer_key(settings)
-    async with indexer_stores(settings) as stores:
-        running = await start_indexer(
-            bus=stores.bus,
-            ledger=stores.ledger,
-            vault=stores.vault,
-            keyring=stores.keyring,
-            index=stores.index,
-            private=private,
-            refresh_s=settings.indexer.refresh_s,
-        )
-        stopped = asyncio.create_task(stop.wait())
-        ended = asyncio.create_task(running.wait())
-        await asyncio.wait({stopped, ended}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (stopped, ended):
-            task.cancel()
-        await running.stop()
-        if ended.done() and not ended.cancelled():
-            ended.result()
+    async with AsyncExitStack() as stack:
+        stores = await stack.enter_async_context(indexer_stores(settings))
+        events = open_bus(settings.stores.events, Path(settings.base))
+        stack.push_async_callback(events.close)
+        running = await start_room(settings, stores, private, events)
+        stack.push_async_callback(running.stop)
+        await until_stopped(stop, running)
 
 
 async def rebuild_index(settings: Settings) -> Tally:
-    """Empty the index and make it again."""
+    """Empty the index and make it again. Raises `StoreBusy` while an indexer is at work."""
     private = indexer_key(settings)
     async with indexer_stores(settings) as stores:
-        return await rebuild(
-            bus=stores.bus,
-            ledger=stores.ledger,
-            vault=stores.vault,
-            keyring=stores.keyring,
-            index=stores.index,
-            private=private,
-        )
+        return await rebuild(stores, private, lease_s=settings.indexer.lease_s)

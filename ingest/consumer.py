@@ -31,10 +31,12 @@ from sealtape.schemas.layout import day_of, manifest_key, quarantine_key, segmen
 from sealtape.schemas.notes import Verifier
 from sealtape.schemas.segments import BusRange
 
-__all__ = ["CONSUMER", "Consumer", "KeyConsumer", "Stores", "uuid7"]
+__all__ = ["CONSUMER", "INDEXER", "Consumer", "KeyConsumer", "Stores", "uuid7"]
 
 CONSUMER = "ingest"
 """The name under which ingest marks its position on the bus."""
+INDEXER = "indexer"
+"""The name under which the indexer marks its own; what both have passed may be deleted there."""
 
 READ_BYTES = 4 << 20
 LOOK_S = 2.0

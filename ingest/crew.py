@@ -21,7 +21,7 @@ from sealtape.ingest.ledger.rows import Lease
 from sealtape.ingest.shares import shares
 from sealtape.schemas.errors import Fenced, SettingsError, StoreBusy, StoreError
 
-__all__ = ["Crew", "Hold", "Leaving", "Seat", "persist", "while_held"]
+__all__ = ["Crew", "Hold", "Leaving", "Seat", "persist", "while_all_held", "while_held"]
 
 BEAT_S = 2.0
 """Longest time between two beats: how soon a worker that comes or goes is noticed."""
@@ -101,6 +101,39 @@ async def while_held(
         raise
     await ledger.release(lease)
     return True
+
+
+async def while_all_held(
+    ledger: Ledger,
+    topic: str,
+    partitions: int,
+    owner: str,
+    ttl_s: float,
+    work: Callable[[], Awaitable[None]],
+) -> None:
+    """Work once while all partitions of a topic are held.
+
+    Waits as long as a holder that died may still have its lease. Raises `StoreBusy` when somebody
+    is at work after that.
+    """
+    until = time.monotonic() + ttl_s + CLAIM_S
+
+    async def one_more(partition: int) -> None:
+        if partition == partitions:
+            await work()
+            return
+        while not await while_held(
+            ledger, topic, partition, owner, ttl_s, lambda _: one_more(partition + 1)
+        ):
+            if time.monotonic() > until:
+                raise StoreBusy(
+                    f"Somebody is at work on partition {partition} of {topic}.",
+                    retry_after_s=ttl_s,
+                    hint="End the processes that `sealtape status` names, then try again.",
+                )
+            await asyncio.sleep(min(CLAIM_S, ttl_s / 3))
+
+    await one_more(0)
 
 
 async def _both(work: Coroutine[Any, Any, None], keeping: Coroutine[Any, Any, None]) -> None:

@@ -6,19 +6,23 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 from sealtape.capture.bus import Bus, open_bus
+from sealtape.capture.metrics import open_endpoint
 from sealtape.ingest.collector import Collector
-from sealtape.ingest.consumer import Consumer, KeyConsumer
+from sealtape.ingest.consumer import CONSUMER, INDEXER, Consumer, KeyConsumer
 from sealtape.ingest.crew import Crew
 from sealtape.ingest.intake import Stores
 from sealtape.ingest.keyring import Keyring, open_keyring
 from sealtape.ingest.ledger import Ledger, open_ledger
+from sealtape.ingest.metrics import IngestVitals
+from sealtape.ingest.relay import start_relay
 from sealtape.ingest.sealer import SECOND_NS, Limits
-from sealtape.ingest.serving import until_stopped
+from sealtape.ingest.serving import together, until_stopped
 from sealtape.ingest.snapshot import Counts, IngestSnapshot
 from sealtape.ingest.vault import Vault, open_vault
 from sealtape.schemas.errors import SettingsError, StoreError
@@ -40,6 +44,7 @@ __all__ = [
 ROLE = "ingest"
 """What these workers are called among those at work in the ledger."""
 COLLECT_EVERY_S = 300.0
+TRIM_EVERY_S = 60.0
 DRAIN_S = 5.0
 """How long a process that was told to end reads on before it publishes a last time."""
 
@@ -60,13 +65,7 @@ class Berth:
 
     async def run(self) -> None:
         """Work until `leave`; raise only what is a fault."""
-        tasks = [asyncio.create_task(consumer.run()) for consumer in self.consumers]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await together(*(consumer.run() for consumer in self.consumers))
 
 
 class RunningIngest:
@@ -82,7 +81,7 @@ class RunningIngest:
         self._counts = counts
         self._tasks = (
             asyncio.create_task(crew.run(), name="ingest-crew"),
-            asyncio.create_task(_collect(stores, collector), name="ingest-collector"),
+            asyncio.create_task(_clean(stores, collector), name="ingest-cleaner"),
         )
 
     async def wait(self) -> None:
@@ -135,12 +134,12 @@ class RunningIngest:
         waits for a signature stays on the bus. The stores stay open. Stopping twice is fine.
         """
         self._crew.stop(read_s)
-        crew, collector = self._tasks
+        crew, cleaner = self._tasks
         try:
             await crew
         finally:
-            collector.cancel()
-            await asyncio.gather(collector, return_exceptions=True)
+            cleaner.cancel()
+            await asyncio.gather(cleaner, return_exceptions=True)
 
     def _consumers(self) -> Iterator[Consumer]:
         for _, berth in sorted(self._crew.seats.items()):
@@ -172,7 +171,7 @@ async def start_ingest(
     def berth(partition: int) -> Berth:
         return Berth(
             [
-                kind(
+                consumer(
                     stores=stores,
                     partition=partition,
                     owner=owner,
@@ -181,11 +180,17 @@ async def start_ingest(
                     ttl_s=lease_s,
                     counts=counts,
                 )
-                for kind in ((Consumer,) if keys is None else (KeyConsumer, Consumer))
+                for consumer in ((Consumer,) if keys is None else (KeyConsumer, Consumer))
             ]
         )
 
-    crew = Crew(
+    crew = _crew(stores, owner, lease_s, berth)
+    await crew.begin()
+    return RunningIngest(stores, owner, crew, counts, Collector(ledger, vault))
+
+
+def _crew(stores: Stores, owner: str, lease_s: float, berth: Callable[[int], Berth]) -> Crew[Berth]:
+    return Crew(
         ledger=stores.ledger,
         role=ROLE,
         worker=owner,
@@ -193,20 +198,37 @@ async def start_ingest(
         partitions=stores.bus.partitions,
         seat=berth,
     )
-    await crew.begin()
-    return RunningIngest(stores, owner, crew, counts, Collector(stores.ledger, stores.vault))
+
+
+async def _clean(stores: Stores, collector: Collector) -> None:
+    await together(
+        _again_and_again(partial(_collect, stores, collector), COLLECT_EVERY_S),
+        _again_and_again(partial(_trim, stores), TRIM_EVERY_S),
+    )
+
+
+async def _again_and_again(work: Callable[[], Awaitable[None]], seconds: float) -> None:
+    while True:
+        try:
+            await work()
+        except StoreError:
+            log.exception("cleaning up")
+        await asyncio.sleep(seconds)
 
 
 async def _collect(stores: Stores, collector: Collector) -> None:
-    while True:
-        try:
-            await stores.vault.tidy()
-            removed = await collector.collect()
-            if removed:
-                log.info("removed %d objects that were never published", removed)
-        except StoreError:
-            log.exception("collecting orphans")
-        await asyncio.sleep(COLLECT_EVERY_S)
+    await stores.vault.tidy()
+    removed = await collector.collect()
+    if removed:
+        log.info("removed %d objects that were never published", removed)
+
+
+async def _trim(stores: Stores) -> None:
+    """Let go of what ingest and the indexer have both passed; of keys, what the keyring has."""
+    for partition in range(stores.bus.partitions):
+        await stores.bus.trim(partition, [CONSUMER, INDEXER])
+        if stores.keys is not None:
+            await stores.keys.trim(partition, [CONSUMER])
 
 
 def limits_of(settings: IngestSettings) -> Limits:
@@ -263,19 +285,34 @@ def check_keys(frames: int, keys: int) -> None:
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run ingest alone until `stop` is set; raises what ends it before."""
     verifiers = read_trust(settings)
+    owner = settings.ingest.worker or settings.deployment.node
+    about = IngestVitals(node=settings.deployment.node, lease_s=settings.ingest.lease_s)
     async with AsyncExitStack() as stack:
+        endpoint = await open_endpoint(settings.ingest.metrics, about)
+        stack.push_async_callback(endpoint.close)
         stores = await open_stores(settings)
         stack.push_async_callback(stores.close)
+        events = open_bus(settings.stores.events, Path(settings.base))
+        stack.push_async_callback(events.close)
+        relay = start_relay(stores.ledger, events, owner=owner, lease_s=settings.ingest.lease_s)
+        stack.push_async_callback(relay.stop)
         running = await start_ingest(
             bus=stores.bus,
             keyring=stores.keyring,
             vault=stores.vault,
             ledger=stores.ledger,
             keys=stores.keys,
-            owner=settings.ingest.worker or settings.deployment.node,
+            owner=owner,
             verifiers=verifiers,
             limits=limits_of(settings.ingest),
             lease_s=settings.ingest.lease_s,
         )
         stack.push_async_callback(running.stop, DRAIN_S)
-        await until_stopped(stop, running)
+        about.attach(
+            running.snapshot,
+            topics=tuple(bus.topic for bus in (stores.keys, stores.bus) if bus is not None),
+            partitions=stores.bus.partitions,
+            retention_s=stores.bus.retention_s,
+            probes={"bus": lambda: stores.bus.bounds(0)},
+        )
+        await until_stopped(stop, running, relay)

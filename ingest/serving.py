@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
-__all__ = ["Running", "until_stopped"]
+__all__ = ["Running", "together", "until_stopped"]
 
 
 class Running(Protocol):
@@ -31,5 +32,19 @@ async def until_stopped(stop: asyncio.Event, *running: Running) -> None:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     for task in ended:
+        if not task.cancelled():
+            task.result()
+
+
+async def together(*work: Coroutine[Any, Any, None]) -> None:
+    """Run all until they have ended; the first failure ends the others and is raised as it is."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in tasks:
         if not task.cancelled():
             task.result()

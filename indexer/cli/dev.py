@@ -9,14 +9,17 @@ import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from sealtape.capture.bus import open_bus
 from sealtape.capture.node import RunningCapture, start_capture
 from sealtape.indexer.cli import output
 from sealtape.indexer.cli.deployment import create, put_target, write_runtime
 from sealtape.indexer.cli.options import CONFIG_NAME, settings_at
 from sealtape.indexer.cli.running import run_until_signal
-from sealtape.indexer.node import IndexerStores, indexer_key, indexer_stores
-from sealtape.indexer.worker import RunningIndexer, start_indexer
+from sealtape.indexer.node import indexer_key, indexer_stores, start_room
+from sealtape.indexer.worker import RunningIndexer
 from sealtape.ingest.node import RunningIngest, limits_of, read_trust, start_ingest
+from sealtape.ingest.relay import start_relay
+from sealtape.ingest.serving import until_stopped
 from sealtape.schemas.errors import SettingsError
 from sealtape.schemas.settings import Settings
 
@@ -73,56 +76,33 @@ async def _serve(settings: Settings, stop: asyncio.Event, *, as_json: bool) -> N
     private = indexer_key(settings)
     async with AsyncExitStack() as stack:
         stores = await stack.enter_async_context(indexer_stores(settings))
-        indexer = await start_indexer(
-            bus=stores.bus,
-            ledger=stores.ledger,
-            vault=stores.vault,
-            keyring=stores.keyring,
-            index=stores.index,
-            private=private,
-            refresh_s=settings.indexer.refresh_s,
-        )
+        events = open_bus(settings.stores.events, Path(settings.base))
+        stack.push_async_callback(events.close)
+        owner, lease_s = settings.deployment.node, settings.ingest.lease_s
+        relay = start_relay(stores.ledger, events, owner=owner, lease_s=lease_s)
+        stack.push_async_callback(relay.stop)
+        indexer = await start_room(settings, stores, private, events)
         stack.push_async_callback(indexer.stop)
         ingest = await start_ingest(
             bus=stores.bus,
             keyring=stores.keyring,
             vault=stores.vault,
             ledger=stores.ledger,
-            owner=settings.deployment.node,
+            keys=stores.keys,
+            owner=owner,
             verifiers=trusted,
             limits=limits_of(settings.ingest),
-            lease_s=settings.ingest.lease_s,
+            lease_s=lease_s,
         )
         stack.push_async_callback(ingest.stop)
         capture = await start_capture(settings, bus=stores.bus)
         runtime = write_runtime(Path(settings.base), capture.listeners)
         stack.callback(runtime.unlink, missing_ok=True)
-        trimming = asyncio.create_task(_trim(stores))
-        stack.callback(trimming.cancel)
         _ready(settings, capture, as_json=as_json)
-        failure = await _until(stop, ingest, indexer)
-        await _drain(capture, ingest, indexer, as_json=as_json)
-        if failure is not None:
-            raise failure
-
-
-async def _trim(stores: IndexerStores) -> None:
-    """Let go of the bus's files that ingest and the indexer have both passed."""
-    while True:
-        await asyncio.sleep(60)
-        for partition in range(stores.bus.partitions):
-            await stores.bus.trim(partition, ["ingest", "indexer"])
-
-
-async def _until(
-    stop: asyncio.Event, ingest: RunningIngest, indexer: RunningIndexer
-) -> BaseException | None:
-    """Return when asked to stop, or with what ended a room by itself."""
-    tasks = [asyncio.create_task(waited) for waited in (stop.wait(), ingest.wait(), indexer.wait())]
-    done, rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in rest:
-        task.cancel()
-    return next((task.exception() for task in done if task.exception() is not None), None)
+        try:
+            await until_stopped(stop, ingest, indexer, relay)
+        finally:
+            await _drain(capture, ingest, indexer, as_json=as_json)
 
 
 async def _drain(

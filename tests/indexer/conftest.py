@@ -1,6 +1,7 @@
 """A small deployment of real embedded stores, filled with synthetic sessions."""
 
 import asyncio
+import dataclasses
 import time
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from sealtape.capture.bus import open_bus
 from sealtape.indexer.index import open_index
-from sealtape.indexer.worker import Indexer, start_indexer
+from sealtape.indexer.worker import Indexer, IndexerStores, rebuild, start_indexer
 from sealtape.ingest.keyring import open_keyring
 from sealtape.ingest.ledger import open_ledger
 from sealtape.ingest.node import start_ingest
@@ -64,12 +65,19 @@ class Deployment(SimpleNamespace):
             await running.stop()
 
     def indexer(self, **changes):
-        return Indexer(**(self.stores | {"private": reader("indexer")} | changes))
+        return Indexer(*self.desk(changes), **changes)
 
     async def start(self, **changes):
-        return await start_indexer(
-            **(self.stores | {"private": reader("indexer"), "refresh_s": 0.05} | changes)
-        )
+        return await start_indexer(*self.desk(changes), **{"refresh_s": 0.05} | changes)
+
+    def desk(self, changes):
+        """The stores and the indexer's key, with those of `changes`, which are taken out of it."""
+        fields = {field.name for field in dataclasses.fields(IndexerStores)}
+        stores = self.stores | {name: changes.pop(name) for name in fields & changes.keys()}
+        return IndexerStores(**stores), changes.pop("private", reader("indexer"))
+
+    async def rebuild(self):
+        return await rebuild(*self.desk({}))
 
 
 @asynccontextmanager

@@ -9,11 +9,11 @@ from sealtape.capture.bus.dir import DirBus
 from sealtape.indexer import events as emitting
 from sealtape.indexer.events import EventSource
 from sealtape.indexer.index import Update
-from sealtape.indexer.worker import catch_up, rebuild
+from sealtape.indexer.worker import catch_up
 from sealtape.schemas import facts
 from sealtape.schemas.errors import StoreError
 from tests.factories.ocsf import problems
-from tests.factories.sessions import build_session, reader
+from tests.factories.sessions import build_session
 from tests.factories.tapes import Tape
 
 
@@ -41,7 +41,7 @@ class Told:
     async def index(self, index=None):
         telling = Telling(index or self.deployment.index, self.source)
         indexer = self.deployment.indexer(index=telling)
-        await catch_up(indexer, range(self.deployment.bus.partitions))
+        await catch_up(indexer)
 
     async def restart(self):
         """Forget all that was in memory."""
@@ -251,7 +251,7 @@ async def test_a_rebuild_tells_nothing(deployment, told, events):
     await deployment.send(build_session(commands=2))
     await told.index()
     before = await on(events)
-    await rebuild(**deployment.stores, private=reader("indexer"))
+    await deployment.rebuild()
     await told.restart()
     await told.index()
     assert await on(events) == before

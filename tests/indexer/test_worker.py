@@ -7,8 +7,9 @@ import pytest
 
 from sealtape.capture.bus.dir import DirBus
 from sealtape.indexer.index import Page
+from sealtape.indexer.lane import MAX_FOLDS
 from sealtape.indexer.query import parse
-from sealtape.indexer.worker import MAX_FOLDS, catch_up, rebuild
+from sealtape.indexer.worker import catch_up
 from sealtape.schemas.errors import NotFound, StoreBusy, StoreError
 from sealtape.schemas.frames import Frame, Kind
 from tests.factories.sessions import build_session, reader
@@ -41,7 +42,7 @@ async def until(check, seconds):
 
 async def index_all(deployment, **changes):
     indexer = deployment.indexer(**changes)
-    await catch_up(indexer, range(deployment.bus.partitions))
+    await catch_up(indexer)
     return indexer.tally
 
 
@@ -106,7 +107,7 @@ async def test_sealed_alone_gives_the_same_documents(deployment, encrypt):
     sealed = await everything(deployment.index)
     assert {document.state for document in sealed[0].values()} == {"sealed"}
     assert sealed[1] == live[1]
-    tally = await rebuild(**deployment.stores, private=reader("indexer"))
+    tally = await deployment.rebuild()
     assert await everything(deployment.index) == sealed
     assert tally.frames == sum(len(one.frames) for one in built)
 
@@ -205,7 +206,7 @@ async def test_destroyed_sessions_are_passed_over(deployment):
     await index_all(deployment)
     with pytest.raises(NotFound):
         await deployment.index.session(gone.session.hex())
-    tally = await rebuild(**deployment.stores, private=reader("indexer"))
+    tally = await deployment.rebuild()
     assert tally.destroyed == len(gone.frames)
     assert list(await sessions(deployment.index)) == [kept.session.hex()]
 
@@ -231,15 +232,15 @@ async def test_results_are_not_for_the_indexer(deployment):
 
 
 async def test_many_sessions_leave_memory_and_come_back(deployment, monkeypatch):
-    monkeypatch.setattr("sealtape.indexer.worker.MAX_FOLDS", 2)
+    monkeypatch.setattr("sealtape.indexer.lane.MAX_FOLDS", 2)
     built = [build_session(seed=20 + seed, commands=3) for seed in range(6)]
     longest = max(len(one.messages) for one in built)
     indexer = deployment.indexer()
     for at in range(longest):
         for one in built:
             await deployment.append(one.messages[at : at + 1])
-        await catch_up(indexer, range(2))
-    assert len(indexer._folds) <= 2 < MAX_FOLDS
+        await catch_up(indexer)
+    assert max(lane.folds for lane in indexer.lanes) <= 2 < MAX_FOLDS
     documents, found = await everything(deployment.index)
     assert {document.frames for document in documents.values()} == {9}
     assert {command.status for command in found.values()} == {"ok"}
@@ -262,7 +263,7 @@ class Counting:
 
 
 async def test_a_backlog_is_written_in_parts(deployment, monkeypatch):
-    monkeypatch.setattr("sealtape.indexer.worker.COMMANDS", 5)
+    monkeypatch.setattr("sealtape.indexer.lane.COMMANDS", 5)
     built = [build_session(seed=50 + seed, commands=20) for seed in range(3)]
     await deployment.send(*built)
     live = Counting(deployment.index)
@@ -284,7 +285,7 @@ async def test_a_backlog_is_written_in_parts(deployment, monkeypatch):
 
 
 async def test_a_crash_between_the_parts_of_a_backlog(deployment, monkeypatch):
-    monkeypatch.setattr("sealtape.indexer.worker.COMMANDS", 4)
+    monkeypatch.setattr("sealtape.indexer.lane.COMMANDS", 4)
     built = build_session(seed=54, commands=20)
     await deployment.send(built)
     for seal in (False, True):
@@ -303,7 +304,7 @@ async def test_a_crash_between_the_parts_of_a_backlog(deployment, monkeypatch):
 
 
 async def test_a_backlog_is_read_without_a_pause(deployment, monkeypatch):
-    monkeypatch.setattr("sealtape.indexer.worker.READ_BYTES", 2000)
+    monkeypatch.setattr("sealtape.indexer.lane.READ_BYTES", 2000)
     built = build_session(seed=55, commands=100)
     await deployment.send(built)
     began = time.monotonic()
@@ -369,9 +370,9 @@ async def test_a_failing_index_loses_nothing(deployment, step):
     indexer = deployment.indexer(index=failing)
     while failing.failures:
         with suppress(StoreError):
-            await catch_up(indexer, range(2))
+            await catch_up(indexer)
         await deployment.append(built[0].messages[-1:])
-    await catch_up(indexer, range(2))
+    await catch_up(indexer)
     documents, found = await everything(deployment.index)
     assert {document.frames for document in documents.values()} == {7}
     assert {command.status for command in found.values()} == {"ok"}
@@ -426,13 +427,14 @@ async def test_it_lets_the_bus_delete_what_is_indexed(deployment):
 
 
 async def test_positions_are_kept(deployment):
-    await deployment.send(build_session(seed=43))
+    built = build_session(seed=43)
+    await deployment.send(built)
     await deployment.seal()
     await index_all(deployment)
+    place = f"{deployment.bus.topic}/{deployment.bus.partition_of(built.session)}"
     positions = await deployment.index.positions()
-    assert positions["ledger"] >= 1
-    segments = [segment async for segment in deployment.ledger.segments()]
-    assert positions["ledger"] == segments[-1].id
+    segments = [segment async for segment in deployment.ledger.chain(place)]
+    assert positions[f"ledger/{place}"] == len(segments) > 0
     tally = await index_all(deployment)
     assert (tally.segments, tally.frames) == (0, 0)
 
@@ -453,7 +455,7 @@ async def test_results_that_come_late(deployment, restart, monkeypatch):
         await deployment.append([message])
         if restart:
             indexer = deployment.indexer()
-        await catch_up(indexer, range(2))
+        await catch_up(indexer)
     found = {each.text: each for each in (await commands(deployment.index)).values()}
     assert {text: each.status for text, each in found.items()} == {
         "alpha": "error",
@@ -465,7 +467,7 @@ async def test_results_that_come_late(deployment, restart, monkeypatch):
     assert (found["delta"].error, found["delta"].version) == ("", 1)
     live = await everything(deployment.index)
     await deployment.seal()
-    await rebuild(**deployment.stores, private=reader("indexer"))
+    await deployment.rebuild()
     documents, again = await everything(deployment.index)
     assert again == live[1]
     assert {each.state for each in documents.values()} == {"sealed"}
@@ -486,13 +488,13 @@ async def test_a_bus_that_was_trimmed_too_early(deployment):
     built = build_session(seed=15)
     partition = bus.partition_of(built.session)
     indexer = small.indexer()
-    await catch_up(indexer, range(2))
+    await catch_up(indexer)
     for message in built.messages:
         await small.append([message])
     await small.seal()
     await small.trim(partition)
     assert (await bus.bounds(partition))[0] > 0
-    await catch_up(indexer, range(2))
+    await catch_up(indexer)
     assert (await deployment.index.session(built.session.hex())).state == "sealed"
     await bus.close()
 
@@ -532,14 +534,23 @@ async def test_a_session_without_opening_comes_back_as_nothing(deployment):
 
 
 async def test_stopping_between_segments(deployment, monkeypatch):
-    monkeypatch.setattr("sealtape.indexer.worker.SEGMENTS", 1)
-    for seed in range(45, 48):
-        await deployment.send(build_session(seed=seed))
+    monkeypatch.setattr("sealtape.indexer.lane.SEGMENTS", 1)
+    built = [
+        built for seed in range(45, 60) if partition_of(built := build_session(seed=seed)) == 1
+    ]
+    for one in built:
+        await deployment.send(one)
         await deployment.seal()
     indexer = deployment.indexer()
-    assert await indexer.poll_ledger()
+    assert await indexer.lanes[1].poll_ledger()
     assert indexer.tally.segments == 1
-    await catch_up(indexer, range(2))
-    assert indexer.tally.segments >= 3
+    assert not await indexer.lanes[0].poll_ledger()
+    await catch_up(indexer)
+    assert indexer.tally.segments >= len(built) > 1
     assert not await indexer.poll_ledger()
-    assert len(await sessions(deployment.index)) == 3
+    assert len(await sessions(deployment.index)) == len(built)
+
+
+def partition_of(built):
+    """The partition of a session on the deployment's bus."""
+    return int.from_bytes(built.session[:8], "big") % 2

@@ -91,14 +91,14 @@ async def test_a_failure_ends_it_and_is_raised(stores, monkeypatch):
         await running.stop()
 
 
-async def test_a_collector_that_fails_does_not_end_it(stores, monkeypatch, caplog):
+async def test_cleaning_up_that_fails_does_not_end_it(stores, monkeypatch, caplog):
     async def broken():
         raise StoreError("no")
 
     monkeypatch.setattr(stores.vault, "tidy", broken)
     monkeypatch.setattr(module, "COLLECT_EVERY_S", 0.01)
     running = await start_ingest(**kwargs_of(stores))
-    while "collecting orphans" not in caplog.text:
+    while "cleaning up" not in caplog.text:
         await asyncio.sleep(0.01)
     await running.stop()
 
