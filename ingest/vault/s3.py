@@ -131,11 +131,6 @@ def _opened(url: str, base: Path) -> S3Vault:
 
 def _session(url: str, base: Path) -> tuple[botocore.session.Session, _Place]:
     parsed = parse_store_url(url, options=OPTIONS)
-    bucket, prefix = ",".join(parsed.hosts), parsed.path.strip("/")
-    if len(parsed.hosts) != 1 or ":" in bucket:
-        raise SettingsError(f"{url!r} must name one bucket: s3://BUCKET/PREFIX.")
-    if prefix and not is_key(prefix):
-        raise SettingsError(f"{url!r}: {prefix!r} cannot be a prefix of keys.")
     if parsed.text("profile") and parsed.user:
         raise SettingsError(f"{url!r} names both an access key and a profile.")
     session = botocore.session.Session(profile=parsed.text("profile") or None)
@@ -147,28 +142,37 @@ def _session(url: str, base: Path) -> tuple[botocore.session.Session, _Place]:
         )
     if secret:
         session.set_credentials(parsed.user, secret)
+    place = _place(parsed, base, str(session.get_config_variable("region") or "us-east-1"))
     if session.get_credentials() is None:
         raise SettingsError(
             f"There are no credentials for {url!r}.",
             hint="See docs/vault.md: environment, profile, role, or password_file.",
         )
-    region = parsed.text("region") or session.get_config_variable("region") or "us-east-1"
-    endpoint = parsed.text("endpoint") or os.environ.get("AWS_ENDPOINT_URL_S3", "")
-    if endpoint.startswith("http:") and not parsed.flag("allow_http"):
+    return session, place
+
+
+def _place(url: StoreUrl, base: Path, region: str) -> _Place:
+    bucket, prefix = ",".join(url.hosts), url.path.strip("/")
+    if len(url.hosts) != 1 or ":" in bucket:
+        raise SettingsError(f"{url.text_form!r} must name one bucket: s3://BUCKET/PREFIX.")
+    if prefix and not is_key(prefix):
+        raise SettingsError(f"{url.text_form!r}: {prefix!r} cannot be a prefix of keys.")
+    endpoint = url.text("endpoint") or os.environ.get("AWS_ENDPOINT_URL_S3", "")
+    if endpoint.startswith("http:") and not url.flag("allow_http"):
         raise SettingsError(
-            f"{url!r}: the endpoint is not https.",
+            f"{url.text_form!r}: the endpoint is not https.",
             hint="Say allow_http=1 where plaintext is meant.",
         )
-    ca = parsed.text("ca")
-    return session, _Place(
-        url=parsed,
+    ca = url.text("ca")
+    return _Place(
+        url=url,
         bucket=bucket,
         prefix=prefix,
         endpoint=endpoint,
-        region=region,
-        path_style=parsed.flag("path_style", default=bool(endpoint)),
+        region=url.text("region") or region,
+        path_style=url.flag("path_style", default=bool(endpoint)),
         ca=str(base / ca) if ca else "",
-        timeout_s=parsed.duration("timeout", 20.0),
+        timeout_s=url.duration("timeout", 20.0),
     )
 
 

@@ -4,7 +4,7 @@ import os
 import pytest
 
 from sealtape.ingest.vault import open_vault, prepare_vault
-from sealtape.schemas.errors import SettingsError, StoreError
+from sealtape.schemas.errors import Exists, Missing, SettingsError, StoreError
 from tests.conformance.vault import VaultConformance
 from tests.factories.s3_vaults import s3_url, s3_vault
 from tests.servers.http_faults import fault_proxy
@@ -236,3 +236,63 @@ async def test_tls_is_checked_against_the_ca_that_is_named(s3, tls_front, tmp_pa
             with pytest.raises(StoreError, match="certificate is not trusted") as caught:
                 await call
             assert "ca=" in caught.value.hint
+
+
+class TestPermissions:
+    """The table in docs/vault.md, on the store's own users."""
+
+    WRITES = ("PutObject", "GetObject", "AbortMultipartUpload")
+    LISTS = ("ListBucket", "ListBucketVersions", "ListBucketMultipartUploads")
+
+    @pytest.fixture
+    def bucket(self, s3):
+        return s3.bucket(versioning=True)
+
+    def url_of(self, s3, bucket, monkeypatch, objects, whole):
+        access, secret = s3.user()
+        s3.allow(bucket, (access, objects, "/*"), (access, whole, ""))
+        monkeypatch.setenv("ROLE_SECRET", secret)
+        return (
+            f"s3://{access}@{bucket}/p?endpoint={s3.endpoint}&allow_http=1&password_env=ROLE_SECRET"
+        )
+
+    async def test_ingest_writes_and_cannot_delete(self, s3, bucket, monkeypatch, tmp_path):
+        url = self.url_of(s3, bucket, monkeypatch, self.WRITES, self.LISTS)
+        vault = await open_vault(url, tmp_path)
+        await vault.put_new("a", b"1")
+        with pytest.raises(Exists):
+            await vault.put_new("a", b"2")
+        vault.native.multipart_over = 0
+        await vault.put_new("b", b"in parts")
+        assert await vault.get("b") == b"in parts"
+        assert [key async for key in vault.keys("")] == ["a", "b"]
+        assert await vault.tidy() == 0
+        with pytest.raises(StoreError, match="403") as caught:
+            await vault.erase("a")
+        assert type(caught.value) is StoreError
+        assert "docs/vault.md" in caught.value.hint
+        assert await vault.get("a") == b"1"
+        await vault.close()
+
+    async def test_the_collector_deletes(self, s3, bucket, monkeypatch, tmp_path):
+        erases = ("DeleteObject", "DeleteObjectVersion", "GetObjectLegalHold")
+        url = self.url_of(s3, bucket, monkeypatch, (*self.WRITES, *erases), self.LISTS)
+        vault = await open_vault(url, tmp_path)
+        await vault.put_new("a", b"1")
+        await vault.erase("a")
+        with pytest.raises(Missing):
+            await vault.get("a")
+        await vault.close()
+
+    async def test_a_reader_reads(self, s3, bucket, monkeypatch, tmp_path):
+        async with s3_vault(s3, bucket, "p") as owner:
+            await owner.put_new("a", b"123")
+        url = self.url_of(s3, bucket, monkeypatch, ("GetObject",), ("ListBucket",))
+        vault = await open_vault(url, tmp_path)
+        assert await vault.get("a", 1) == b"23"
+        assert await vault.size("a") == 3
+        assert [key async for key in vault.keys("")] == ["a"]
+        for call in (vault.put_new("b", b""), vault.erase("a")):
+            with pytest.raises(StoreError, match="403"):
+                await call
+        await vault.close()
