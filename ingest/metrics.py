@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from prometheus_client.metrics_core import Metric
 
 from sealtape.capture.metrics import Measure, Readiness, Sheet
-from sealtape.capture.metrics.vitals import build, process
+from sealtape.capture.metrics.vitals import Probe, build, process, tried
 from sealtape.ingest.findings import REASONS
 from sealtape.ingest.snapshot import IngestSnapshot, PartitionSnapshot
 
@@ -90,6 +90,7 @@ class IngestVitals:
         self._clock_ms = clock_ms
         self._snapshot: Callable[[], IngestSnapshot] | None = None
         self._relayed: Callable[[], int] | None = None
+        self._probes: Mapping[str, Probe] = {}
         self._topics: tuple[str, ...] = ()
         self._partitions = 0
         self._retention_s: float | None = None
@@ -102,8 +103,13 @@ class IngestVitals:
         partitions: int,
         retention_s: float | None,
         relayed: Callable[[], int] | None = None,
+        probes: Mapping[str, Probe] | None = None,
     ) -> None:
-        """Tell what `snapshot` says from now on, of buses that keep messages for so long."""
+        """Tell what `snapshot` says from now on, of buses that keep messages for so long.
+
+        `relayed` counts the events on the events bus; `probes` try stores, for readiness.
+        """
+        self._probes = dict(probes or {})
         self._snapshot, self._relayed = snapshot, relayed
         self._topics = tuple(map(_name, topics))
         self._partitions, self._retention_s = partitions, retention_s
@@ -115,17 +121,20 @@ class IngestVitals:
         return [*build("ingest", self._node), *sheet.families(), *process()]
 
     async def readiness(self) -> Readiness:
-        """Ready is who hears from the ledger; one without a share is, as a reserve."""
+        """Ready is who hears from ledger and bus; one without a share is, as a reserve."""
         if self._snapshot is None:
             return Readiness(ready=False, checks={"stores": "starting"})
         now = self._snapshot()
         heard = now.beaten_s <= self._lease_s
+        stores = await tried(self._probes)
         shares = f"{len(now.partitions)} held, {len(now.claiming)} claiming"
         checks = {
             "ledger": "ok" if heard else "not heard of within the time of a lease",
+            **stores,
             "partitions": f"{shares}, {len(now.workers)} workers",
         }
-        return Readiness(ready=heard, checks=checks)
+        ready = heard and all(how == "ok" for how in stores.values())
+        return Readiness(ready=ready, checks=checks)
 
     def _write(self, sheet: Sheet, now: IngestSnapshot) -> None:
         _counted(sheet, now)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from prometheus_client.core import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
@@ -14,10 +15,25 @@ from prometheus_client.process_collector import ProcessCollector
 
 from sealtape import __version__
 from sealtape.capture.metrics.sheet import Measure, Sheet
+from sealtape.schemas.errors import StoreError
 
-__all__ = ["BUILD", "CONTENT_TYPE", "Readiness", "Vitals", "build", "process", "written"]
+__all__ = [
+    "BUILD",
+    "CONTENT_TYPE",
+    "Probe",
+    "Readiness",
+    "Vitals",
+    "build",
+    "process",
+    "tried",
+    "written",
+]
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+PROBE_S: Final = 2.0
+
+Probe = Callable[[], Awaitable[object]]
+"""Asks a store something small, to see whether it answers."""
 
 BUILD = Measure(
     "sealtape_build_info",
@@ -54,6 +70,22 @@ class Vitals(Protocol):
     async def readiness(self) -> Readiness:
         """Say whether the room can do its work."""
         ...
+
+
+async def tried(probes: Mapping[str, Probe]) -> dict[str, str]:
+    """Try stores at once and say `ok` or what failed, by the error's code alone."""
+    found = await asyncio.gather(*(_try(probe) for probe in probes.values()))
+    return dict(zip(probes, found, strict=True))
+
+
+async def _try(probe: Probe) -> str:
+    try:
+        await asyncio.wait_for(probe(), PROBE_S)
+    except TimeoutError:
+        return "failing: no answer"
+    except StoreError as exc:
+        return f"failing: {exc.code}"
+    return "ok"
 
 
 def build(room: str, node: str, **labels: str) -> list[Metric]:

@@ -10,6 +10,7 @@ from sealtape.ingest.findings import REASONS
 from sealtape.ingest.metrics import MEASURES, IngestVitals
 from sealtape.ingest.node import serve
 from sealtape.ingest.snapshot import SEALED_S, IngestSnapshot, PartitionSnapshot
+from sealtape.schemas.errors import StoreBusy
 from tests.capture.metrics.http import get, samples
 from tests.factories.deployments import make_site
 from tests.servers.postgres import free_port
@@ -110,6 +111,23 @@ async def test_ready_is_who_hears_from_the_ledger():
     spare = await vitals(snapshot(partitions=(), claiming=())).readiness()
     assert spare.ready
     assert spare.checks["partitions"] == "0 held, 0 claiming, 2 workers"
+
+
+async def test_a_store_that_does_not_answer_makes_it_not_ready(monkeypatch):
+    async def fine():
+        return 1
+
+    async def away():
+        raise StoreBusy("the broker at 10.0.0.1 is away", retry_after_s=1)
+
+    async def hangs():
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr("sealtape.capture.metrics.vitals.PROBE_S", 0.1)
+    for probe, how in ((fine, "ok"), (away, "failing: store-busy"), (hangs, "failing: no answer")):
+        readiness = await vitals(snapshot(), probes={"bus": probe}).readiness()
+        assert readiness.ready == (how == "ok")
+        assert readiness.checks["bus"] == how
 
 
 def test_every_metric_says_what_it_is():
