@@ -43,7 +43,10 @@ class _Known:
 
 
 class EventSource:
-    """Makes events of updates and puts them on the events bus; pass it as `on_update`."""
+    """Makes events of updates and puts them on the events bus; pass it as `on_update`.
+
+    It may be called for several updates at the same time, as long as they are of other sessions.
+    """
 
     def __init__(self, events: Bus, index: Index) -> None:
         """Take the bus to write to and the index that the updates go to; both stay open."""
@@ -59,21 +62,21 @@ class EventSource:
             return
         await self._events.start()
         began, ended = await self._sessions(update)
-        found = [session_started(document) for document in began]
+        found = [session_started(document) for _, document in began]
         found += [await self._command(command) for command in update.commands]
-        found += [session_ended(document, epoch=at.epoch, seq=at.seq) for document, at in ended]
+        found += [session_ended(document, epoch=at.epoch, seq=at.seq) for _, document, at in ended]
         await append_events(self._events, found)
         self.sent += len(found)
-        for document in began:
-            self._known[document.id].started = True
-        for document, _ in ended:
-            self._known[document.id].ended = True
+        for known, _ in began:
+            known.started = True
+        for known, _, _ in ended:
+            known.ended = True
         while len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
 
     async def _sessions(
         self, update: Update
-    ) -> tuple[list[SessionDocument], list[tuple[SessionDocument, Reached]]]:
+    ) -> tuple[list[tuple[_Known, SessionDocument]], list[tuple[_Known, SessionDocument, Reached]]]:
         """The sessions that began with this update, and those that ended."""
         began, ended = [], []
         for document in update.sessions:
@@ -82,9 +85,9 @@ class EventSource:
             at = _reached(update.progress.get(document.id))
             known.ended = known.ended and at.closed
             if not known.started and at.frames >= IDENTIFIED:
-                began.append(document)
+                began.append((known, document))
             if not known.ended and at.closed:
-                ended.append((document, at))
+                ended.append((known, document, at))
         return began, ended
 
     async def _of(self, session: str) -> _Known:
@@ -92,7 +95,8 @@ class EventSource:
         known = self._known.get(session)
         if known is None:
             at = _reached(await self._index.progress(session))
-            known = self._known[session] = _Known(at.frames >= IDENTIFIED, at.closed)
+            known = _Known(at.frames >= IDENTIFIED, at.closed)
+        self._known[session] = known
         self._known.move_to_end(session)
         return known
 

@@ -1,5 +1,6 @@
 """What the indexer tells SIEMs, from real frames on a bus through a real index."""
 
+import asyncio
 import json
 from collections import Counter
 
@@ -8,27 +9,13 @@ import pytest
 from sealtape.capture.bus.dir import DirBus
 from sealtape.indexer import events as emitting
 from sealtape.indexer.events import EventSource
-from sealtape.indexer.index import Update
+from sealtape.indexer.index import Update, open_index
 from sealtape.indexer.worker import catch_up
 from sealtape.schemas import facts
 from sealtape.schemas.errors import StoreError
 from tests.factories.ocsf import problems
 from tests.factories.sessions import build_session
 from tests.factories.tapes import Tape
-
-
-class Telling:
-    """An index that is told after the SIEMs are."""
-
-    def __init__(self, index, source):
-        self.index, self.source = index, source
-
-    def __getattr__(self, name):
-        return getattr(self.index, name)
-
-    async def put(self, update):
-        await self.source(update)
-        await self.index.put(update)
 
 
 class Told:
@@ -39,9 +26,8 @@ class Told:
         self.source = EventSource(events, deployment.index)
 
     async def index(self, index=None):
-        telling = Telling(index or self.deployment.index, self.source)
-        indexer = self.deployment.indexer(index=telling)
-        await catch_up(indexer)
+        index = index or self.deployment.index
+        await catch_up(self.deployment.indexer(index=index, on_update=self.source))
 
     async def restart(self):
         """Forget all that was in memory."""
@@ -267,6 +253,25 @@ async def test_of_what_it_has_forgotten_it_asks_the_index(deployment, told, even
     assert set(ids(await on(events)).values()) == {1}
     assert codes(await on(events)) == {"session-start": 4, "statement": 8, "session-end": 4}
     assert len(told.source._known) == 1
+
+
+async def test_updates_of_other_sessions_come_at_the_same_time(
+    deployment, events, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(emitting, "MAX_KNOWN", 1)
+    updates = []
+
+    async def keep(update):
+        updates.append(update)
+
+    for seed in range(8):
+        await deployment.send(build_session(commands=2, seed=seed))
+        await catch_up(deployment.indexer(on_update=keep))
+    empty = await open_index("sqlite:other.db", tmp_path)
+    source = EventSource(events, empty)
+    await asyncio.gather(*map(source, updates))
+    assert codes(await on(events)) == {"session-start": 8, "statement": 16, "session-end": 8}
+    await empty.close()
 
 
 async def test_a_command_without_its_session(deployment, told, events):
