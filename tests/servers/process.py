@@ -216,6 +216,7 @@ class Server(ABC):
         self.name = name
         self.facts = facts
         self.is_shared = is_shared
+        self._last_probe: OSError | None = None
         self.place = home.folder / name
         self.log = home.folder / f"{name}.log"
 
@@ -247,7 +248,10 @@ class Server(ABC):
             remembered = home.folder / f"{cls.KIND}.json"
             if remembered.exists():
                 facts = json.loads(remembered.read_text())
-                return cls(home, cls.KIND, facts, is_shared=True)
+                server = cls(home, cls.KIND, facts, is_shared=True)
+                if not server.running:
+                    raise ServerError(f"{cls.KIND}, shared by this run, ended:\n{server.tail()}")
+                return server
             server = cls._launch(home, cls.KIND, options, is_shared=True)
             remembered.write_text(json.dumps(server.facts))
             return server
@@ -383,7 +387,8 @@ class Server(ABC):
                 raise ServerError(f"{self.name} ended while it started:\n{self.tail()}")
             if time.monotonic() > deadline:
                 raise ServerError(
-                    f"{self.name} did not answer within {self.START_S:.0f} s:\n{self.tail()}"
+                    f"{self.name} did not answer within {self.START_S:.0f} s; last:"
+                    f" {self._last_probe!r}\n{self.tail()}"
                 )
             time.sleep(0.05)
 
@@ -397,7 +402,8 @@ class Server(ABC):
     def _probe(self):
         try:
             return self.healthy() and self.running
-        except OSError:
+        except OSError as error:
+            self._last_probe = error
             return False
 
     def _stop(self):

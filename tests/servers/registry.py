@@ -8,6 +8,8 @@ MODULES = (
     "tests.servers.kafka",
     "tests.servers.keycloak",
     "tests.servers.opensearch",
+    "tests.servers.postgres_stores",
+    "tests.servers.s3",
     "tests.servers.toxiproxy",
 )
 
