@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from dataclasses import replace
 
 from sealtape.indexer.cli import output
 from sealtape.indexer.cli.options import read_settings
-from sealtape.indexer.cli.running import run_until_signal
+from sealtape.indexer.cli.running import add_worker, run_until_signal, worker_name
 from sealtape.indexer.node import rebuild_index, serve
 
 NAME = "index"
@@ -16,13 +17,18 @@ DESCRIPTION = """\
 Makes sessions searchable: from the bus while they run, from the ledger once they are sealed. The
 indexer holds the key of the facts alone and cannot read what a query returned.
 
-With --rebuild the index is emptied and made again from the ledger, the vault and the bus; no
-other indexer may run meanwhile.
+Any number of processes may run, on any number of hosts, each under its own name: they share the
+bus's partitions. When one comes or goes, the others take over within seconds; when one dies, after
+indexer.lease_s.
+
+With --rebuild the index is emptied and made again from the ledger, the vault and the bus. It is
+refused while an indexer is at work, and none starts to work before it has ended.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
+    add_worker(parser)
     parser.add_argument("--rebuild", action="store_true", help="make the index anew, then end")
 
 
@@ -30,7 +36,12 @@ def run(args: argparse.Namespace) -> int:
     """Run until a signal, or rebuild."""
     settings = read_settings(args)
     if not args.rebuild:
-        run_until_signal(lambda stop: serve(settings, stop), settings, room="indexer")
+        room = settings.indexer
+        worker = worker_name(args.worker, room.worker, settings.deployment.node)
+        settings = replace(settings, indexer=replace(room, worker=worker))
+        run_until_signal(
+            lambda stop: serve(settings, stop), settings, room="indexer", worker=worker
+        )
         return 0
     tally = asyncio.run(rebuild_index(settings))
     if args.json:

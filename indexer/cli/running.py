@@ -2,13 +2,54 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import os
 import signal
 from collections.abc import Awaitable, Callable
 
 from sealtape.capture.__main__ import loop_factory
 from sealtape.capture.logs import configure
-from sealtape.schemas.settings import Settings
+from sealtape.schemas.errors import SettingsError, UsageError
+from sealtape.schemas.settings import Settings, values
+
+WORKER = "SEALTAPE_WORKER"
+"""The environment variable that names a worker."""
+
+
+def add_worker(parser: argparse.ArgumentParser) -> None:
+    """Add the option of rooms of which several processes may run."""
+    parser.add_argument(
+        "--worker",
+        metavar="NAME",
+        help=f"name of this process among those of its room (else ${WORKER}, the room's `worker`, "
+        "`deployment.node`)",
+    )
+
+
+def worker_name(given: str | None, configured: str, node: str) -> str:
+    """Return the name of this process in leases.
+
+    Args:
+        given: by the option, None without it.
+        configured: the room's `worker` of the settings, may be empty.
+        node: `deployment.node`.
+
+    Raises:
+        UsageError, SettingsError: the option or the variable is no name.
+    """
+    if given is not None:
+        return _checked(given, UsageError("--worker must be {}."))
+    if named := os.environ.get(WORKER):
+        return _checked(named, SettingsError(f"{WORKER} must be {{}}."))
+    return configured or node
+
+
+def _checked(text: str, error: UsageError) -> str:
+    try:
+        return values.name(text)
+    except ValueError as exc:
+        raise type(error)(error.message.format(exc)) from exc
 
 
 def run_until_signal(

@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+from sealtape.indexer.cli.running import WORKER, worker_name
+from sealtape.schemas.errors import SettingsError, UsageError
+
 ROOM = """
 import asyncio, sys
 from sealtape.indexer.cli.running import run_until_signal
@@ -74,3 +77,20 @@ def test_what_ends_it_is_raised(room):
     _, err = process.communicate(timeout=30)
     assert process.returncode == 1
     assert "no room" in err
+
+
+def test_a_worker_is_named_by_the_nearest(monkeypatch):
+    monkeypatch.delenv(WORKER, raising=False)
+    assert worker_name(None, "", "node-1") == "node-1"
+    assert worker_name(None, "ingest-2", "node-1") == "ingest-2"
+    monkeypatch.setenv(WORKER, "pod-3")
+    assert worker_name(None, "ingest-2", "node-1") == "pod-3"
+    assert worker_name("mine", "ingest-2", "node-1") == "mine"
+
+
+def test_a_worker_has_a_name_that_may_stand_in_records(monkeypatch):
+    with pytest.raises(UsageError, match="--worker must be a name"):
+        worker_name("No Name", "", "node-1")
+    monkeypatch.setenv(WORKER, "{pod}")
+    with pytest.raises(SettingsError, match=f"{WORKER} must be a name"):
+        worker_name(None, "", "node-1")
