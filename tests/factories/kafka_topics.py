@@ -1,9 +1,14 @@
 """Topics of their own for tests that share a broker."""
 
+import asyncio
 import secrets
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
 from sealtape.capture.bus import open_bus, prepare_bus
+from sealtape.capture.bus.kafka.url import parse_kafka_url
 
 BASE = Path("/")
 
@@ -28,3 +33,42 @@ async def new_bus(bootstrap, **options):
     bus = open_bus(await new_topic(bootstrap, **options), BASE)
     await bus.start()
     return bus
+
+
+def topic_of(url):
+    """The topic's name in a URL."""
+    return url.partition("?")[0].rpartition("/")[2]
+
+
+@asynccontextmanager
+async def admin_of(bootstrap):
+    """aiokafka's administration client: what an operator does with Kafka's own tools."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        yield admin
+    finally:
+        await admin.close()
+
+
+async def delete_topic(bootstrap, url):
+    """Delete a topic, and wait until the broker has forgotten it."""
+    async with admin_of(bootstrap) as admin:
+        answer = await admin.delete_topics([topic_of(url)])
+        assert [code for _, code in answer.topic_error_codes] == [0]
+        while topic_of(url) in await admin.list_topics():
+            await asyncio.sleep(0.05)
+
+
+async def foreign_topic(bootstrap, url, **configs):
+    """Create a URL's topic as somebody else might, with settings of theirs."""
+    parsed = parse_kafka_url(url, BASE)
+    async with admin_of(bootstrap) as admin:
+        topic = NewTopic(
+            parsed.topic,
+            parsed.partitions,
+            parsed.replicas,
+            topic_configs={name.replace("_", "."): str(value) for name, value in configs.items()},
+        )
+        answer = await admin.create_topics([topic])
+        assert [error[1] for error in answer.topic_errors] == [0]

@@ -89,22 +89,21 @@ def mapped(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (KafkaError, OSError, EOFError) as exc:
+    except (KafkaError, NotImplementedError, OSError, EOFError) as exc:
         if isinstance(exc, TimeoutError):
             raise
         raise _of_exception(exc, what) from exc
     except (ValueError, TypeError, IndexError, AssertionError) as exc:
-        raise StoreCorrupt(
-            f"{what}: the answer is not Kafka's protocol.",
-            hint="Is this the address of a Kafka listener, with or without TLS as `tls` says?",
-        ) from exc
+        raise _of_nonsense(what) from exc
 
 
 def _of_exception(exc: Exception, what: str) -> StoreError:
     cause: BaseException | None = exc
     while cause is not None:
-        if isinstance(cause, ssl.SSLError):
+        if isinstance(cause, ssl.SSLError):  # one of its kinds is a ValueError too
             return _of_tls(cause, what)
+        if isinstance(cause, ValueError | TypeError | IndexError | AssertionError):
+            return _of_nonsense(what)
         if isinstance(cause, SaslAuthenticationFailed):
             return StoreError(
                 f"{what}: the user or password is not accepted.",
@@ -126,14 +125,22 @@ def _of_exception(exc: Exception, what: str) -> StoreError:
     return busy(f"{what}: {_words(exc)}.")
 
 
+def _of_nonsense(what: str) -> StoreCorrupt:
+    return StoreCorrupt(
+        f"{what}: the answer is not Kafka's protocol.",
+        hint="Is this the address of a Kafka listener, with or without TLS as `tls` says?",
+    )
+
+
 def _of_tls(exc: ssl.SSLError, what: str) -> StoreError:
     if isinstance(exc, ssl.SSLCertVerificationError):
         return StoreError(
             f"{what}: its certificate is not valid: {exc.verify_message}.",
             hint="`ca` in the URL must name the CA that signed it, for the name in the URL.",
         )
+    reason = getattr(exc, "reason", None) or "the connection was closed"
     return StoreError(
-        f"{what}: TLS fails: {exc.reason or 'the connection was closed'}.",
+        f"{what}: TLS fails: {reason}.",
         hint="Does the listener speak TLS, and does it want `cert` and `key`?",
     )
 
