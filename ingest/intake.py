@@ -19,6 +19,7 @@ from sealtape.schemas.messages import KeyMessage
 __all__ = ["Intake", "Stores"]
 
 LEAF_CACHE = 64
+MS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +73,17 @@ class Intake:
             sealer.load(names, await self._stores.ledger.heads(sorted(names)))
         now_ns = self._clock_ns()
         keys = await asyncio.to_thread(sealer.take, taken, batch.next_offset, now_ns)
+        times = {record.offset: record.ts_ms * MS for record in batch.records} if keys else {}
         for item in keys:
-            await self._keep_key(sealer, item)
+            await self._keep_key(sealer, item, times[item.offset])
         for doubt in list(sealer.doubts):
             sealer.resolve(doubt, await self._sealed_leaf(doubt), now_ns)
 
     def _belongs(self, session: bytes) -> bool:
         return self._bus.partition_of(session) == self._partition
 
-    async def _keep_key(self, sealer: Sealer, item: Taken) -> None:
-        """Put a wrap into the keyring before the position can pass it."""
+    async def _keep_key(self, sealer: Sealer, item: Taken, ts_ns: int) -> None:
+        """Put a wrap that the bus took at `ts_ns` into the keyring, before the position passes."""
         message = item.message
         assert isinstance(message, KeyMessage)
         keyring = self._stores.keyring
@@ -95,7 +97,8 @@ class Intake:
         except FormatError as error:
             sealer.malformed(item, error, self._clock_ns())
         else:
-            sealer.key_kept(item, self._clock_ns())
+            # The bus's time: a wrap that is read again after a crash makes the same event again.
+            sealer.key_kept(item, ts_ns)
 
     async def _sealed_leaf(self, doubt: Doubt) -> bytes | None:
         row = doubt.row
