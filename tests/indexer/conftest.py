@@ -76,8 +76,8 @@ class Deployment(SimpleNamespace):
         stores = self.stores | {name: changes.pop(name) for name in fields & changes.keys()}
         return IndexerStores(**stores), changes.pop("private", reader("indexer"))
 
-    async def rebuild(self):
-        return await rebuild(*self.desk({}))
+    async def rebuild(self, **options):
+        return await rebuild(*self.desk({}), **options)
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from sealtape.indexer.index import Page
 from sealtape.indexer.lane import MAX_FOLDS
 from sealtape.indexer.query import parse
 from sealtape.indexer.worker import catch_up
-from sealtape.schemas.errors import NotFound, StoreBusy, StoreError
+from sealtape.schemas.errors import NotFound, SettingsError, StoreBusy, StoreError
 from sealtape.schemas.frames import Frame, Kind
 from tests.factories.sessions import build_session, reader
 from tests.factories.tapes import Tape
@@ -554,3 +554,69 @@ async def test_stopping_between_segments(deployment, monkeypatch):
 def partition_of(built):
     """The partition of a session on the deployment's bus."""
     return int.from_bytes(built.session[:8], "big") % 2
+
+
+LEASE_S = 0.6
+
+
+async def test_two_indexers_share_the_lanes(deployment):
+    first = await deployment.start(worker="one", lease_s=LEASE_S)
+    second = await deployment.start(worker="two", lease_s=LEASE_S)
+
+    async def shared():
+        lanes = [running.snapshot().lanes for running in (first, second)]
+        return all(len(each) == 1 for each in lanes)
+
+    await until(shared, 10)
+    assert first.snapshot().workers == second.snapshot().workers == ("one", "two")
+    built = [build_session(seed=seed) for seed in range(6)]
+    await deployment.send(*built)
+    await deployment.seal()
+
+    async def sealed(count):
+        found = await sessions(deployment.index)
+        return len(found) == count and {each.state for each in found.values()} == {"sealed"}
+
+    await until(lambda: sealed(6), 10)
+    assert first.tally.frames > 0 < second.tally.frames
+    assert first.tally.frames + second.tally.frames == sum(len(each.frames) for each in built)
+    first._task.cancel()  # as a crash: nothing is released
+    await asyncio.gather(first._task, return_exceptions=True)
+    later = [build_session(seed=seed) for seed in range(6, 12)]
+    await deployment.send(*later)
+    await deployment.seal()
+    await until(lambda: sealed(12), 10)
+    snapshot = second.snapshot()
+    assert [lane.partition for lane in snapshot.lanes] == [0, 1]
+    assert (snapshot.claiming, snapshot.fenced, snapshot.failures) == ((), 0, 0)
+    assert {lane.behind for lane in snapshot.lanes} == {0}
+    await second.stop()
+    tally = await index_all(deployment)
+    assert tally.frames == 0
+
+
+async def test_a_zombie_of_the_same_name_ends(deployment):
+    first = await deployment.start(worker="one", lease_s=LEASE_S)
+    second = await deployment.start(worker="one", lease_s=LEASE_S)
+    with pytest.raises(SettingsError, match="'one'"):
+        await asyncio.wait_for(first.wait(), 10)
+    with pytest.raises(SettingsError):
+        await first.catch_up()
+    await second.catch_up()
+    await first.stop()
+    await second.stop()
+
+
+async def test_nothing_is_rebuilt_under_an_indexer_at_work(deployment):
+    await deployment.send(build_session(seed=1))
+    running = await deployment.start(lease_s=LEASE_S)
+    await running.catch_up()
+    before = await everything(deployment.index)
+    with pytest.raises(StoreBusy, match="at work"):
+        await deployment.rebuild(lease_s=LEASE_S)
+    assert await everything(deployment.index) == before
+    await running.stop()
+    began = time.monotonic()
+    await deployment.rebuild(lease_s=30.0)
+    assert time.monotonic() - began < 5
+    assert await everything(deployment.index) == before

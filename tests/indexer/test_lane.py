@@ -1,0 +1,354 @@
+"""One lane of the indexer: what is its own, whatever others do at the same time."""
+
+import asyncio
+import time
+
+import pytest
+
+from sealtape.indexer.index import Page, Update
+from sealtape.indexer.lane import Desk, Lane
+from sealtape.indexer.query import parse
+from sealtape.indexer.worker import catch_up
+from sealtape.ingest.node import start_ingest
+from sealtape.ingest.sealer import Limits
+from sealtape.schemas import messages
+from sealtape.schemas.errors import Fenced, StoreBusy
+from sealtape.schemas.frames import Kind
+from sealtape.schemas.messages import KeyMessage
+from tests.factories.ingest_world import MemoryBus
+from tests.factories.sessions import build_session, node_signer
+
+ALL = Page(limit=1000)
+
+
+def partition_of(built):
+    return int.from_bytes(built.session[:8], "big") % 2
+
+
+def sessions_of(partition, count, *, start=0, **options):
+    """Sessions that all belong to one partition."""
+    found, seed = [], start
+    while len(found) < count:
+        seed += 1
+        built = build_session(seed=seed, **options)
+        if partition_of(built) == partition:
+            found.append(built)
+    return found
+
+
+async def everything(index):
+    query = parse("", now_ns=time.time_ns())
+    sessions = (await index.search_sessions(query, ALL)).documents
+    commands = (await index.search_commands(query, ALL)).documents
+    return {each.id: each for each in sessions}, {each.id: each for each in commands}
+
+
+def lane_of(deployment, partition=0, **changes):
+    stores, private = deployment.desk(changes)
+    return Lane(Desk(stores, private, **changes), partition)
+
+
+async def drained(lane):
+    while await lane.poll_ledger() or await lane.poll_bus():
+        pass
+    return lane
+
+
+async def test_a_lane_reads_what_is_of_its_partition_and_nothing_else(deployment):
+    ours, theirs = sessions_of(0, 2), sessions_of(1, 2, start=50)
+    await deployment.send(*ours, *theirs)
+    await drained(lane_of(deployment))
+    documents, _ = await everything(deployment.index)
+    assert set(documents) == {each.session.hex() for each in ours}
+    await deployment.seal()
+    await deployment.index.clear()
+    lane = await drained(lane_of(deployment))
+    documents, _ = await everything(deployment.index)
+    assert set(documents) == {each.session.hex() for each in ours}
+    assert {each.state for each in documents.values()} == {"sealed"}
+    assert lane.segments == (await deployment.ledger.shard_head(f"{deployment.bus.topic}/0")).n
+
+
+async def test_a_slow_lane_does_not_stall_another(deployment):
+    slow, quick = sessions_of(0, 1), sessions_of(1, 1)
+    await deployment.send(*slow, *quick)
+    await deployment.seal()
+    stuck = asyncio.Event()
+
+    class Slow:
+        def __getattr__(self, name):
+            return getattr(deployment.vault, name)
+
+        async def get(self, key, *arguments):
+            [fragment] = await deployment.ledger.fragments(slow[0].session)
+            if key == fragment.segment_key:
+                stuck.set()
+                await asyncio.sleep(3600)
+            return await deployment.vault.get(key, *arguments)
+
+    running = await deployment.start(vault=Slow())
+    try:
+        await asyncio.wait_for(stuck.wait(), 10)
+        async with asyncio.timeout(10):
+            while quick[0].session.hex() not in (await everything(deployment.index))[0]:
+                await asyncio.sleep(0.02)
+        assert slow[0].session.hex() not in (await everything(deployment.index))[0]
+        later = sessions_of(1, 2)[1]
+        await deployment.send(later)
+        async with asyncio.timeout(10):
+            while later.session.hex() not in (await everything(deployment.index))[0]:
+                await asyncio.sleep(0.02)
+    finally:
+        running._crew.seats.clear()
+        running._task.cancel()
+        await asyncio.gather(running._task, return_exceptions=True)
+
+
+# -- zombies ---------------------------------------------------------------------------------------
+
+
+class Late:
+    """An index whose next write waits until it is told to go on, like one of a stopped process."""
+
+    def __init__(self, index):
+        self.index, self.arrived, self.go_on = index, asyncio.Event(), asyncio.Event()
+
+    def __getattr__(self, name):
+        return getattr(self.index, name)
+
+    async def put(self, update):
+        self.arrived.set()
+        await self.go_on.wait()
+        await self.index.put(update)
+
+
+async def test_a_write_that_comes_too_late_changes_nothing_for_good(deployment):
+    built = build_session(seed=3, commands=6)
+    zombie_sees, rest = built.messages[:8], built.messages[8:]
+    await deployment.append(zombie_sees)
+    late = Late(deployment.index)
+    zombie = lane_of(deployment, partition_of(built), index=late)
+    writing = asyncio.create_task(zombie.poll_bus())
+    await late.arrived.wait()
+    await deployment.append(rest)
+    await drained(lane_of(deployment, partition_of(built)))
+    expected = await everything(deployment.index)
+    assert {each.status for each in expected[1].values()} == {"ok"}
+    late.go_on.set()
+    await writing
+    assert await everything(deployment.index) == expected
+    # The progress it left is of an older revision: whoever goes on folds from the beginning.
+    await deployment.append(built.messages[-1:])
+    lane = await drained(lane_of(deployment, partition_of(built)))
+    assert await everything(deployment.index) == expected
+    assert lane._tally.restarted == 1
+    await deployment.seal()
+    lane = await drained(lane_of(deployment, partition_of(built)))
+    documents, commands = await everything(deployment.index)
+    assert commands == expected[1]
+    [document] = documents.values()
+    assert (document.state, document.frames) == ("sealed", len(built.frames))
+
+
+async def test_a_sealed_session_with_old_progress_is_sealed_still(deployment):
+    built = build_session(seed=4, commands=6, checkpoint_every=2)
+    name = built.session.hex()
+    await deployment.append(built.messages[:9])
+    await drained(lane_of(deployment, partition_of(built)))
+    old = await deployment.index.progress(name)
+    await deployment.append(built.messages[9:])
+    await deployment.seal()
+    await drained(lane_of(deployment, partition_of(built)))
+    expected = await everything(deployment.index)
+    assert expected[0][name].state == "sealed"
+    await deployment.index.put(Update(progress={name: old}))
+    await deployment.append(built.messages[-2:])
+    lane = await drained(lane_of(deployment, partition_of(built)))
+    assert (lane._tally.restarted, lane._tally.early) == (1, 0)
+    assert await everything(deployment.index) == expected
+    await deployment.append(built.messages[-1:])
+    lane = await drained(lane_of(deployment, partition_of(built)))
+    assert lane._tally.restarted == 0
+
+
+async def test_positions_that_went_back_cost_reading_and_nothing_else(deployment):
+    built = sessions_of(0, 3)
+    for each in built:
+        await deployment.send(each)
+        await deployment.seal()
+    await drained(lane_of(deployment))
+    expected = await everything(deployment.index)
+    names = await deployment.index.positions()
+    await deployment.index.put(Update(positions=dict.fromkeys(names, 0)))
+    lane = await drained(lane_of(deployment))
+    assert (lane._tally.segments, lane._tally.frames) == (3, 0)
+    assert await everything(deployment.index) == expected
+
+
+async def test_nothing_is_written_when_the_lease_may_be_over(deployment):
+    built = sessions_of(0, 1)[0]
+    await deployment.send(built)
+    stores, private = deployment.desk({})
+
+    def over():
+        raise Fenced("over")
+
+    told = []
+
+    async def tell(update):
+        told.append(update)
+
+    lane = Lane(Desk(stores, private, tell), 0, over)
+    with pytest.raises(Fenced):
+        await lane.poll_bus()
+    assert (told, await everything(deployment.index)) == ([], ({}, {}))
+
+
+# -- keys on their own bus -------------------------------------------------------------------------
+
+
+def parted(built):
+    keys = [m for m in built.messages if isinstance(m, KeyMessage)]
+    return keys, [m for m in built.messages if not isinstance(m, KeyMessage)]
+
+
+async def send_keys(bus, keys):
+    for each in keys:
+        pair = (each.session, messages.encode(each))
+        await bus.append(bus.partition_of(each.session), [pair])
+
+
+@pytest.fixture
+def keys_bus():
+    bus = MemoryBus(2)
+    bus.topic = "keys"
+    return bus
+
+
+async def test_keys_come_before_the_frames_that_need_them(deployment, keys_bus):
+    built = sessions_of(0, 2)
+    for each in built:
+        keys, frames = parted(each)
+        await send_keys(keys_bus, keys)
+        await deployment.append(frames)
+    keys_bus.records[0].insert(1, (bytes(16), b"rubbish"))
+    keys_bus.batch = 3
+    lane = await drained(lane_of(deployment, keys=keys_bus))
+    documents, commands = await everything(deployment.index)
+    assert {each.user for each in documents.values()} != {""}
+    assert len(commands) == 6
+    assert (lane._tally.unreadable, lane._tally.malformed) == (0, 1)
+
+
+async def test_sealed_segments_are_read_with_keys_that_ingest_has_not_passed(deployment, keys_bus):
+    keys, frames = parted(built := sessions_of(0, 1)[0])
+    await send_keys(keys_bus, keys)
+    await deployment.append(frames)
+    await deployment.seal()
+    assert await deployment.keyring.get(built.session, 0, "facts") == []
+    lane = lane_of(deployment, keys=keys_bus)
+    assert await lane.poll_ledger()
+    assert len((await everything(deployment.index))[1]) == 3
+    assert lane._tally.unreadable == 0
+
+
+async def test_keys_below_ingests_position_are_in_the_keyring(deployment, keys_bus):
+    keys, frames = parted(sessions_of(0, 1)[0])
+    await send_keys(keys_bus, keys)
+    running = await start_ingest(
+        bus=deployment.bus,
+        keyring=deployment.keyring,
+        vault=deployment.vault,
+        ledger=deployment.ledger,
+        keys=keys_bus,
+        owner="test",
+        verifiers=[node_signer().verifier],
+        limits=Limits(segment_ns=50_000_000),
+    )
+    await running.stop()
+    assert await deployment.ledger.position("keys", 0) == len(keys)
+    keys_bus.first[0] = len(keys)
+    await deployment.append(frames)
+    lane = lane_of(deployment, keys=keys_bus)
+    await drained(lane)
+    keys_bus.records[0] += [(bytes(16), b"x")] * 3
+    keys_bus.first[0] += 2  # deleted behind our back
+    await deployment.append(frames[-1:])
+    await drained(lane)
+    assert len((await everything(deployment.index))[1]) == 3
+    assert lane._tally.unreadable == 0
+
+
+async def test_a_keys_bus_that_keeps_back_what_it_has_is_tried_again(deployment, keys_bus):
+    keys, frames = parted(sessions_of(0, 1)[0])
+    await deployment.append(frames)
+    await send_keys(keys_bus, keys)
+    hidden, keys_bus.records[0] = keys_bus.records[0], []
+
+    async def bounds(partition):
+        return 0, len(hidden)
+
+    keys_bus.bounds = bounds
+    lane = lane_of(deployment, keys=keys_bus)
+    with pytest.raises(StoreBusy):
+        await lane.poll_bus()
+    keys_bus.records[0] = hidden
+    await drained(lane)
+    assert lane._tally.unreadable == 0
+    assert len((await everything(deployment.index))[1]) == 3
+
+
+# -- what came by another topic --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("partitions", [2, 3])
+async def test_segments_of_a_topic_that_was_the_bus_once(deployment, partitions):
+    first = MemoryBus(partitions)
+    first.topic = "frames@first"
+    opened = [
+        build_session(seed=seed, commands=2, close=None, final_checkpoint=True) for seed in range(6)
+    ]
+    for each in opened:
+        for pair in each.encoded():
+            await first.append(first.partition_of(each.session), [pair])
+    await deployment.with_bus(first).seal()
+    for number, each in enumerate(opened):
+        again = build_session(
+            seed=f"again {number}",
+            session=each.session,
+            epoch=1,
+            continues=each.continues,
+            commands=1,
+            close="aborted",
+        )
+        await deployment.send(again)
+    indexer = deployment.indexer()
+    for lane in indexer.lanes:  # the bus first: what came before is fetched
+        await lane.poll_bus()
+    await catch_up(indexer)
+    live = await everything(deployment.index)
+    assert {each.commands for each in live[0].values()} == {3}
+    assert {each.started_ns for each in live[0].values()} == {
+        each.frames[0].ts_ns for each in opened
+    }
+    await deployment.seal()
+    await catch_up(indexer)
+    documents, commands = await everything(deployment.index)
+    assert {each.state for each in documents.values()} == {"sealed"}
+    assert len(commands) == 18
+    tally = await deployment.rebuild()
+    assert await everything(deployment.index) == (documents, commands)
+    assert tally.frames == sum(each.frames for each in documents.values())
+    names = await deployment.index.positions()
+    parts = {name for name in names if name.startswith("ledger/frames@first/")}
+    assert any(":" in name.rpartition("/")[2] for name in parts) == (partitions == 3)
+
+
+async def test_how_long_it_took_from_capture(deployment):
+    built = sessions_of(0, 1)[0]
+    await deployment.send(built)
+    lane = await drained(lane_of(deployment))
+    facts = sum(frame.kind == Kind.FACTS for frame in built.frames)
+    assert sum(lane._desk.found_s.counts) == facts > 0
+    again = await drained(lane_of(deployment))
+    assert sum(again._desk.found_s.counts) == 0
