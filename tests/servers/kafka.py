@@ -35,7 +35,7 @@ appender.console.name = console
 appender.console.layout.type = PatternLayout
 appender.console.layout.pattern = %d %p %m (%c)%n
 """
-_ONE = """\
+ONE = """\
 offsets.topic.replication.factor=1
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
@@ -141,7 +141,7 @@ class KafkaServer(Server):
     def plan(cls, place):
         port, controller = free_port(), free_port()
         listeners = f"PLAINTEXT://{LOOPBACK}:{port},CONTROLLER://{LOOPBACK}:{controller}"
-        return cls.written(place, _ONE + "process.roles=broker,controller\n",
+        return cls.written(place, ONE + "process.roles=broker,controller\n",
                            port=port, controller=f"1@{LOOPBACK}:{controller}",
                            listeners=listeners)  # fmt: skip
 

@@ -253,6 +253,7 @@ class Server(ABC):
                     raise ServerError(f"{cls.KIND}, shared by this run, ended:\n{server.tail()}")
                 return server
             server = cls._launch(home, cls.KIND, options, is_shared=True)
+            remembered.touch(mode=0o600)
             remembered.write_text(json.dumps(server.facts))
             return server
 

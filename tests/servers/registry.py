@@ -6,7 +6,9 @@ import importlib
 # asked for by every test.
 MODULES = (
     "tests.servers.kafka",
+    "tests.servers.kafka_tls",
     "tests.servers.keycloak",
+    "tests.servers.openbao",
     "tests.servers.opensearch",
     "tests.servers.postgres_stores",
     "tests.servers.s3",
