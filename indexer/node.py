@@ -8,9 +8,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from sealtape.capture.bus import Bus, open_bus
+from sealtape.capture.metrics import open_endpoint
 from sealtape.indexer.events import EventSource
 from sealtape.indexer.index import open_index
 from sealtape.indexer.lane import IndexerStores
+from sealtape.indexer.metrics import IndexerVitals
 from sealtape.indexer.worker import RunningIndexer, Tally, rebuild, start_indexer
 from sealtape.ingest.keyring import open_keyring
 from sealtape.ingest.ledger import open_ledger
@@ -28,6 +30,7 @@ __all__ = [
     "rebuild_index",
     "serve",
     "start_room",
+    "vitals_of",
 ]
 
 
@@ -68,30 +71,50 @@ def indexer_key(settings: Settings) -> PrivateKey:
 
 
 async def start_room(
-    settings: Settings, stores: IndexerStores, private: PrivateKey | None, events: Bus
+    settings: Settings,
+    stores: IndexerStores,
+    private: PrivateKey | None,
+    events: Bus,
+    about: IndexerVitals,
 ) -> RunningIndexer:
     """Start the indexer as the settings say, on stores that the caller opened and closes.
 
-    What it indexes it tells on the bus `events` before.
+    What it indexes it tells on the bus `events` before; how it is, `about` tells from now on.
     """
-    return await start_indexer(
+    source = EventSource(events, stores.index)
+    running = await start_indexer(
         stores,
         private,
         worker=settings.indexer.worker or settings.deployment.node,
         lease_s=settings.indexer.lease_s,
         refresh_s=settings.indexer.refresh_s,
-        on_update=EventSource(events, stores.index),
+        on_update=source,
     )
+    about.attach(
+        running.snapshot,
+        partitions=stores.bus.partitions,
+        sent=lambda: source.sent,
+        probes={"bus": lambda: stores.bus.bounds(0), "index": stores.index.positions},
+    )
+    return running
+
+
+def vitals_of(settings: Settings) -> IndexerVitals:
+    """What an indexer of this deployment tells before it has started."""
+    return IndexerVitals(node=settings.deployment.node, lease_s=settings.indexer.lease_s)
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Index until `stop` is set; raises what ends it before."""
     private = indexer_key(settings)
+    about = vitals_of(settings)
     async with AsyncExitStack() as stack:
+        endpoint = await open_endpoint(settings.indexer.metrics, about)
+        stack.push_async_callback(endpoint.close)
         stores = await stack.enter_async_context(indexer_stores(settings))
         events = open_bus(settings.stores.events, Path(settings.base))
         stack.push_async_callback(events.close)
-        running = await start_room(settings, stores, private, events)
+        running = await start_room(settings, stores, private, events, about)
         stack.push_async_callback(running.stop)
         await until_stopped(stop, running)
 

@@ -20,7 +20,7 @@ from sealtape.ingest.intake import Stores
 from sealtape.ingest.keyring import Keyring, open_keyring
 from sealtape.ingest.ledger import Ledger, open_ledger
 from sealtape.ingest.metrics import IngestVitals
-from sealtape.ingest.relay import start_relay
+from sealtape.ingest.relay import RunningRelay, start_relay
 from sealtape.ingest.sealer import SECOND_NS, Limits
 from sealtape.ingest.serving import together, until_stopped
 from sealtape.ingest.snapshot import Counts, IngestSnapshot
@@ -39,6 +39,8 @@ __all__ = [
     "read_trust",
     "serve",
     "start_ingest",
+    "tell",
+    "vitals_of",
 ]
 
 ROLE = "ingest"
@@ -286,7 +288,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run ingest alone until `stop` is set; raises what ends it before."""
     verifiers = read_trust(settings)
     owner = settings.ingest.worker or settings.deployment.node
-    about = IngestVitals(node=settings.deployment.node, lease_s=settings.ingest.lease_s)
+    about = vitals_of(settings)
     async with AsyncExitStack() as stack:
         endpoint = await open_endpoint(settings.ingest.metrics, about)
         stack.push_async_callback(endpoint.close)
@@ -308,11 +310,28 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             lease_s=settings.ingest.lease_s,
         )
         stack.push_async_callback(running.stop, DRAIN_S)
-        about.attach(
-            running.snapshot,
-            topics=tuple(bus.topic for bus in (stores.keys, stores.bus) if bus is not None),
-            partitions=stores.bus.partitions,
-            retention_s=stores.bus.retention_s,
-            probes={"bus": lambda: stores.bus.bounds(0)},
-        )
+        tell(about, (stores.keys, stores.bus), running, relay)
         await until_stopped(stop, running, relay)
+
+
+def vitals_of(settings: Settings) -> IngestVitals:
+    """What an ingest worker of this deployment tells before it has started."""
+    return IngestVitals(node=settings.deployment.node, lease_s=settings.ingest.lease_s)
+
+
+def tell(
+    about: IngestVitals,
+    buses: tuple[Bus | None, Bus],
+    running: RunningIngest,
+    relay: RunningRelay,
+) -> None:
+    """Let `about` tell how this worker is; `buses` are that of keys, if any, and that of frames."""
+    bus = buses[1]
+    about.attach(
+        running.snapshot,
+        topics=tuple(each.topic for each in buses if each is not None),
+        partitions=bus.partitions,
+        retention_s=bus.retention_s,
+        relayed=lambda: relay.relay.relayed,
+        probes={"bus": lambda: bus.bounds(0)},
+    )

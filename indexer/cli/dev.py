@@ -10,14 +10,17 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from sealtape.capture.bus import open_bus
+from sealtape.capture.metrics import open_endpoint
 from sealtape.capture.node import RunningCapture, start_capture
 from sealtape.indexer.cli import output
 from sealtape.indexer.cli.deployment import create, put_target, write_runtime
 from sealtape.indexer.cli.options import CONFIG_NAME, settings_at
 from sealtape.indexer.cli.running import run_until_signal
 from sealtape.indexer.node import indexer_key, indexer_stores, start_room
+from sealtape.indexer.node import vitals_of as indexer_vitals
 from sealtape.indexer.worker import RunningIndexer
-from sealtape.ingest.node import RunningIngest, limits_of, read_trust, start_ingest
+from sealtape.ingest.node import RunningIngest, limits_of, read_trust, start_ingest, tell
+from sealtape.ingest.node import vitals_of as ingest_vitals
 from sealtape.ingest.relay import start_relay
 from sealtape.ingest.serving import until_stopped
 from sealtape.schemas.errors import SettingsError
@@ -74,14 +77,17 @@ def run(args: argparse.Namespace) -> int:
 async def _serve(settings: Settings, stop: asyncio.Event, *, as_json: bool) -> None:
     trusted = read_trust(settings)
     private = indexer_key(settings)
+    sealing, indexing = ingest_vitals(settings), indexer_vitals(settings)
     async with AsyncExitStack() as stack:
+        stack.push_async_callback((await open_endpoint(settings.ingest.metrics, sealing)).close)
+        stack.push_async_callback((await open_endpoint(settings.indexer.metrics, indexing)).close)
         stores = await stack.enter_async_context(indexer_stores(settings))
         events = open_bus(settings.stores.events, Path(settings.base))
         stack.push_async_callback(events.close)
         owner, lease_s = settings.deployment.node, settings.ingest.lease_s
         relay = start_relay(stores.ledger, events, owner=owner, lease_s=lease_s)
         stack.push_async_callback(relay.stop)
-        indexer = await start_room(settings, stores, private, events)
+        indexer = await start_room(settings, stores, private, events, indexing)
         stack.push_async_callback(indexer.stop)
         ingest = await start_ingest(
             bus=stores.bus,
@@ -95,6 +101,7 @@ async def _serve(settings: Settings, stop: asyncio.Event, *, as_json: bool) -> N
             lease_s=lease_s,
         )
         stack.push_async_callback(ingest.stop)
+        tell(sealing, (stores.keys, stores.bus), ingest, relay)
         capture = await start_capture(settings, bus=stores.bus)
         runtime = write_runtime(Path(settings.base), capture.listeners)
         stack.callback(runtime.unlink, missing_ok=True)
