@@ -30,6 +30,8 @@ USERS = ("admin", "capture", "ingest", "indexer", "stranger")
 ISSUER = "https://issuer.test"
 AUDIENCE = "kafka"
 _KEY = "k1"
+_DOORS = ("PLAINTEXT", "CONTROLLER", "SCRAM", "MTLS", "OAUTH")
+_SCRAM = "org.apache.kafka.common.security.scram"
 _OAUTH = "org.apache.kafka.common.security.oauthbearer"
 _OPERATIONS = {"ALL": 2, "READ": 3, "WRITE": 4, "CREATE": 5, "DELETE": 6, "ALTER": 7,
                "DESCRIBE": 8, "DESCRIBE_CONFIGS": 10, "ALTER_CONFIGS": 11,
@@ -46,7 +48,7 @@ ssl.truststore.location={{tls}}/ca.crt
 ssl.client.auth=none
 listener.name.mtls.ssl.client.auth=required
 listener.name.scram.sasl.enabled.mechanisms=SCRAM-SHA-512
-listener.name.scram.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.scram.scram-sha-512.sasl.jaas.config={_SCRAM}.ScramLoginModule required;
 listener.name.oauth.sasl.enabled.mechanisms=OAUTHBEARER
 listener.name.oauth.oauthbearer.sasl.jaas.config={_OAUTH}.OAuthBearerLoginModule required;
 listener.name.oauth.oauthbearer.sasl.server.callback.handler.class={_OAUTH}.OAuthBearerValidatorCallbackHandler
@@ -75,9 +77,7 @@ class KafkaTlsServer(KafkaServer):
             authority.client(user)
         jwks = tls / "jwks.json"
         private = _write_jwks(jwks)
-        ports = {
-            name: free_port() for name in ("PLAINTEXT", "CONTROLLER", "SCRAM", "MTLS", "OAUTH")
-        }
+        ports = {name: free_port() for name in _DOORS}
         passwords = {user: secrets.token_urlsafe(18) for user in USERS}
         for user, password in passwords.items():
             (tls / f"{user}.password").write_text(password)
@@ -91,10 +91,9 @@ class KafkaTlsServer(KafkaServer):
 
     def spec(self):
         spec = super().spec()
-        urls = (
-            f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={self._file('jwks.json').as_uri()}"
-        )
-        return Spec([spec.argv[0], urls, *spec.argv[1:]])
+        keys = self._file("jwks.json").as_uri()
+        allowed = f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={keys}"
+        return Spec([spec.argv[0], allowed, *spec.argv[1:]])
 
     @property
     def scram(self) -> str:
