@@ -154,7 +154,7 @@ class KafkaServer(Server):
         (place / "log4j2.properties").write_text(_LOGGING)
         users = [one for name, password in scram for one in
                  ("--add-scram", f"SCRAM-SHA-512=[name={name},password={password}]")]  # fmt: skip
-        java_tool("kafka.tools.StorageTool", "format", "-t", identity or cluster_id(),
+        java_tool("kafka.tools.StorageTool", "format", f"--cluster-id={identity or cluster_id()}",
                   "-c", place / "server.properties", *users)  # fmt: skip
         return {"port": port, "node": node}
 
