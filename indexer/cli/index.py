@@ -6,7 +6,7 @@ import argparse
 import asyncio
 from dataclasses import replace
 
-from sealtape.indexer.cli import output
+from sealtape.indexer.cli import index_setup, output
 from sealtape.indexer.cli.options import read_settings
 from sealtape.indexer.cli.running import add_worker, run_until_signal, worker_name
 from sealtape.indexer.node import rebuild_index, serve
@@ -23,18 +23,29 @@ indexer.lease_s.
 
 With --rebuild the index is emptied and made again from the ledger, the vault and the bus. It is
 refused while an indexer is at work, and none starts to work before it has ended.
+
+`sealtape index setup` loads into an OpenSearch cluster what an index needs there: templates; roles,
+if it has users; policies that delete whole indices long after `delete_after`, if it has Index
+State Management; and with --dashboards, boards for OpenSearch Dashboards. It says what it could
+not load. The user in `stores.index` must be permitted to do this; the indexer's own need not be.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     add_worker(parser)
+    parser.add_argument("action", nargs="?", choices=("setup",), help="prepare the index, then end")
+    parser.add_argument(
+        "--dashboards", metavar="URL", default="", help="setup: load boards into this Dashboards"
+    )
     parser.add_argument("--rebuild", action="store_true", help="make the index anew, then end")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run until a signal, or rebuild."""
+    """Run until a signal, prepare, or rebuild."""
     settings = read_settings(args)
+    if args.action == "setup":
+        return index_setup.run(settings, dashboards=args.dashboards, as_json=args.json)
     if not args.rebuild:
         room = settings.indexer
         worker = worker_name(args.worker, room.worker, settings.deployment.node)

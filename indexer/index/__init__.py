@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
-from sealtape.indexer.index.base import Hits, Index, Page, Update, open_index
+from sealtape.indexer.index.base import (
+    Hits,
+    Index,
+    Page,
+    Update,
+    check_index,
+    open_index,
+    prepare_index,
+)
 
-__all__ = ["Hits", "Index", "Page", "Update", "open_index"]
+__all__ = ["Hits", "Index", "Page", "Update", "check_index", "open_index", "prepare_index"]

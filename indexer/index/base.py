@@ -18,16 +18,18 @@ them on every adapter.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+from sealtape.capture.checkup import Check
 from sealtape.indexer.query import Query
 from sealtape.schemas.documents import CommandDocument, SessionDocument
 from sealtape.schemas.errors import SettingsError
 
-__all__ = ["Hits", "Index", "Page", "Update", "open_index"]
+__all__ = ["Hits", "Index", "Page", "Update", "check_index", "open_index", "prepare_index"]
 
 Document = TypeVar("Document")
 
@@ -114,15 +116,56 @@ async def open_index(url: str, base: Path, *, read_only: bool = False) -> Index:
 
     `read_only` never creates or changes anything. Raises SettingsError and StoreError.
     """
-    scheme = url.partition(":")[0]
-    if scheme == "sqlite":
+    if _scheme(url) == "sqlite":
         from sealtape.indexer.index.sqlite import SqliteIndex
 
         return await SqliteIndex.open(url, base, read_only=read_only)
-    if scheme == "opensearch":
-        from sealtape.indexer.index.opensearch import OpenSearchIndex
+    from sealtape.indexer.index.opensearch import OpenSearchIndex
 
-        return await OpenSearchIndex.open(url, base, read_only=read_only)
+    return await OpenSearchIndex.open(url, base, read_only=read_only)
+
+
+async def prepare_index(url: str, base: Path) -> list[str]:
+    """Create what the index needs and does not have yet; returns what was done, in words.
+
+    For `opensearch:` that are templates, and roles where it has users. Raises the errors of
+    `open_index`.
+    """
+    if _scheme(url) == "sqlite":
+        from sealtape.indexer.index.sqlite import prepare_file
+
+        return await prepare_file(url, base)
+    from sealtape.indexer.index.opensearch import prepare_cluster
+
+    return await prepare_cluster(url, base)
+
+
+async def check_index(url: str, base: Path) -> list[Check]:
+    """Try what the adapter needs, and say what was found; a failure is an `error`, never raised."""
+    try:
+        if _scheme(url) == "sqlite":
+            from sealtape.indexer.index.sqlite import check_file
+
+            return await check_file(url, base)
+        from sealtape.indexer.index.opensearch import check_cluster
+
+        return await check_cluster(url, base)
+    except SettingsError as error:
+        return [Check("index: settings", "error", error.message, error.hint)]
+
+
+def _scheme(url: str) -> str:
+    scheme, _, rest = url.partition(":")
+    if scheme == "sqlite":
+        return scheme
+    if scheme == "opensearch" and rest.startswith("//"):
+        if importlib.util.find_spec("opensearchpy") is None:
+            raise SettingsError(
+                "The client of OpenSearch is not installed.", hint="Install sealtape[servers]."
+            )
+        return scheme
     raise SettingsError(
-        f"{url!r} does not name an index.", hint="The embedded one is sqlite:FILE.", url=url
+        f"{url!r} does not name an index.",
+        hint="Write sqlite:FILE or opensearch://USER@HOST:PORT/PREFIX.",
+        url=url,
     )

@@ -20,11 +20,18 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sealtape.capture.checkup import Check
 from sealtape.indexer import tokens
 from sealtape.indexer.index import fts5
 from sealtape.indexer.index.base import Hits, Page, Update
 from sealtape.indexer.query import Query
-from sealtape.ingest.sqlite import Database, load_migrations, sqlite_path
+from sealtape.ingest.sqlite import (
+    Database,
+    Migration,
+    check_database,
+    load_migrations,
+    sqlite_path,
+)
 from sealtape.schemas.documents import CommandDocument, SessionDocument
 from sealtape.schemas.errors import (
     Ambiguous,
@@ -34,7 +41,7 @@ from sealtape.schemas.errors import (
     UsageError,
 )
 
-__all__ = ["SqliteIndex"]
+__all__ = ["SqliteIndex", "check_file", "prepare_file"]
 
 Document = TypeVar("Document", SessionDocument, CommandDocument)
 
@@ -90,6 +97,23 @@ ORDER BY c.time_ns {order}, c.n {order}, c.id {order} LIMIT ?
 """
 
 
+async def prepare_file(url: str, base: Path) -> list[str]:
+    """Make the file, or bring it up to date; says what it did. Raises `StoreError`."""
+    path = sqlite_path(url, base)
+    before = await asyncio.to_thread(path.exists)
+    await (await SqliteIndex.open(url, base)).close()
+    return [] if before else [f"made {path.name}"]
+
+
+async def check_file(url: str, base: Path) -> list[Check]:
+    """Findings about the file; see `check_index`."""
+    return await check_database("index", sqlite_path(url, base), _layout())
+
+
+def _layout() -> Sequence[Migration]:
+    return load_migrations(Path(__file__).parent / "sql")
+
+
 class SqliteIndex:
     """See `Index` for the contract. Open with `await SqliteIndex.open(url, base)`."""
 
@@ -101,8 +125,7 @@ class SqliteIndex:
     async def open(cls, url: str, base: Path, *, read_only: bool = False) -> SqliteIndex:
         """Open `sqlite:FILE`; the file is made (mode 0600) unless `read_only`."""
         path = sqlite_path(url, base)
-        layout = load_migrations(Path(__file__).parent / "sql")
-        index = cls(await Database.open(path, layout, read_only=read_only))
+        index = cls(await Database.open(path, _layout(), read_only=read_only))
         try:
             await index._check(read_only=read_only)
         except BaseException:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sealtape.indexer.index.opensearch_setup import prepare
+from sealtape.indexer.index import prepare_index
 from tests.conformance.index import IndexContract
 
 
@@ -18,7 +18,7 @@ def opensearch_url(opensearch_server):
     prefix = opensearch_server.prefix()
     url = opensearch_server.index_url(prefix)
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(asyncio.run, prepare(url, Path("/"))).result()
+        pool.submit(asyncio.run, prepare_index(url, Path("/"))).result()
     yield url
     opensearch_server.forget(prefix)
 

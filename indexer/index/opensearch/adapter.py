@@ -22,18 +22,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sealtape.indexer.index import opensearch_documents as documents
 from sealtape.indexer.index.base import Hits, Page, Update
-from sealtape.indexer.index.opensearch_client import BUSY_S, Cluster
-from sealtape.indexer.index.opensearch_layout import Layout, Place
-from sealtape.indexer.index.opensearch_removal import Removal, joined
-from sealtape.indexer.index.opensearch_search import (
+from sealtape.indexer.index.opensearch import documents
+from sealtape.indexer.index.opensearch.client import BUSY_S, Cluster
+from sealtape.indexer.index.opensearch.layout import Layout, Place
+from sealtape.indexer.index.opensearch.removal import Removal, joined
+from sealtape.indexer.index.opensearch.search import (
     READ,
     hits_of,
     search_commands,
     search_sessions,
 )
-from sealtape.indexer.index.opensearch_writing import (
+from sealtape.indexer.index.opensearch.writing import (
     Action,
     Writer,
     delete_action,
@@ -51,9 +51,9 @@ from sealtape.schemas.errors import (
     StoreError,
     UsageError,
 )
-from sealtape.schemas.urls import SECRET_OPTIONS, TLS_OPTIONS, parse_store_url
+from sealtape.schemas.urls import SECRET_OPTIONS, TLS_OPTIONS, StoreUrl, parse_store_url
 
-__all__ = ["OpenSearchIndex", "parse_url"]
+__all__ = ["OpenSearchIndex", "check_layout", "parse_url", "store_url"]
 
 Json = dict[str, Any]
 
@@ -65,9 +65,14 @@ _POSITIONS = 10_000
 _PLACE = ["find.start_ns"]
 
 
+def store_url(url: str) -> StoreUrl:
+    """Return the parts of an index's URL. Raises SettingsError."""
+    return parse_store_url(url, options=_OPTIONS)
+
+
 def parse_url(url: str, base: Path) -> tuple[Cluster, Layout]:
     """Return the cluster and the names that a URL tells of. Raises SettingsError."""
-    parsed = parse_store_url(url, options=_OPTIONS)
+    parsed = store_url(url)
     layout = Layout(
         parsed.path,
         shards=parsed.whole("shards", 1, 1, 1024),

@@ -25,7 +25,7 @@ from opensearchpy import (
     TransportError,
 )
 from opensearchpy import ConnectionError as NotConnected
-from opensearchpy._async.http_aiohttp import AIOHttpConnection  # it is exported nowhere else
+from opensearchpy._async.http_aiohttp import AIOHttpConnection  # exported nowhere else
 
 from sealtape.capture.access import password, tls_context
 from sealtape.schemas.errors import SettingsError, StoreBusy, StoreError
@@ -201,7 +201,10 @@ def failure(exc: Exception, url: StoreUrl) -> StoreError:
         return StoreError(f"OpenSearch at {where} gave no answer to read: {type(exc).__name__}.")
     if isinstance(exc, NotConnected):
         return _unreachable(exc, where)
-    status, cause = exc.status_code, cause_of(exc.info)
+    return _refused(exc.status_code, cause_of(exc.info), url, where)
+
+
+def _refused(status: str | int, cause: str, url: StoreUrl, where: str) -> StoreError:
     if cause == BLOCKED:
         return StoreBusy(
             f"OpenSearch at {where} keeps an index from being written.",
@@ -214,16 +217,14 @@ def failure(exc: Exception, url: StoreUrl) -> StoreError:
             retry_after_s=BUSY_S,
         )
     if status == 401:
-        return StoreError(
-            f"OpenSearch at {where} refuses the login of {url.user or 'nobody'!r}.",
-            hint="Check the user in the URL, and password_file or password_env.",
-        )
-    if status == 403:
-        return StoreError(
-            f"OpenSearch at {where} does not permit this to {url.user or 'nobody'!r}.",
-            hint="deploy/opensearch/roles.yml has the roles; `sealtape index setup` loads them.",
-        )
-    return StoreError(f"OpenSearch at {where} answered {status} {cause}".rstrip() + ".")
+        message = f"OpenSearch at {where} refuses the login of {url.user or 'nobody'!r}."
+        hint = "Check the user in the URL, and password_file or password_env."
+    elif status == 403:
+        message = f"OpenSearch at {where} does not permit this to {url.user or 'nobody'!r}."
+        hint = "deploy/opensearch/roles.yml has the roles; `sealtape index setup` loads them."
+    else:
+        message, hint = f"OpenSearch at {where} answered {status} {cause}".rstrip() + ".", ""
+    return StoreError(message, hint=hint, status=status, cause=cause)
 
 
 def _unreachable(exc: NotConnected, where: str) -> StoreError:

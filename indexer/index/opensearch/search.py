@@ -12,12 +12,12 @@ import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from sealtape.indexer.index import opensearch_query
 from sealtape.indexer.index.base import Hits, Page
-from sealtape.indexer.index.opensearch_client import Cluster
-from sealtape.indexer.index.opensearch_documents import FOREVER, read_command, read_session
-from sealtape.indexer.index.opensearch_layout import Layout
-from sealtape.indexer.index.opensearch_query import SessionPlan, all_of, any_of
+from sealtape.indexer.index.opensearch import query as dsl
+from sealtape.indexer.index.opensearch.client import Cluster
+from sealtape.indexer.index.opensearch.documents import FOREVER, read_command, read_session
+from sealtape.indexer.index.opensearch.layout import Layout
+from sealtape.indexer.index.opensearch.query import SessionPlan, all_of, any_of
 from sealtape.indexer.query import Query
 from sealtape.schemas.documents import CommandDocument, SessionDocument
 from sealtape.schemas.errors import StoreBusy, UsageError
@@ -63,7 +63,7 @@ async def search_commands(
     """Search commands; see `Index.search_commands`."""
     _check(page)
     keys = _command_keys(page.after)
-    condition = opensearch_query.commands(query)
+    condition = dsl.commands(query)
     found = _scan(cluster, layout.commands, condition, _COMMAND_ORDER, keys, page)
     return await _page(found, page, read_command)
 
@@ -74,7 +74,7 @@ async def search_sessions(
     """Search sessions; see `Index.search_sessions`."""
     _check(page)
     keys = _session_keys(page.after)
-    plan = opensearch_query.sessions(query)
+    plan = dsl.sessions(query)
     if plan.some is None and plan.none is None:
         found = _scan(cluster, layout.sessions, plan.session, _SESSION_ORDER, keys, page)
     elif plan.some is None or not await _few_commands(cluster, layout, plan):
@@ -246,9 +246,7 @@ async def _by_commands(
         conditions = [plan.some]
         if keys:
             # Hits of which one per session is wanted cannot be asked for by `search_after`.
-            conditions.append(
-                opensearch_query.after(_SESSION_ORDER, keys, oldest_first=page.oldest_first)
-            )
+            conditions.append(dsl.after(_SESSION_ORDER, keys, oldest_first=page.oldest_first))
         body = {
             "size": size,
             "query": {"bool": {"filter": conditions}},

@@ -14,10 +14,10 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from sealtape.indexer.index.opensearch_client import BUSY_S, Cluster
-from sealtape.indexer.index.opensearch_layout import Layout
-from sealtape.indexer.index.opensearch_search import READ, hits_of
-from sealtape.indexer.index.opensearch_writing import Writer, delete_action, index_action
+from sealtape.indexer.index.opensearch.client import BUSY_S, Cluster
+from sealtape.indexer.index.opensearch.layout import Layout
+from sealtape.indexer.index.opensearch.search import READ, hits_of
+from sealtape.indexer.index.opensearch.writing import Writer, delete_action, index_action
 from sealtape.schemas.errors import StoreBusy
 
 __all__ = ["Removal", "joined"]

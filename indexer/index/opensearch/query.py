@@ -1,7 +1,7 @@
 """From the query tree to OpenSearch's query language. Pure.
 
 Everything is a filter: nothing is scored, and the order is told by the search. The fields are those
-of `opensearch_documents`; what is found must be what `fts5` finds in SQLite.
+of `documents`; what is found must be what `fts5` finds in SQLite.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from sealtape.indexer.index.opensearch_client import BLOCKED, BLOCKED_S, BUSY_S, Cluster, cause_of
+from sealtape.indexer.index.opensearch.client import BLOCKED, BLOCKED_S, BUSY_S, Cluster, cause_of
 from sealtape.schemas.errors import FormatError, StoreBusy, StoreError
 
 __all__ = ["Action", "Quarantined", "Writer", "delete_action", "index_action", "quarantine_action"]
