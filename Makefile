@@ -10,10 +10,10 @@ LOCK     = $(UV) pip compile pyproject.toml --universal --python-version 3.11 --
            --no-emit-index-url --no-emit-find-links --no-header --upgrade --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench soak fmt lock
+.PHONY: help setup demo test lint bench soak servers fetch-servers fmt lock
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s%s\n", $$1, $$2}' Makefile
 
 setup: ## .venv with the pinned, hash-checked requirements and sealtape, editable
 	@bash deploy/setup.sh
@@ -36,6 +36,12 @@ bench: setup ## the benchmarks (tests/bench), numbers as ratios to a bare relay
 
 soak: setup ## the long-running tests
 	@$(PY) -P -m pytest -m soak -s --timeout=0 $(ARGS)
+
+servers: fetch-servers ## real Kafka, PostgreSQL, S3, OpenSearch and Keycloak until Ctrl-C; ARGS="kafka s3" narrows
+	@$(PY) -m tests.servers up $(ARGS)
+
+fetch-servers: setup ## what real servers are made of, into a cache outside the checkout, once
+	@$(PY) -m tests.servers fetch
 
 fmt: setup ## ruff format and the safe fixes
 	@$(PY) -m ruff format . && $(PY) -m ruff check --fix --exit-zero --quiet . && $(PY) -m ruff format --quiet .

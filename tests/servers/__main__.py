@@ -1,10 +1,10 @@
-"""python -m tests.servers list | fetch [NAME …]"""
+"""python -m tests.servers list | fetch [NAME …] | up [NAME …]"""
 
 import argparse
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.servers import cache, registry
+from tests.servers import cache, foreground, registry
 
 
 def main() -> int:
@@ -13,10 +13,16 @@ def main() -> int:
     actions.add_parser("list", help="what the cache has, and what a server lacks here")
     fetch = actions.add_parser("fetch", help="download and compile what is missing")
     fetch.add_argument("names", nargs="*", metavar="NAME", help="all, when none is named")
+    up = actions.add_parser("up", help="start the whole set, or those named, until Ctrl-C")
+    up.add_argument("names", nargs="*", metavar="NAME", help=", ".join(registry.WHOLE_SET))
     options = parser.parse_args()
     registry.load()
     if options.action == "list":
         return show()
+    if options.action == "up":
+        if unknown := set(options.names) - set(registry.WHOLE_SET):
+            parser.error(f"no such server: {', '.join(unknown)}")
+        return foreground.up(options.names)
     if unknown := set(options.names) - set(cache.RECIPES):
         parser.error(f"no such thing: {', '.join(unknown)}; there are {', '.join(cache.RECIPES)}")
     return fetch_all(options.names or list(cache.RECIPES))

@@ -31,6 +31,7 @@ VERSIONS = {
     "kafka": "4.4.0",
     "keycloak": "26.4.7",
     "log4j": "2.24.3",
+    "openbao": "2.7.2",
     "opensearch": "3.4.0",
     "opensearch-secure": "2.19.4",
     "postgres": "18.6.0",

@@ -11,9 +11,25 @@ MODULES = (
     "tests.servers.openbao",
     "tests.servers.opensearch",
     "tests.servers.postgres_stores",
+    "tests.servers.promtool",
     "tests.servers.s3",
     "tests.servers.toxiproxy",
 )
+
+# What `make servers` starts: the names it takes, and the classes of those modules.
+WHOLE_SET = {
+    "kafka": ("tests.servers.kafka", "KafkaServer"),
+    "postgres": ("tests.servers.postgres_stores", "PostgresStores"),
+    "s3": ("tests.servers.s3", "S3Server"),
+    "opensearch": ("tests.servers.opensearch", "OpenSearchServer"),
+    "keycloak": ("tests.servers.keycloak", "KeycloakServer"),
+}
+
+
+def server(name: str):
+    """The class of a server of the whole set."""
+    module, kind = WHOLE_SET[name]
+    return getattr(importlib.import_module(module), kind)
 
 
 def load() -> None:
