@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from ipaddress import ip_address
 from typing import Any, TypeAlias
@@ -204,8 +205,9 @@ def actor(document: SessionDocument | CommandDocument) -> dict[str, Any]:
     return found
 
 
-def endpoint(source: str) -> dict[str, Any]:
-    """The `network_endpoint` of `host:port`, `[host]:port` or a bare host."""
+@lru_cache(maxsize=4096)
+def endpoint(source: str) -> Members:
+    """The `network_endpoint` of `host:port`, `[host]:port` or a bare host; not to be changed."""
     host, port = source, ""
     if source.startswith("["):
         host, _, port = source[1:].partition("]:")
