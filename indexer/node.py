@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from sealtape.capture.bus import Bus, open_bus
+from sealtape.capture.kms import read_private_key
 from sealtape.capture.metrics import open_endpoint
 from sealtape.indexer.events import EventSource
 from sealtape.indexer.index import open_index
@@ -62,12 +63,11 @@ async def indexer_stores(settings: Settings) -> AsyncIterator[IndexerStores]:
 
 def indexer_key(settings: Settings) -> PrivateKey:
     """Return the indexer's private key. Raises `KeyUnavailable`."""
-    path = Path(settings.base, settings.keys.indexer_private)
     try:
-        return PrivateKey.from_text(path.read_text(encoding="ascii"))
-    except (OSError, UnicodeDecodeError) as exc:
-        msg = f"The indexer's private key {path} cannot be read."
-        raise KeyUnavailable(msg, hint="keys.indexer_private names it.") from exc
+        return read_private_key(settings.keys.indexer_private, Path(settings.base))
+    except KeyUnavailable as exc:
+        hint = f"{exc.hint} keys.indexer_private names it."
+        raise KeyUnavailable(exc.message, hint=hint) from exc
 
 
 async def start_room(

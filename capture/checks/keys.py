@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from sealtape.capture.checkup import Check
+from sealtape.capture.kms import check_kms
 from sealtape.schemas.errors import FormatError
 from sealtape.schemas.notes import Signer
 from sealtape.schemas.settings import Settings
@@ -61,7 +62,10 @@ def check_private_key(settings: Settings, purpose: str) -> list[Check]:
         else (keys.indexer_private, keys.indexers)
     )
     base, name = Path(settings.base), f"keys: {purpose}'s private"
-    private, found = _private(base / private_path, name, PrivateKey.from_text)
+    if private_path.startswith("transit:"):
+        private, found = check_kms(private_path, base, name)
+    else:
+        private, found = _private(base / private_path, name, PrivateKey.from_text)
     if private is None:
         return found
     public = [_parsed(base / path, name, PublicKey.from_text, "")[0] for path in public_paths]

@@ -8,6 +8,7 @@ import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from sealtape.capture.kms import read_private_key
 from sealtape.indexer.audit import Audit
 from sealtape.indexer.cli import output
 from sealtape.indexer.cli.options import inside, read_settings
@@ -52,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--deep", action="store_true", help="… and compare the facts with the data")
     parser.add_argument(
-        "--key", metavar="FILE", help="the auditors' private key (else the deployment's)"
+        "--key", metavar="PLACE", help="the auditors' private key (else the deployment's)"
     )
 
 
@@ -108,15 +109,14 @@ def auditor_key(settings: Settings, given: str | None) -> PrivateKey:
     Raises:
         KeyUnavailable: there is none where it should be.
     """
-    path = Path(given) if given else inside(settings, settings.keys.auditor_private)
+    place, base = settings.keys.auditor_private, Path(settings.base)
+    if given:
+        place, base = given, Path()
     try:
-        text = path.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as exc:
-        msg = f"The auditors' private key {path} cannot be read."
-        raise KeyUnavailable(
-            msg, hint="Name it with --key; capture and ingest never have it."
-        ) from exc
-    return PrivateKey.from_text(text)
+        return read_private_key(place, base)
+    except KeyUnavailable as exc:
+        hint = f"{exc.hint} Name it with --key; capture and ingest never have it."
+        raise KeyUnavailable(exc.message, hint=hint) from exc
 
 
 def _trust(settings: Settings, given: str | None) -> Trust:

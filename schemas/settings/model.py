@@ -96,10 +96,14 @@ class KeySettings:
         values.texts, "public keys that facts are wrapped to (capture)", ("keys/indexer.pub",)
     )
     auditor_private: str = setting(
-        values.text, "the auditors' private key (replay, deep verification)", "keys/auditor.key"
+        values.text,
+        "the auditors' private key, a file or `transit:…` (replay, deep verification)",
+        "keys/auditor.key",
     )
     indexer_private: str = setting(
-        values.text, "the indexer's private key (indexer)", "keys/indexer.key"
+        values.text,
+        "the indexer's private key, a file or `transit:…`",
+        "keys/indexer.key",
     )
 
 
