@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
@@ -42,6 +43,10 @@ TABLES: Mapping[tuple[type, str], type] = {
 # … or a table of tables whose keys the user chooses.
 NAMED_TABLES: Mapping[str, type] = {"retention": RetentionSettings, "targets": TargetSettings}
 OPTIONAL_TABLES = frozenset({"identity", "development", "login"})
+
+UNSAID_RETENTION_S = 7 * 86400
+"""How long a topic of Kafka keeps messages when its URL does not say (docs/kafka.md)."""
+_RETENTION = re.compile(r"[?&]retention=([^&]*)")
 
 T = TypeVar("T")
 
@@ -139,12 +144,32 @@ def _refuse_unknown(given: Mapping[str, Any], known: list[str], path: str) -> No
 
 
 def _warnings(tables: Mapping[str, Any]) -> list[str]:
-    return [
+    return _events_warning(tables) + [
         f"`targets.{name}.password` stands in the settings file itself; "
         "move it to a file or a variable: { file = … } or { env = … }."
         for name, target in tables["targets"].items()
         if target.password is not None and target.password.source == "inline"
     ]
+
+
+def _events_warning(tables: Mapping[str, Any]) -> list[str]:
+    """Nothing can be deleted from a topic by session, so it must not outlast a class's promise."""
+    url = tables["stores"].events
+    given = _RETENTION.search(url)
+    kept = f"{UNSAID_RETENTION_S}s" if url.startswith("kafka:") else "0s"
+    try:
+        seconds = values.parse_duration(given[1] if given else kept)
+    except ValueError:
+        return []  # whoever opens the bus says what is wrong with its URL
+    name, shortest = min(tables["retention"].items(), key=lambda item: item[1].retain_for)
+    if 0 < seconds <= shortest.retain_for:
+        return []
+    length = f"for {seconds:.0f} s" if seconds else "for ever"
+    text = (
+        f"`stores.events` keeps events {length}, longer than class {name!r} keeps "
+        f"recordings (`retain_for`, {shortest.retain_for:.0f} s); shorten `retention=`."
+    )
+    return [text]
 
 
 def _check(settings: Settings) -> None:

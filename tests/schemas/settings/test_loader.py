@@ -31,6 +31,7 @@ def test_an_empty_file_is_a_production_deployment_with_defaults():
 def test_a_whole_deployment():
     settings = load(
         '[deployment]\nmode = "dev"\n[capture]\nspool_limit = "2MiB"\n'
+        '[stores]\nevents = "dir:events?retention=1h"\n'
         '[capture.postgres]\nplaintext = "loopback"\n'
         '[identity]\nissuer = "i"\njwks = "file:k"\n[identity.development]\n'
         '[retention.short]\nretain_for = "1h"\ndelete_after = "2h"\nencryption = false\n'
@@ -86,3 +87,28 @@ def test_an_inline_password_is_warned_about_and_not_shown():
 
 def test_passwords_by_reference_give_no_warning():
     assert load(TARGET + 'password = { env = "PW" }\n').warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("dir:events", "for ever"),
+        ("dir:events?retention=91d", "for 7862400 s, longer than class 'short'"),
+        ("kafka://k/e?partitions=6&retention=0s", "for ever"),
+        ("kafka://k/e?retention=91d&sasl=plain", "for 7862400 s"),
+    ],
+)
+def test_events_that_outlast_a_class_are_warned_about(url, says):
+    text = f'[stores]\nevents = "{url}"\n[retention.long]\n[retention.short]\nretain_for = "80d"\n'
+    (warning,) = load(text).warnings
+    assert says in warning
+    assert "stores.events" in warning
+
+
+@pytest.mark.parametrize(
+    "url", ["dir:e?retention=90d", "kafka://k/e", "kafka://k/e?retention=1h", "dir:e?retention=x"]
+)
+def test_events_that_go_in_time_are_not(url):
+    assert (
+        load(f'[stores]\nevents = "{url}"\n[retention.short]\nretain_for = "90d"\n').warnings == ()
+    )
