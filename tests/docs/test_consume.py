@@ -100,3 +100,17 @@ async def test_the_consumer_reads_a_real_kafka(kafka_server, tmp_path):
     assert [words[1] for words in read] == ["session-start", "statement", "statement", "gap"]
     assert lines[0].decode().rstrip().endswith("ann@example.org opened a session on shop.")
     assert {words[0] for words in read} == {str(vectors.MS)}
+
+
+async def test_kafkas_console_reads_it_too(kafka_server, kafka_console, tmp_path):
+    (line,) = re.findall(r"^kafka-console-consumer\.sh (.*)$", TEXT, re.MULTILINE)
+    url = await new_topic(kafka_server.bootstrap, partitions=3)
+    bus = open_bus(url, tmp_path)
+    await bus.start()
+    await append_events(bus, made())
+    await bus.close()
+    words = line.replace("127.0.0.1:9092", kafka_server.bootstrap).replace(TOPIC, topic_of(url))
+    tool = "org.apache.kafka.tools.consumer.ConsoleConsumer"
+    out = await asyncio.to_thread(kafka_console, tool, *words.split(), "--max-messages", 5)
+    codes = [json.loads(each)["metadata"]["event_code"] for each in out.splitlines()]
+    assert codes == ["session-start", "statement", "statement", "statement", "gap"]

@@ -29,6 +29,7 @@ from tests.servers import jvm
 # The one place where versions stand.
 VERSIONS = {
     "kafka": "4.4.0",
+    "kafka-tools": "4.1.0",  # the newest that Maven has
     "keycloak": "26.4.7",
     "log4j": "2.24.3",
     "openbao": "2.7.2",

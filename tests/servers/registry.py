@@ -7,6 +7,7 @@ import importlib
 MODULES = (
     "tests.servers.kafka",
     "tests.servers.kafka_tls",
+    "tests.servers.kafka_tools",
     "tests.servers.keycloak",
     "tests.servers.openbao",
     "tests.servers.opensearch",
