@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import time
+from typing import Any
 
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.conn import AIOKafkaConnection, OAuthAuthenticator
@@ -24,6 +25,7 @@ __all__ = ["Connection", "Tokens", "connect"]
 
 IDLE_MS = 240_000
 NEVER_MS = 86_400_000
+CLOSED_S = 1.0
 RENEW_S = 30.0
 """A token is not used for a new connection when it ends within this time."""
 
@@ -95,17 +97,23 @@ def _parse_token(address: str, status: int, body: bytes) -> tuple[str, float]:
 
 
 class Connection(AIOKafkaConnection):
-    """A connection of aiokafka, with two things mended."""
+    """A connection of aiokafka, with two things mended: it hears a refusal, and it ends at once."""
 
     def authenticator_oauth(self) -> OAuthAuthenticator:
-        """Return one that hears a refusal."""
         return _Bearer(sasl_oauth_token_provider=self._sasl_oauth_token_provider)
 
-    def abort(self) -> None:
-        """Close at once, without a word to a peer that may not listen any more."""
+    def close(self, reason: Any = None, exc: Any = None) -> Any:
+        """Close without a word to a peer that may not listen any more: TLS would wait for it."""
         if self._writer is not None:
             self._writer.transport.abort()
-        self.close()
+        return super().close(reason, exc)
+
+    async def end(self) -> None:
+        """Close, and return when it is closed."""
+        was_open = self._protocol is not None
+        closed = self.close()
+        if was_open:
+            await asyncio.wait([closed], timeout=CLOSED_S)
 
 
 class _Bearer(OAuthAuthenticator):
@@ -145,6 +153,6 @@ async def connect(url: KafkaUrl, tokens: Tokens, host: str, port: int) -> Connec
     try:
         await connection.connect()
     except BaseException:
-        connection.abort()
+        await connection.end()
         raise
     return connection

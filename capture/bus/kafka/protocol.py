@@ -315,14 +315,16 @@ class FetchById(Request[FetchRequest_v11 | _FetchRequest]):
         partition: int,
         offset: int,
         *,
+        epoch: int,
         max_bytes: int,
         wait_ms: int,
     ) -> None:
-        """`wait_ms`: how long the leader may wait for the first byte."""
+        """`epoch`: of the leader that is asked; `wait_ms`: how long it may wait for a byte."""
         self._topic = topic
         self._id = topic_id
         self._partition = partition
         self._offset = offset
+        self._epoch = epoch
         self._max_bytes = max_bytes
         self._wait_ms = wait_ms
 
@@ -331,9 +333,10 @@ class FetchById(Request[FetchRequest_v11 | _FetchRequest]):
     ) -> FetchRequest_v11 | _FetchRequest:
         head = (-1, self._wait_ms, 1, self._max_bytes, 0, 0, -1)
         if request_struct_class is FetchRequest_v11:
-            asked = (self._partition, -1, self._offset, -1, self._max_bytes)
+            asked = (self._partition, self._epoch, self._offset, -1, self._max_bytes)
             return FetchRequest_v11(*head, [(self._topic, [asked])], [], "")
-        by_id = (self._partition, -1, self._offset, -1, -1, self._max_bytes, _NO_TAGS)
+        place = (self._partition, self._epoch, self._offset)
+        by_id = (*place, -1, -1, self._max_bytes, _NO_TAGS)
         return _FetchRequest(*head, [(self._id, [by_id], _NO_TAGS)], [], "", _NO_TAGS)
 
     @staticmethod

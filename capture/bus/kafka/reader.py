@@ -100,6 +100,7 @@ class Reader:
 
     async def _fetch(self, partition: int, offset: int, max_bytes: int, wait_ms: int) -> _Left:
         size = min(max(max_bytes, LEAST_BYTES), MOST_BYTES)
+        doubts: list[int] = []
 
         async def ask(limit_s: float) -> bytes:
             await self._topic.leader(partition)  # the id is known from here on
@@ -108,6 +109,7 @@ class Reader:
                 self._topic.id,
                 partition,
                 offset,
+                epoch=self._topic.epoch(partition),
                 max_bytes=size,
                 wait_ms=wait_ms,
             )
@@ -117,12 +119,15 @@ class Reader:
             code, records = FetchById.outcome(answer)
             if code == _OUT_OF_RANGE or code in _OTHER_TOPIC:
                 await self._topic.refresh()  # raises when another topic has the name now
-            if code == _OUT_OF_RANGE:
+            if code == _OUT_OF_RANGE and doubts:
                 raise Missing(
                     f"{self._what}: partition {partition} does not keep offset {offset}.",
                     hint="It was deleted by the topic's retention, or never written.",
                     offset=offset,
                 )
+            if code == _OUT_OF_RANGE:
+                doubts.append(offset)
+                raise busy(f"{self._what}: an offset is out of range for a leader of before.")
             if code in _OTHER_TOPIC:
                 raise busy(f"{self._what}: the broker does not know the topic yet.")
             if code:

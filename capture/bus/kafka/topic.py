@@ -124,6 +124,13 @@ class Topic:
             raise busy(f"{self._what}: partition {partition} has no leader.")
         return self._nodes[node]
 
+    def epoch(self, partition: int) -> int:
+        """Return which election made the leader that `leader` returned.
+
+        With it a broker that was leader before, and does not know yet, cannot answer.
+        """
+        return self._leaders[partition].epoch
+
     def nodes(self) -> list[int]:
         """Return the numbers of all brokers."""
         return list(self._nodes)

@@ -148,4 +148,4 @@ def _of_tls(exc: ssl.SSLError, what: str) -> StoreError:
 def _words(exc: Exception) -> str:
     if isinstance(exc, OSError) and exc.strerror:
         return exc.strerror
-    return "the connection was closed" if isinstance(exc, KafkaError | EOFError) else str(exc)
+    return "the connection was closed"

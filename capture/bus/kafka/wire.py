@@ -58,13 +58,13 @@ class Wire:
                 if self._greet is not None:
                     await self._greet(connection)
             except BaseException:
-                self._drop(connection)
+                await self._drop(connection)
                 raise
         try:
             self._check_open()
             response = await connection.send(request)
         except BaseException:
-            self._drop(connection)
+            await self._drop(connection)
             raise
         self._lent.discard(connection)
         self._idle.setdefault(address, []).append(connection)
@@ -78,12 +78,12 @@ class Wire:
             if connection.connected():
                 self._lent.add(connection)
                 return connection
-            connection.abort()
+            connection.close()
         return None
 
-    def _drop(self, connection: Connection) -> None:
+    async def _drop(self, connection: Connection) -> None:
         self._lent.discard(connection)
-        connection.abort()
+        await connection.end()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -94,6 +94,4 @@ class Wire:
         self._closed = True
         idle = [connection for some in self._idle.values() for connection in some]
         self._idle.clear()
-        for connection in [*idle, *self._lent]:
-            connection.abort()
-        await asyncio.sleep(0)  # transports tell their protocols in the next round of the loop
+        await asyncio.gather(*(connection.end() for connection in [*idle, *self._lent]))

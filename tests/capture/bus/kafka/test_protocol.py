@@ -41,9 +41,11 @@ async def asked(kafka_server):
         )
 
 
-def fetch(asked, topic_id=None, offset=0, partition=1):
+def fetch(asked, topic_id=None, offset=0, partition=1, epoch=-1):
     topic_id = asked.id if topic_id is None else topic_id
-    return FetchById(asked.name, topic_id, partition, offset, max_bytes=1 << 20, wait_ms=0)
+    return FetchById(
+        asked.name, topic_id, partition, offset, epoch=epoch, max_bytes=1 << 20, wait_ms=0
+    )
 
 
 async def test_a_topic_is_described_with_its_id(asked):
@@ -80,12 +82,17 @@ async def test_an_offset_that_is_not_there_is_told(asked):
     assert FetchById.outcome(await asked.ask(fetch(asked, offset=7)))[0] == 1
 
 
+async def test_a_leader_of_another_election_does_not_answer(asked):
+    for epoch, code in ((0, 0), (1, 75)):
+        assert FetchById.outcome(await asked.ask(fetch(asked, epoch=epoch)))[0] == code
+
+
 def test_older_brokers_are_asked_by_name():
     produce = ProduceById("t", ID, 3, b"records", 5000).build(ProduceRequest_v7)
     assert produce.topics == [("t", [(3, b"records")])]
     assert (produce.required_acks, produce.timeout) == (-1, 5000)
-    asked = FetchById("t", ID, 3, 77, max_bytes=9, wait_ms=8).build(FetchRequest_v11)
-    assert asked.topics == [("t", [(3, -1, 77, -1, 9)])]
+    asked = FetchById("t", ID, 3, 77, epoch=5, max_bytes=9, wait_ms=8).build(FetchRequest_v11)
+    assert asked.topics == [("t", [(3, 5, 77, -1, 9)])]
     assert (asked.max_wait_time, asked.max_bytes, asked.isolation_level) == (8, 9, 0)
 
 

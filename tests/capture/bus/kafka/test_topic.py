@@ -166,7 +166,7 @@ async def test_each_new_connection_begins_with_the_question_which_topic_it_is(
     await bus.append(0, [(b"", b"old")])
     await make_anew(kafka_server, url)
     for connection in [one for some in bus._topic._wire._idle.values() for one in some]:
-        connection.abort()
+        await connection.end()
     with pytest.raises(StoreError, match="deleted and made anew"):
         await bus.append(0, [(b"", b"stray")])
     await bus.close()
