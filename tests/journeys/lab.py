@@ -23,6 +23,7 @@ import asyncpg
 
 from sealtape.capture.bus import open_bus
 from sealtape.indexer.cli.deployment import create
+from sealtape.indexer.cli.setup import STORES
 from sealtape.indexer.cli.token import mint
 from sealtape.indexer.cli.verify import auditor_key
 from sealtape.indexer.index import Page, open_index
@@ -34,7 +35,7 @@ from sealtape.ingest.ledger import open_ledger
 from sealtape.ingest.vault import open_vault
 from sealtape.schemas import messages
 from sealtape.schemas.bodies import Gap
-from sealtape.schemas.errors import Missing, StoreError
+from sealtape.schemas.errors import Missing, StoreBusy, StoreError
 from sealtape.schemas.frames import Frame, Kind
 from sealtape.schemas.settings import load_settings
 from sealtape.schemas.slices import Hole, decode_data, leg_stream
@@ -100,7 +101,10 @@ class Room:
 
 
 class Lab:
-    """A deployment with the target `shop`; `target` are lines added to its settings."""
+    """A deployment with the target `shop`; `target` are lines added to its settings.
+
+    `stores` (a `tests.servers.stores.StoreSet`) puts it on real servers.
+    """
 
     def __init__(
         self,
@@ -113,12 +117,14 @@ class Lab:
         target="",
         more="",
         user="scram",
+        stores=None,
     ):
         self.outer = Path(folder)
         self.folder = self.outer / "lab"
         self.config = self.folder / "sealtape.toml"
         self.rooms = []
         self._given = port, spool, capture, ingest, target, more, user
+        self._stores = stores
 
     async def __aenter__(self):
         create(self.folder, development=True)
@@ -129,7 +135,12 @@ class Lab:
         text = replaced(text, 'spool = "spool"\n', f'spool = "{spool}"\n{capture}\n')
         text = replaced(text, "segment_s = 2 ", f"{ingest}\n#")
         text += target_text("shop", port, user=user, more=target) + more
+        if self._stores is not None:
+            text += "\n" + self._stores.text()
         self.config.write_text(text)
+        if self._stores is not None:
+            for name, prepare in STORES:
+                await prepare(getattr(self.settings.stores, name), self.folder)
         return self
 
     async def __aexit__(self, *error):
@@ -243,7 +254,7 @@ class Lab:
 
     async def _search(self, what, query):
         found, cursor = [], ""
-        with contextlib.suppress(Missing):
+        with contextlib.suppress(Missing, StoreBusy):
             # Opened anew each time: what is opened after a crash is a copy, and stays as it is.
             async with self.index_opened() as index:
                 while True:
