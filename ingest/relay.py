@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 
 from sealtape.capture.bus import Bus
 from sealtape.ingest.crew import Hold, Leaving, persist, while_held
@@ -76,15 +75,28 @@ class Relay:
         return await while_held(self._ledger, OUTBOX, 0, self._owner, self._ttl_s, self._work)
 
     async def _work(self, hold: Hold) -> None:
-        while not self._leaving.asked.is_set():
+        """Relay until it is time to end, and for some seconds more what was published last."""
+        relaying = asyncio.ensure_future(self._relay())
+        asked = asyncio.ensure_future(self._leaving.asked.wait())
+        try:
+            await asyncio.wait({relaying, asked}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({relaying}, timeout=FLUSH_S)
+        finally:
+            for task in (relaying, asked):
+                task.cancel()
+            await asyncio.gather(relaying, asked, return_exceptions=True)
+        if not relaying.cancelled():
+            relaying.result()
+
+    async def _relay(self) -> None:
+        """Return when the outbox is empty and it is time to end."""
+        while True:
             await self._trim()
-            if not await self.step():
-                await self._leaving.within(IDLE_S)
-        # What ingest published last, while it was asked to end too.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(FLUSH_S):
-                while await self.step():
-                    pass
+            while await self.step():
+                pass
+            if self._leaving.asked.is_set():
+                return
+            await self._leaving.within(IDLE_S)
 
     async def _trim(self) -> None:
         """Let the bus delete what is older than it may keep; a server does that by itself."""

@@ -215,6 +215,27 @@ async def test_stopping_while_the_bus_is_away_does_not_hang(ledger, publish, tmp
     await bus.close()
 
 
+class Silent(DirBus):
+    """A bus that never answers."""
+
+    async def append(self, partition, messages):
+        await asyncio.Event().wait()
+
+
+async def test_stopping_does_not_wait_for_a_bus_that_never_answers(
+    ledger, publish, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(relaying, "FLUSH_S", 0.2)
+    bus = Silent(tmp_path / "events", partitions=2)
+    await publish(opened(SESSIONS[0]))
+    running = start_relay(ledger, bus, owner="a", lease_s=TTL_S)
+    await until(lambda: held_by(ledger, "a"))
+    await asyncio.wait_for(running.stop(), 5)
+    assert len(await ledger.outbox()) == 1
+    assert await ledger.claim(OUTBOX, 0, "b", TTL_S) is not None, "it was released"
+    await bus.close()
+
+
 class Forgetful(SqliteLedger):
     """A ledger whose process dies between sending and confirming."""
 
