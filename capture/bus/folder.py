@@ -25,7 +25,7 @@ async def check_folder(url: str, base: Path) -> list[Check]:
     """Look at the folder and its disk; nothing is changed. As `open_dir_bus` otherwise."""
     path = _path(url, base)
     if not await asyncio.to_thread((path / "bus.json").exists):
-        hint = "`sealtape init` makes it, or the first that opens it."
+        hint = "`sealtape setup` makes it, or the first that opens it."
         return [Check("bus: folder", "warning", f"{path} does not exist yet.", hint)]
     bus = open_dir_bus(url, base)
     count = bus.partitions

@@ -47,7 +47,7 @@ _PASSING = {
     89: "the brokers throttle us",
 }
 _LASTING = {
-    3: ("the topic does not exist", "Run `sealtape init` to create it, or correct its name."),
+    3: ("the topic does not exist", "Run `sealtape setup` to create it, or correct its name."),
     10: (
         "a message is longer than the topic takes",
         "Raise the topic's max.message.bytes; `sealtape doctor` says to what.",

@@ -18,7 +18,7 @@ async def test_a_folder_is_made_once(tmp_path):
 async def test_what_is_not_there_is_not_made_by_looking(tmp_path):
     (check,) = await check_bus("dir:bus", tmp_path)
     assert check.level == "warning"
-    assert "init" in check.hint
+    assert "setup" in check.hint
     assert not (tmp_path / "bus").exists()
 
 

@@ -32,7 +32,7 @@ async def test_a_topic_of_ours_is_in_order(kafka_server):
 async def test_a_topic_that_is_not_there_is_an_error(kafka_server):
     checks = await check_bus(kafka_url(kafka_server.bootstrap), BASE)
     assert by_name(checks)["bus: topic"][0] == "error"
-    assert "sealtape init" in checks[-1].hint
+    assert "sealtape setup" in checks[-1].hint
 
 
 async def test_every_difference_is_named_with_what_to_do(kafka_server):

@@ -50,7 +50,7 @@ async def test_a_topic_that_is_not_there_names_what_makes_it(kafka_server):
     with pytest.raises(StoreError, match="does not exist") as caught:
         await bus.start()
     assert not isinstance(caught.value, StoreBusy)
-    assert "sealtape init" in caught.value.hint
+    assert "sealtape setup" in caught.value.hint
     await bus.close()
 
 
