@@ -27,7 +27,7 @@ async def check_capture(settings: Settings) -> list[Check]:
         check_listener(settings),
         check_provider(settings),
         check_targets(settings),
-        check_metrics(settings.capture.metrics, "capture"),
+        check_metrics(settings.capture.metrics, "capture", settings.deployment.mode),
     )
     return [*keys, *host, *listener, *certificate, *metrics, *provider, *targets, *_loop(settings)]
 

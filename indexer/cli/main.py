@@ -14,14 +14,17 @@ from sealtape.indexer.cli import (
     capture,
     connect,
     dev,
+    doctor,
     events,
     index,
     ingest,
     init,
+    keys,
     login,
     replay,
     search,
     sessions,
+    setup,
     show,
     status,
     token,
@@ -32,6 +35,8 @@ from sealtape.schemas.errors import SealtapeError
 
 COMMANDS: tuple[ModuleType, ...] = (
     init,
+    setup,
+    doctor,
     dev,
     capture,
     ingest,
@@ -46,6 +51,7 @@ COMMANDS: tuple[ModuleType, ...] = (
     verify,
     events,
     status,
+    keys,
 )
 
 DESCRIPTION = """\
@@ -62,7 +68,7 @@ first steps
 EPILOG = """\
 exit codes
   0  done; for `verify`: complete and verified      64  usage, settings or query error
-  1  `verify`: tampered                             66  no such session, target or object
+  1  `verify`: tampered; `doctor`: errors           66  no such session, target or object
   2  `verify`: incomplete                           74  a store failed
   3  `verify`: deleted by policy                    77  not permitted, or a key is missing
 More in docs/cli.md and docs/errors.md.

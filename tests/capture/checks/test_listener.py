@@ -68,6 +68,7 @@ async def test_a_running_node_is_known_by_its_certificate(tmp_path, monkeypatch)
 
 async def test_metrics():
     one(await check_metrics("", "capture"), "warning", "[capture]")
+    one(await check_metrics("", "capture", "dev"), "ok", "lab")
     address = f"127.0.0.1:{free_port()}"
     one(await check_metrics(address, "capture"), "ok", "free")
     endpoint = Endpoint(Room())
