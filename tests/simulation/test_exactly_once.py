@@ -30,17 +30,22 @@ async def run_schedule(seed, **options):
         ledger = await SqliteLedger.open("sqlite:ledger.db", Path(folder))
         keyring = await SqliteKeyring.open("sqlite:keyring.db", Path(folder))
         without_threads(ledger._database, keyring._database)
-        world = IngestWorld(seed, ledger=ledger, keyring=keyring)
         try:
-            await world.run(steps=world.random.choice(STEPS))
-            await world.check(**options)
-        except BaseException as error:
-            error.add_note(f"seed {seed}")
-            raise
+            return await play(IngestWorld(seed, ledger=ledger, keyring=keyring), seed, **options)
         finally:
-            await world.stop()
             await ledger.close()
             await keyring.close()
+
+
+async def play(world, seed, **options):
+    try:
+        await world.run(steps=world.random.choice(STEPS))
+        await world.check(**options)
+    except BaseException as error:
+        error.add_note(f"seed {seed}")
+        raise
+    finally:
+        await world.stop()
     return world.seen + Counter(published=len(world.published))
 
 
