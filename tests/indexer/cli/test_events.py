@@ -44,7 +44,7 @@ def made_with(tmp_path, url):
 
 @pytest.fixture
 def site(tmp_path):
-    return made_with(tmp_path, "dir:events?partitions=3")
+    return made_with(tmp_path, "dir:events?partitions=3&retention=7d")
 
 
 @pytest.fixture
@@ -225,7 +225,7 @@ def test_a_topic_that_is_not_there(run, tmp_path, kafka_server):
     site = made_with(tmp_path, kafka_url(kafka_server.bootstrap))
     answer = run("-c", site.config, "events", "--json")
     assert answer.code == 74
-    assert "sealtape init" in answer.error["message"]
+    assert "sealtape setup" in answer.error["message"]
 
 
 def test_follow_says_that_events_were_deleted_before_it_read_them(site, capsys):
