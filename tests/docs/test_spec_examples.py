@@ -1,4 +1,4 @@
-"""The examples of messages, bodies, segments, documents and events are bytes of the golden vectors."""
+"""The examples of the format pages are bytes of the golden vectors."""
 
 import json
 import re
