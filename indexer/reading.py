@@ -1,7 +1,7 @@
 """Reading the frames of a session, sealed and live, and the keys to open them with.
 
 What is sealed comes from the ledger's fragments and the vault's segments, the rest from the bus.
-One segment at a time is in memory. Frames come in the order of (epoch, seq), each once.
+One row group of one segment is in memory. Frames come in the order of (epoch, seq), each once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from sealtape.capture.bus import Bus
 from sealtape.ingest.keyring import Keyring
 from sealtape.ingest.ledger import Ledger
 from sealtape.ingest.ledger.rows import FragmentRow
-from sealtape.ingest.parquet import read_rows
+from sealtape.ingest.segment_file import SegmentFile
 from sealtape.ingest.vault import Vault
 from sealtape.schemas import messages
 from sealtape.schemas.errors import FormatError, KeyUnavailable, Missing, NotFound
@@ -101,13 +101,12 @@ class Keys:
 
 
 class Segments:
-    """Frames out of segments. The last segment read is kept, as neighbours often lie in it."""
+    """Frames out of segments. The last segment read stays open, as neighbours often lie in it."""
 
     def __init__(self, vault: Vault) -> None:
         """Take the vault."""
         self._vault = vault
-        self._key = ""
-        self._data = b""
+        self._file = SegmentFile(vault, "")
 
     async def frames(self, fragment: FragmentRow, lo: int, hi: int) -> AsyncIterator[Frame]:
         """The frames of a fragment with seq in [lo, hi).
@@ -118,13 +117,9 @@ class Segments:
         lo, hi = max(lo, record.lo), min(hi, record.hi)
         if lo >= hi:
             return
-        if fragment.segment_key != self._key:
-            self._key, self._data = "", b""
-            self._data = await self._vault.get(fragment.segment_key)
-            self._key = fragment.segment_key
         first = record.rows[0] - record.lo
         expected = lo
-        for _, row in read_rows(self._data, first + lo, first + hi):
+        async for _, row in self._opened(fragment).rows(first + lo, first + hi):
             if (row.session, row.epoch, row.seq) != (record.session, record.epoch, expected):
                 raise FormatError(
                     f"{fragment.segment_key} does not hold frame {expected} where it should.",
@@ -137,6 +132,26 @@ class Segments:
                 f"{fragment.segment_key} ends before frame {expected}.",
                 hint="Run `sealtape verify`.",
             )
+
+    async def latest(self, fragment: FragmentRow, hi: int, kind: int) -> AsyncIterator[Frame]:
+        """The frames of a fragment of one kind and with seq below `hi`, the last one first.
+
+        Raises as `frames` does. Only the row groups that hold such a frame are fetched.
+        """
+        record = fragment.record
+        first, end = record.rows[0], record.rows[0] + min(hi, record.hi) - record.lo
+        if end <= first:
+            return
+        kinds = await self._opened(fragment).column("kind", first, end)
+        for place in reversed([place for place, found in enumerate(kinds) if found == kind]):
+            seq = record.lo + place
+            async for frame in self.frames(fragment, seq, seq + 1):
+                yield frame
+
+    def _opened(self, fragment: FragmentRow) -> SegmentFile:
+        if fragment.segment_key != self._file.key:
+            self._file = SegmentFile(self._vault, fragment.segment_key)
+        return self._file
 
 
 class _Trimmed(Exception):
@@ -204,8 +219,7 @@ class Recording:
             record = fragment.record
             if (record.epoch, record.lo) <= place:
                 end = place[1] + 1 if record.epoch == place[0] else record.hi
-                frames = segments.frames(fragment, record.lo, end)
-                for frame in reversed([frame async for frame in frames if frame.kind == kind]):
+                async for frame in segments.latest(fragment, end, kind):
                     yield frame
 
     async def _live_of(self, kind: int, position: int, first: Place, last: Place) -> list[Frame]:

@@ -8,7 +8,10 @@ ciphertext, so that column is neither compressed nor dictionary-encoded. What th
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -18,7 +21,20 @@ import pyarrow.parquet as pq
 from sealtape.schemas.errors import FormatError
 from sealtape.schemas.frames import HEADER, MAGIC, Frame
 
-__all__ = ["ROW_GROUP_BYTES", "Row", "read_rows", "row_groups", "row_of", "write_segment"]
+__all__ = [
+    "ROW_GROUP_BYTES",
+    "Group",
+    "Layout",
+    "Pieces",
+    "Row",
+    "footer_values",
+    "read_leaves",
+    "read_rows",
+    "row_groups",
+    "row_of",
+    "rows_of",
+    "write_segment",
+]
 
 ROW_GROUP_BYTES = 4 << 20
 FOOTER_PREFIX = "sealtape."
@@ -178,7 +194,7 @@ def read_rows(
 
     Raises `FormatError` for anything that is not a segment with exactly our columns.
     """
-    try:
+    with _readable():
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=page_checksums)
         _check_schema(file)
         last = file.metadata.num_rows if end is None else min(end, file.metadata.num_rows)
@@ -188,22 +204,23 @@ def read_rows(
             if first < last and following > start:
                 low, high = max(start, first), min(last, following)
                 table = file.read_row_group(index).slice(low - first, high - low)
-                columns = [column.to_pylist() for column in table.columns]
-                yield from enumerate(map(Row._make, zip(*columns, strict=True)), low)
+                yield from enumerate(rows_of(table), low)
             first = following
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        raise FormatError(f"This is not a readable segment: {error}") from error
+
+
+def rows_of(table: pa.Table) -> Iterator[Row]:
+    """The rows of a table with all our columns."""
+    columns = [column.to_pylist() for column in table.columns]
+    return map(Row._make, zip(*columns, strict=True))
 
 
 def read_leaves(data: bytes | memoryview, start: int, end: int) -> list[bytes]:
     """The leaves of rows `[start, end)` alone. Raises `FormatError`."""
-    try:
+    with _readable():
         file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         _check_schema(file)
         column: Any = file.read(columns=["leaf"]).column(0).slice(start, end - start)
         return list(column.to_pylist())
-    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        raise FormatError(f"This is not a readable segment: {error}") from error
 
 
 def _check_schema(file: pq.ParquetFile) -> None:
@@ -214,12 +231,131 @@ def _check_schema(file: pq.ParquetFile) -> None:
 
 def footer_values(data: bytes | memoryview) -> dict[str, str]:
     """The `sealtape.*` values of a segment's footer. Raises `FormatError`."""
-    try:
+    with _readable():
         metadata = pq.read_metadata(pa.BufferReader(data)).metadata or {}
         return {
             key.decode()[len(FOOTER_PREFIX) :]: value.decode()
             for key, value in metadata.items()
             if key.startswith(FOOTER_PREFIX.encode())
         }
-    except (pa.ArrowException, OSError, ValueError) as error:
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError) as error:
         raise FormatError(f"This is not a readable segment: {error}") from error
+
+
+# -- in pieces -------------------------------------------------------------------------------------
+
+
+class Pieces(io.RawIOBase):
+    """A file of which only some stretches are here. What is not raises `ValueError`."""
+
+    def __init__(self, size: int, pieces: Mapping[int, bytes]) -> None:
+        """Take the file's size, and its pieces by where they begin."""
+        super().__init__()
+        self._size = size
+        self._pieces = sorted(pieces.items())
+        self._at = 0
+
+    def readable(self) -> bool:
+        """It can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """It can be read anywhere."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next read begins."""
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to an offset from the beginning, from here, or from the end."""
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Read on; all of it must lie in one piece."""
+        end = self._size if size < 0 else min(self._size, self._at + size)
+        for begin, data in self._pieces:
+            if begin <= self._at and end <= begin + len(data):
+                found = data[self._at - begin : end - begin]
+                self._at = max(self._at, end)
+                return found
+        raise ValueError(f"bytes {self._at} to {end} are not here")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One row group: its rows `[first, end)`, and where each column's bytes lie."""
+
+    first: int
+    end: int
+    columns: Mapping[str, tuple[int, int]]
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The bytes of all columns, which lie side by side."""
+        return min(s for s, _ in self.columns.values()), max(e for _, e in self.columns.values())
+
+
+class Layout:
+    """What the footer of a segment says about where its rows lie. Trusts none of it further."""
+
+    TRAILER = 8
+    """Bytes at the end of the file that hold the footer's size."""
+
+    def __init__(self, size: int, tail: bytes) -> None:
+        """Read the footer from the last bytes of a file of `size`; raises `FormatError`."""
+        with _readable():
+            # A footer alone is a file too: nothing in it is followed here.
+            footer = b"PAR1" + tail[-self.tail_size(tail) :]
+            file = pq.ParquetFile(pa.BufferReader(footer))
+            _check_schema(file)
+            self._metadata = file.metadata
+            self.groups = tuple(self._groups(size))
+        self.size = size
+
+    @classmethod
+    def tail_size(cls, tail: bytes) -> int:
+        """How many of the last bytes hold the footer, from the very last ones."""
+        if tail[-4:] != b"PAR1":
+            raise FormatError("This is not a readable segment: it does not end as one.")
+        return int.from_bytes(tail[-8:-4], "little") + cls.TRAILER
+
+    def within(self, start: int, end: int) -> list[int]:
+        """The row groups that rows `[start, end)` lie in, by number."""
+        return [
+            number
+            for number, group in enumerate(self.groups)
+            if group.first < end and group.end > start
+        ]
+
+    def read(self, number: int, pieces: Mapping[int, bytes], *columns: str) -> pa.Table:
+        """Decode a row group, or only some columns, out of pieces; raises `FormatError`."""
+        with _readable():
+            source = pa.PythonFile(Pieces(self.size, pieces), mode="r")
+            file = pq.ParquetFile(source, metadata=self._metadata, page_checksum_verification=True)
+            return file.read_row_group(number, columns=list(columns) or None)
+
+    def _groups(self, size: int) -> Iterator[Group]:
+        metadata, first = self._metadata, 0
+        for index in range(metadata.num_row_groups):
+            group = metadata.row_group(index)
+            if group.num_columns != len(_SCHEMA.names):
+                raise FormatError("A row group of a segment has all columns.")
+            columns = {}
+            for place, name in enumerate(_SCHEMA.names):
+                chunk = group.column(place)
+                pages = chunk.data_page_offset, chunk.dictionary_page_offset
+                begin = min(offset for offset in pages if offset is not None)
+                end = begin + chunk.total_compressed_size
+                if not 0 <= begin < end <= size:
+                    raise FormatError("A segment's footer points outside of the file.")
+                columns[name] = (begin, end)
+            yield Group(first, first + group.num_rows, columns)
+            first += group.num_rows

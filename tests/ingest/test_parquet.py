@@ -6,11 +6,14 @@ import pytest
 
 from sealtape.ingest import parquet
 from sealtape.ingest.parquet import (
+    Layout,
+    Pieces,
     footer_values,
     read_leaves,
     read_rows,
     row_groups,
     row_of,
+    rows_of,
     write_segment,
 )
 from sealtape.schemas import segments
@@ -147,3 +150,47 @@ def test_flipped_bits_never_become_another_error():
             list(read_rows(bad))
         except FormatError:
             pass
+
+
+class TestPieces:
+    def test_what_is_here_is_read(self):
+        pieces = Pieces(100, {10: b"0123456789", 90: b"abcdefghij"})
+        assert pieces.readable()
+        assert pieces.seekable()
+        assert pieces.seek(12) == 12
+        assert pieces.read(3) == b"234"
+        assert pieces.seek(2, os.SEEK_CUR) == 17
+        assert pieces.read(3) == b"789"
+        assert pieces.tell() == 20
+        assert pieces.seek(-4, os.SEEK_END) == 96
+        assert pieces.read() == b"ghij"
+        assert pieces.read(5) == b""
+
+    @pytest.mark.parametrize(("at", "size"), [(0, 1), (9, 2), (19, 2), (15, -1), (50, 1)])
+    def test_what_is_not_here_is_refused(self, at, size):
+        pieces = Pieces(100, {10: b"0123456789"})
+        pieces.seek(at)
+        with pytest.raises(ValueError, match="not here"):
+            pieces.read(size)
+
+
+def test_a_layout_says_where_rows_lie(monkeypatch):
+    monkeypatch.setattr(parquet, "ROW_GROUP_BYTES", 400)
+    rows = stretch(count=15)
+    data = bytes(write_segment([rows], {}))
+    layout = Layout(len(data), data[-Layout.tail_size(data) :])
+    assert [(group.first, group.end) for group in layout.groups] == [
+        (0, 4),
+        (4, 8),
+        (8, 12),
+        (12, 15),
+    ]
+    assert layout.within(3, 9) == [0, 1, 2]
+    assert layout.within(4, 4) == []
+    begin, end = layout.groups[1].span
+    table = layout.read(1, {begin: data[begin:end]})
+    assert list(rows_of(table)) == rows[4:8]
+    begin, end = layout.groups[1].columns["kind"]
+    assert layout.read(1, {begin: data[begin:end]}, "kind").num_columns == 1
+    with pytest.raises(FormatError):
+        layout.read(2, {begin: data[begin:end]})
