@@ -259,7 +259,7 @@ class Database:
 async def check_database(name: str, path: Path, migrations: Sequence[Migration]) -> list[Check]:
     """Look at a store's file without changing it: layout, mode, disk. Never raises `StoreError`."""
     if not await asyncio.to_thread(path.exists):
-        hint = "`sealtape init` makes it."
+        hint = "`sealtape setup` makes it."
         return [Check(f"{name}: file", "warning", f"{path} does not exist yet.", hint)]
     try:
         await (await Database.open(path, migrations, read_only=True)).close()

@@ -20,6 +20,7 @@ from sealtape.indexer.cli import (
     ingest,
     init,
     keys,
+    ledger,
     login,
     replay,
     search,
@@ -51,6 +52,7 @@ COMMANDS: tuple[ModuleType, ...] = (
     verify,
     events,
     status,
+    ledger,
     keys,
 )
 

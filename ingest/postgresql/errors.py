@@ -11,10 +11,10 @@ __all__ = ["away", "foreign", "load_client", "settled", "translated", "unknown_o
 
 _HINTS = {
     "28": "Check the user and its password_file, password_env or client certificate.",
-    "3D": "Create the database, then run sealtape init.",
-    "3F": "Run sealtape init as the schema's owner.",
-    "42P01": "Run sealtape init as the schema's owner.",
-    "42883": "Run sealtape init as the schema's owner.",
+    "3D": "Create the database, then run sealtape setup.",
+    "3F": "Run sealtape setup as the schema's owner.",
+    "42P01": "Run sealtape setup as the schema's owner; give this user one of the store's roles.",
+    "42883": "Run sealtape setup as the schema's owner.",
     "42501": "Make the user a member of the store's role; docs/postgresql.md names the roles.",
     "25006": "The server is a standby, or the store was opened for reading only.",
 }

@@ -154,7 +154,7 @@ async def check_layout(database: Database, layout: Layout) -> None:
     if len(rows) < len(layout.scripts):
         raise StoreError(
             f"Schema {schema} has layout {len(rows)}, this version needs {len(layout.scripts)}.",
-            hint="Run sealtape init as the schema's owner.",
+            hint="Run sealtape setup as the schema's owner.",
         )
 
 

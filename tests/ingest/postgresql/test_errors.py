@@ -54,7 +54,7 @@ def test_every_failure_has_its_word(error, kind, is_away):
 @pytest.mark.parametrize(
     ("kind", "word"),
     [
-        (E.UndefinedTableError, "sealtape init"),
+        (E.UndefinedTableError, "sealtape setup"),
         (E.InvalidCatalogNameError, "database"),
         (E.InsufficientPrivilegeError, "member"),
         (E.InvalidPasswordError, "password_file"),

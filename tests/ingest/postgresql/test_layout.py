@@ -51,11 +51,11 @@ async def test_many_at_once_make_it_once(schema):
 async def test_what_is_not_there_or_old_is_said(schema):
     with pytest.raises(StoreError) as caught:
         await checked(schema, LAYOUT)
-    assert "sealtape init" in caught.value.hint
+    assert "sealtape setup" in caught.value.hint
     await prepare(server(schema), LAYOUT)
     with pytest.raises(StoreError, match="layout 1, this version needs 2") as caught:
         await checked(schema, NEWER)
-    assert "sealtape init" in caught.value.hint
+    assert "sealtape setup" in caught.value.hint
 
 
 async def test_what_is_newer_or_another_is_left_alone(schema):

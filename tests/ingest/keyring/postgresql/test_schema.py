@@ -30,7 +30,7 @@ async def test_preparing_again_changes_nothing_that_is_there(schema, ingest, aud
 async def test_opening_makes_nothing(schema):
     with pytest.raises(StoreError) as caught:
         await open_keyring(schema.url().replace(schema.name, "nowhere"), BASE)
-    assert "sealtape init" in caught.value.hint
+    assert "sealtape setup" in caught.value.hint
 
 
 @pytest.mark.parametrize(
