@@ -1,7 +1,8 @@
 """Reading rows of a segment that is in the vault, without fetching all of it.
 
-The footer is read first, then the row groups that the rows lie in. The last row group is kept,
-because whoever reads one fragment often reads its neighbour next. A small object is fetched whole.
+The footer is read first, then the row groups that the rows lie in, one ahead of the reader. The
+last row group is kept, because whoever reads one fragment often reads its neighbour next. A small
+object is fetched whole.
 """
 
 from __future__ import annotations
@@ -42,13 +43,24 @@ class SegmentFile:
         Raises `Missing` (the object is gone) and `FormatError` (it is no segment).
         """
         layout = await self._opened()
-        for number in layout.within(start, end):
-            group = layout.groups[number]
-            low, high = max(start, group.first), min(end, group.end)
-            table = await self._read(layout, number)
-            part = table.slice(low - group.first, high - low)
-            for at, row in enumerate(rows_of(part), low):
-                yield at, row
+        numbers = layout.within(start, end)
+        ahead: asyncio.Task[Mapping[int, bytes]] | None = None
+        try:
+            for number, following in zip(numbers, [*numbers[1:], None], strict=False):
+                group = layout.groups[number]
+                low, high = max(start, group.first), min(end, group.end)
+                table = await self._read(layout, number, ahead)
+                ahead = None
+                if following is not None and self._whole is None:
+                    span = layout.groups[following].span
+                    ahead = asyncio.create_task(self._pieces(span))
+                part = table.slice(low - group.first, high - low)
+                for at, row in enumerate(rows_of(part), low):
+                    yield at, row
+        finally:
+            if ahead is not None:
+                ahead.cancel()
+                await asyncio.gather(ahead, return_exceptions=True)
 
     async def column(self, name: str, start: int, end: int) -> list[Any]:
         """One column of rows `[start, end)`. Raises as `rows` does."""
@@ -79,9 +91,11 @@ class SegmentFile:
             self._layout = await asyncio.to_thread(Layout, size, tail)
         return self._layout
 
-    async def _read(self, layout: Layout, number: int) -> pa.Table:
+    async def _read(
+        self, layout: Layout, number: int, ahead: asyncio.Task[Mapping[int, bytes]] | None
+    ) -> pa.Table:
         if self._table is None or self._group != number:
-            pieces = await self._pieces(layout.groups[number].span)
+            pieces = await (ahead or self._pieces(layout.groups[number].span))
             self._table = await asyncio.to_thread(layout.read, number, pieces)
             self._group = number
         return self._table

@@ -113,6 +113,31 @@ async def test_readers_of_one_file_at_the_same_time(vault, small_groups):
     assert found == [list(enumerate(ROWS))[at : at + 12] for at in range(0, 90, 7)]
 
 
+async def test_one_group_is_fetched_ahead(vault, small_groups):
+    await put(vault)
+    file = SegmentFile(vault, KEY)
+    rows = file.rows(0, 100)
+    await anext(rows)
+    await asyncio.sleep(0.1)
+    assert len(vault.take()) == 1 + 2
+    await rows.aclose()
+    await asyncio.sleep(0.1)
+    assert vault.take() == []
+    assert await read(file, 5, 25) == list(enumerate(ROWS))[5:25]
+
+
+async def test_what_fails_ahead_fails_when_it_is_needed(vault, small_groups, tmp_path):
+    await put(vault)
+    file = SegmentFile(vault, KEY)
+    rows = file.rows(0, 100)
+    await anext(rows)
+    (tmp_path / KEY).unlink()
+    await asyncio.sleep(0.1)
+    with pytest.raises(Missing):
+        _ = [row async for row in rows]
+    await file.rows(0, 1).aclose()
+
+
 async def test_what_is_not_there(vault):
     with pytest.raises(Missing):
         await read(SegmentFile(vault, KEY), 0, 1)
