@@ -84,7 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         path = config_path(args.config)
-        settings = settings_at(path)
+        settings = settings_at(path, tell=not args.check)
+        if args.check:
+            return _check(settings, as_json=args.json)
         configure(
             settings.deployment.log_format,
             room="capture",
@@ -92,8 +94,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             worker="" if args.worker is None else str(args.worker),
         )
         ready = _announce(path, settings, as_json=args.json)
-        if args.check:
-            return _check(settings, as_json=args.json)
         if args.worker is None and settings.capture.workers > 1:
             return _run(settings, Supervisor(path=path, settings=settings, on_ready=ready).run())
         return _run(settings, _serve(settings, args, ready))

@@ -34,6 +34,21 @@ def test_errors_name_themselves_and_give_the_exit_code(tmp_path, capsys):
     assert json.loads(capsys.readouterr().err)["error"]["code"] == "settings"
 
 
+def test_a_node_is_checked_before_it_runs(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("SHOP_PASSWORD", "scram-secret")
+    lab = NodeLab(tmp_path, shared_server())
+    for path in (tmp_path / "keys").iterdir():
+        path.chmod(0o600)
+    assert main(["-c", str(lab.path), "--check"]) == 0
+    assert "0 errors" in capsys.readouterr().out
+    (tmp_path / "keys/node.key").unlink()
+    assert main(["-c", str(lab.path), "--check", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    (wrong,) = [check for check in told["checks"] if check["level"] == "error"]
+    assert wrong["name"] == "keys: node"
+    assert not (tmp_path / "spool").exists()
+
+
 def test_help_teaches(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["--help"])
