@@ -142,14 +142,14 @@ def settings_at(path: Path, *, tell: bool = True) -> Settings:
 
 def _check(settings: Settings, *, as_json: bool) -> int:
     """Do what `sealtape doctor --room capture` does, which needs more to be installed."""
-    from sealtape.capture.checks import Report, check_capture
+    from sealtape.capture.checks import Report, check_capture, check_settings
     from sealtape.capture.checks.buses import check_buses
 
     async def look() -> Report:
         node, buses = await asyncio.gather(
             check_capture(settings), check_buses(settings, events=False)
         )
-        return Report([*node, *buses])
+        return Report([*check_settings(settings), *node, *buses])
 
     report = asyncio.run(look())
     print(*([json.dumps(report.to_json())] if as_json else report.lines()), sep="\n")

@@ -1,6 +1,6 @@
 """What can be looked at before a capture node runs, or while it does, without changing anything."""
 
 from sealtape.capture.checks.report import Report
-from sealtape.capture.checks.room import check_capture
+from sealtape.capture.checks.room import check_capture, check_settings
 
-__all__ = ["Report", "check_capture"]
+__all__ = ["Report", "check_capture", "check_settings"]

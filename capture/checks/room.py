@@ -15,7 +15,15 @@ from sealtape.capture.checks.targets import check_targets
 from sealtape.capture.checkup import Check
 from sealtape.schemas.settings import Settings
 
-__all__ = ["check_capture"]
+__all__ = ["check_capture", "check_settings"]
+
+
+def check_settings(settings: Settings) -> list[Check]:
+    """Return what is legal in the settings and should be changed, and what deployment this is."""
+    hint = "docs/config.md has every setting."
+    told = [Check("settings", "warning", warning, hint) for warning in settings.warnings]
+    shown = f"{len(settings.targets)} targets, {len(settings.retention)} retention classes"
+    return [*told, Check("settings", "ok", f"A {settings.deployment.mode} deployment: {shown}.")]
 
 
 async def check_capture(settings: Settings) -> list[Check]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from sealtape.capture.__main__ import settings_at
-from sealtape.capture.checks import Report, check_capture
+from sealtape.capture.checks import Report, check_capture, check_settings
 from sealtape.capture.checks.buses import check_buses
 from sealtape.capture.checks.keys import check_auditor_key, check_private_key, check_trust
 from sealtape.capture.checks.listener import check_metrics
@@ -88,14 +88,7 @@ async def examine(settings: Settings, rooms: frozenset[str]) -> list[Check]:
         if room in rooms:
             looks[f"{room}: metrics"] = check_metrics(metrics, room, settings.deployment.mode)
     found = await asyncio.gather(*(_patiently(name, look) for name, look in looks.items()))
-    return [*_settings(settings), *(check for checks in found for check in checks)]
-
-
-def _settings(settings: Settings) -> list[Check]:
-    hint = "See docs/config.md."
-    told = [Check("settings", "warning", warning, hint) for warning in settings.warnings]
-    shown = f"{len(settings.targets)} targets, {len(settings.retention)} retention classes."
-    return [*told, Check("settings", "ok", f"mode {settings.deployment.mode}, {shown}")]
+    return [*check_settings(settings), *(check for checks in found for check in checks)]
 
 
 def _keys(settings: Settings, rooms: frozenset[str]) -> list[Check]:

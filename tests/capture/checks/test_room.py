@@ -2,7 +2,7 @@ import importlib.util
 
 import pytest
 
-from sealtape.capture.checks import Report, check_capture
+from sealtape.capture.checks import Report, check_capture, check_settings
 from tests.capture.checks.found import levels, one
 from tests.capture.checks.test_targets import target
 
@@ -31,3 +31,12 @@ async def test_without_uvloop(deployment, monkeypatch, loop, level):
     settings = deployment.settings(("[capture]\n", f'[capture]\nloop = "{loop}"\n'))
     checks = [c for c in await check_capture(settings) if c.name == "node: event loop"]
     one(checks, level, "uvloop")
+
+
+def test_what_the_settings_warn_of(deployment):
+    more = (
+        '[targets.x]\naddress = "127.0.0.1:1"\ndatabase = "x"\nuser = "x"\npassword = "hunter2"\n'
+    )
+    checks = check_settings(deployment.settings(more=more + 'groups = ["*"]\n'))
+    assert "hunter2" not in one(checks, "warning", "targets.x.password").message
+    assert "1 targets" in one(checks, "ok", "dev").message
