@@ -37,7 +37,7 @@ bench: setup ## the benchmarks (tests/bench), numbers as ratios to a bare relay
 soak: setup ## the long-running tests
 	@$(PY) -P -m pytest -m soak -s --timeout=0 $(ARGS)
 
-servers: fetch-servers ## real Kafka, PostgreSQL, S3, OpenSearch and Keycloak until Ctrl-C; ARGS="kafka s3" narrows
+servers: setup ## real Kafka, PostgreSQL, S3, OpenSearch and Keycloak until Ctrl-C; ARGS="kafka s3" narrows
 	@$(PY) -m tests.servers up $(ARGS)
 
 fetch-servers: setup ## what real servers are made of, into a cache outside the checkout, once

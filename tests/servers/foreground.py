@@ -44,8 +44,11 @@ def _start(names, over):
 
 
 def _one(name):
+    kind = registry.server(name)
     try:
-        server = registry.server(name).shared()
+        for part in kind.PARTS:
+            cache.fetch(part)
+        server = kind.shared()
     except (ServerError, cache.FetchError) as error:
         cache.say(name, str(error))
         return None

@@ -14,9 +14,9 @@ def _is_worker(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config):
-    availability.mode()
     if not _is_worker(config):
         Home.name_run()  # workers inherit it, and the keeper watches this process
+    availability.mode()
 
 
 def pytest_unconfigure(config):

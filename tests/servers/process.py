@@ -40,6 +40,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from tests.servers import cache
 
 RUN = "SEALTAPE_SERVERS_RUN"  # "FOLDER:PID": where this run's servers live, and whose run it is
@@ -157,8 +159,10 @@ class Home:
 
     def end(self, timeout: float = 15.0) -> None:
         """Stop all servers of the run and wait until they are gone."""
-        with contextlib.suppress(OSError, ValueError):
+        try:
             self.ask("end")
+        except (OSError, ValueError):
+            timeout = 0  # there is no keeper, or it has just gone
         deadline = time.monotonic() + timeout
         while (self.folder / "keeper.sock").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -321,6 +325,8 @@ class Server(ABC):
         """Stop the process where it stands: connections stay open and nothing answers."""
         self._mine("pause")
         self._signal("SIGSTOP")
+        while self.running and psutil.Process(self.pid).status() != psutil.STATUS_STOPPED:
+            time.sleep(0.01)
 
     def resume(self) -> None:
         """Let a paused process go on."""
