@@ -129,7 +129,7 @@ class Fault:
 
     def _hint(self) -> str:
         if self.code in _NO_BUCKET:
-            return "Create the bucket, or run `sealtape init`."
+            return "Create the bucket, or run `sealtape setup`."
         if self.code in _WRONG_KEY or self.status == 401:
             return "The access key is wrong or has expired: check the vault's credentials."
         if self.code == "RequestTimeTooSkewed":

@@ -173,7 +173,7 @@ def prepare_folder(root: Path) -> list[str]:
 async def check_folder(root: Path) -> list[Check]:
     """Look at the folder, its mode and the disk, and try an object; see `check_vault`."""
     if not await asyncio.to_thread(root.is_dir):
-        hint = "`sealtape init` or the first segment makes it."
+        hint = "`sealtape setup` or the first segment makes it."
         return [Check("vault: folder", "warning", f"{root} does not exist yet.", hint)]
     found = await probe(FileVault(root))
     mode, free, total = await asyncio.to_thread(_look_at, root)

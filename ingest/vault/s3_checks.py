@@ -27,7 +27,7 @@ async def check_bucket(vault: BucketVault, native: S3Native) -> list[Check]:
     found = await native.facts("head_bucket")
     if isinstance(found, Fault):
         error = found.error(native.name, "a look at the bucket")
-        hint = error.hint or "`sealtape init` creates the bucket."
+        hint = error.hint or "`sealtape setup` creates the bucket."
         return [Check("vault: access", "error", error.message, hint)]
     tried = await probe(vault)
     return [

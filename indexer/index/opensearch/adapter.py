@@ -399,7 +399,7 @@ async def _together(*parts: Awaitable[Any]) -> list[Any]:
 
 async def check_layout(cluster: Cluster, layout: Layout) -> None:
     """Raise StoreError unless the templates of this version are there."""
-    hint = "Run `sealtape index setup`, or `sealtape init`."
+    hint = "Run `sealtape index setup`, or `sealtape setup`."
     path = f"/_index_template/{layout.prefix}-*"
     answer = await cluster.request("GET", path, missing_ok=True)
     found = answer["index_templates"] if answer else []
