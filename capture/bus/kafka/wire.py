@@ -47,6 +47,7 @@ class Wire:
                 with mapped(where):
                     return await self._ask(address, request)
         except TimeoutError as exc:
+            self._forget(address)
             raise busy(f"{where} does not answer within {limit_s:.3g} s.") from exc
 
     async def _ask(self, address: Address, request: Any) -> Any:
@@ -80,6 +81,11 @@ class Wire:
                 return connection
             connection.close()
         return None
+
+    def _forget(self, address: Address) -> None:
+        """Close what is idle there: what made one connection dead may have made all of them so."""
+        for connection in self._idle.pop(address, []):
+            connection.close()
 
     async def _drop(self, connection: Connection) -> None:
         self._lent.discard(connection)

@@ -71,6 +71,22 @@ async def test_a_connection_that_died_while_idle_is_replaced(wire):
     assert len(idle(wire)) == 1
 
 
+async def test_a_silence_costs_one_wait_and_not_one_for_each_connection(kafka_alone):
+    """As behind a firewall that forgot all connections while they were idle."""
+    url = parse_kafka_url(await new_topic(kafka_alone.bootstrap), BASE)
+    wire = Wire(url)
+    address = url.hosts[0]
+    await asyncio.gather(*(wire.ask(address, ApiVersionRequest(), limit_s=5) for _ in range(3)))
+    assert len(idle(wire)) == 3
+    kafka_alone.pause()
+    with pytest.raises(StoreBusy, match="does not answer"):
+        await wire.ask(address, ApiVersionRequest(), limit_s=0.3)
+    kafka_alone.resume()
+    assert idle(wire) == []
+    await wire.ask(address, ApiVersionRequest(), limit_s=5)
+    await wire.close()
+
+
 async def test_nobody_there_is_busy(kafka_server):
     wire = Wire(parse_kafka_url(kafka_url("h"), BASE))
     with pytest.raises(StoreBusy, match="Kafka at 127"):
