@@ -23,7 +23,7 @@ from sealtape.ingest.cut import Cut, incident_event
 from sealtape.ingest.findings import INLINE_BYTES, REASONS
 from sealtape.ingest.intake import Intake, Stores
 from sealtape.ingest.ledger.rows import HeadChange, Incident, Lease, Publish, Quarantined
-from sealtape.ingest.sealer import Limits, Sealer
+from sealtape.ingest.sealer import SECOND_NS, Limits, Sealer
 from sealtape.ingest.snapshot import Arrivals, Counts, PartitionSnapshot, RetentionWatch
 from sealtape.ingest.stage import BuiltSegment, build_segment
 from sealtape.schemas.errors import Fenced, Missing, StoreBusy, StoreError
@@ -44,8 +44,21 @@ LOOK_S = 2.0
 CUT_S = 30.0
 """How long a bus must end too early to be believed: a new leader may not know its end at first."""
 MS = 1_000_000
+LOGGED = 20
+"""Incidents of one publication that are logged one by one."""
 
 log = logging.getLogger(__name__)
+
+
+def _tell(incidents: Sequence[Incident]) -> None:
+    """Log what was found wrong; all of it is in the ledger."""
+    for incident in incidents[:LOGGED]:
+        fields = {"reason": incident.reason, "epoch": incident.epoch, "seq": incident.seq}
+        place = {"partition": incident.partition, "offset": incident.offset}
+        session = {"session": incident.session.hex()}
+        log.warning("incident: %s", incident.detail, extra=session | fields | place)
+    if len(incidents) > LOGGED:
+        log.warning("%d more incidents were published with these", len(incidents) - LOGGED)
 
 
 def uuid7(now_ns: int, random: bytes) -> str:
@@ -353,8 +366,11 @@ class Consumer:
                 sealed_at_ns=cut.now_ns,
                 writer=self._owner,
             )
-            await stores.vault.put_new(key, built.data)
-            await stores.vault.put_new(manifest_key(key), built.manifest)
+            # At least its class's term, counted from now: no session of it is sealed before.
+            until_ns = cut.now_ns + group.retention.retain_for_s * SECOND_NS
+            vault = stores.vault
+            await vault.put_new(key, built.data, retain_until_ns=until_ns)
+            await vault.put_new(manifest_key(key), built.manifest, retain_until_ns=until_ns)
             head = built.after
             segments.append(built)
         return segments
@@ -366,6 +382,7 @@ class Consumer:
         counts.bytes += sum(change.change.bytes for change in cut.changes)
         counts.quarantined += len(cut.quarantined)
         counts.incidents.update(incident.reason for incident in cut.incidents)
+        _tell(cut.incidents)
         now_ms = self._clock_ns() // MS
         for ts_ms in self._arrivals.pass_to(sealer.first, sealer.read_to):
             counts.sealed_s.observe(max(0, now_ms - ts_ms) / 1000)

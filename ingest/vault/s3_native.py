@@ -210,11 +210,11 @@ class S3Native:
 
     async def retain(self, key: str, until_ns: int) -> bool:
         """Lock the newest version until then; an earlier and longer lock stays as it is."""
-        if not self.locks:
-            await self._run(lambda: self._ask(f"a head of {key}", "head_object", Key=self._at(key)))
-            return False
         # Rounded up to the second, the unit S3 keeps.
         until = datetime.fromtimestamp(-(-until_ns // 1_000_000_000), UTC)
+        if not self.locks or until <= datetime.now(UTC):
+            await self._run(lambda: self._ask(f"a head of {key}", "head_object", Key=self._at(key)))
+            return self.locks
 
         def retain() -> bool:
             now = self._retention(key)

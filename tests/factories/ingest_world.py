@@ -81,16 +81,18 @@ class MemoryBus:
 
 
 class MemoryVault:
-    """A vault of a dict."""
+    """A vault of a dict. `locked` has until when each object was asked to be kept."""
 
     def __init__(self):
         self.objects = {}
+        self.locked = {}
 
-    async def put_new(self, key, data):
+    async def put_new(self, key, data, *, retain_until_ns=0):
         check_key(key)
         if key in self.objects:
             raise Exists(key)
         self.objects[key] = bytes(data)
+        self.locked[key] = retain_until_ns
 
     async def get(self, key, start=0, end=None):
         if key not in self.objects:

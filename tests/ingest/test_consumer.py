@@ -15,7 +15,7 @@ from sealtape.ingest.sealer import SECOND_NS, Limits
 from sealtape.ingest.snapshot import Counts
 from sealtape.schemas import messages
 from sealtape.schemas.errors import Fenced, StoreBusy, StoreError
-from sealtape.schemas.layout import parse_key
+from sealtape.schemas.layout import manifest_key, parse_key
 from sealtape.schemas.messages import KeyMessage
 from tests.factories.ingest_world import MemoryBus, MemoryVault, WorldClock
 from tests.factories.sessions import build_session, node_signer
@@ -100,6 +100,17 @@ async def test_a_session_is_sealed_and_its_keys_kept(room):
         len(built.messages),
     )
     assert parse_key(segment.key).term == 1
+
+
+async def test_what_is_sealed_is_to_be_kept_for_its_classs_term(room):
+    built = build_session()
+    room.send(*built.messages)
+    await room.drain()
+    (segment,) = [row async for row in room.ledger.segments()]
+    retention = segment.record.retention
+    until_ns = segment.record.sealed_at_ns + retention.retain_for_s * SECOND_NS
+    assert retention.retain_for_s > 0
+    assert room.vault.locked == dict.fromkeys([segment.key, manifest_key(segment.key)], until_ns)
 
 
 async def test_nothing_to_do_publishes_nothing(room):

@@ -222,6 +222,14 @@ class TestLocks:
             found = raw.get_object_retention(Bucket=bucket, Key="p/a")["Retention"]
             assert found["RetainUntilDate"].timestamp() == now + 3
 
+    async def test_a_time_that_has_passed_locks_nothing(self, s3, raw, bucket):
+        async with s3_vault(s3, bucket, "p", lock="compliance") as vault:
+            await vault.put_new("a", b"1", retain_until_ns=1)
+            assert await vault.retain("a", time.time_ns() - 10**9)
+            await vault.erase("a")
+            with pytest.raises(Missing):
+                await vault.retain("a", 1)
+
     async def test_without_being_told_nothing_is_locked(self, s3, raw, bucket):
         async with s3_vault(s3, bucket, "p") as vault:
             until_ns = time.time_ns() + 3_600_000_000_000
