@@ -73,6 +73,17 @@ PRODUCTION_TOML: Final = """\
 mode = "production"
 node = "node-1"
 log = "sealtape.example/log"    # your own name: checkpoints are signed under it
+log_format = "json"
+
+# Metrics and health checks of each room (docs/metrics.md): an address that your monitoring reaches.
+[capture]
+metrics = "127.0.0.1:9464"
+
+[ingest]
+metrics = "127.0.0.1:9465"
+
+[indexer]
+metrics = "127.0.0.1:9466"
 
 [capture.postgres]
 listen = "0.0.0.0:6432"

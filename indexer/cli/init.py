@@ -16,8 +16,9 @@ Makes a deployment folder: sealtape.toml, the node's signing key and the trust f
 the spool's key, the auditors' and the indexer's key pairs, and a self-signed TLS certificate for
 localhost. Refuses to overwrite anything.
 
-Without --dev the settings are for production: name your identity provider and targets in them,
-and move keys/auditor.key to where the auditors are; capture and ingest never need it.
+Without --dev the settings are for production: name your stores, identity provider and targets in
+them, and move keys/auditor.key to where the auditors are; capture and ingest never need it. Then
+`sealtape setup` makes what the stores lack, and `sealtape doctor` says whether all is well.
 """
 
 
@@ -43,5 +44,8 @@ def run(args: argparse.Namespace) -> int:
             f"next: sealtape dev {folder} --target shop=postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
         )
     else:
-        print("next: set [identity] and [targets.NAME] in it, then start capture, ingest, index")
+        print(
+            "next: set [stores], [identity] and [targets.NAME] in it; sealtape setup makes what is"
+        )
+        print("missing in the stores, sealtape doctor looks; then start ingest, index, capture")
     return 0

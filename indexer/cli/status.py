@@ -43,8 +43,8 @@ _TOLD: Final = {
     "stalled": "sealtape_capture_sessions_stalled",
     "unrecorded": "sealtape_capture_sessions_unrecorded",
     "unshipped_bytes": "sealtape_capture_unshipped_bytes",
-    "oldest_unacked_s": "sealtape_capture_oldest_unacked_seconds",
 }
+_OLDEST: Final = "sealtape_capture_oldest_unacked_seconds"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -121,7 +121,8 @@ async def _told(address: str) -> dict[str, Any]:
     readiness, metrics = await asyncio.gather(readiness_at(address), metrics_at(address))
     if readiness is None or metrics is None:
         return {}
-    return {**readiness, **{name: metrics[metric] for name, metric in _TOLD.items()}}
+    numbers = {name: int(metrics[metric]) for name, metric in _TOLD.items()}
+    return {**readiness, **numbers, "oldest_unacked_s": round(metrics[_OLDEST], 1)}
 
 
 def _folder_size(folder: Path) -> int:

@@ -60,3 +60,18 @@ def test_panels_have_names_places_and_a_data_source():
     assert len(places) == len(panels)
     names = {each["name"] for each in DASHBOARD["templating"]["list"]}
     assert names == {"datasource", "instance"}
+
+
+def test_prometheus_understands_every_expression(promtool, tmp_path):
+    rules = []
+    for number, expression in enumerate(expressions()):
+        shown = expression.replace("$__rate_interval", "5m").replace("$instance", ".*")
+        rules.append({"record": f"panel:number_{number}", "expr": shown})
+    groups = {"groups": [{"name": "panels", "rules": rules}]}
+    (tmp_path / "rules.json").write_text(json.dumps(groups))  # JSON is YAML
+    done = subprocess.run(
+        [promtool, "check", "rules", "rules.json"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(rules)} rules found" in done.stdout
