@@ -8,6 +8,7 @@ repeats a hit nor skips one.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -43,6 +44,7 @@ _IDS = 2000
 _FEW_SESSIONS = 1000
 _MANY_COMMANDS = 50_000
 """Beyond these, matching commands are not gone through; the sessions are."""
+_SHARD_PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.5)
 
 _COMMAND_ORDER = ("sealtape.time_ns", "sealtape.n", "session.id", "sealtape.epoch")
 _SESSION_ORDER = ("find.start_ns", "session.id")
@@ -164,7 +166,21 @@ async def _scan(
 
 
 async def _search(cluster: Cluster, index: str, body: Json) -> list[Json]:
-    return hits_of(await cluster.request("POST", f"/{index}/_search", body, params=READ))
+    return hits_of(await _answer(cluster, index, body))
+
+
+async def _answer(cluster: Cluster, index: str, body: Json) -> Any:
+    """Ask; wait a little for shards that are not there yet.
+
+    An index that was made a moment ago (the first session of a month, the first command of a day)
+    answers 503 until its shard is started, and only whole results will do.
+    """
+    for pause_s in _SHARD_PAUSES_S:
+        try:
+            return await cluster.request("POST", f"/{index}/_search", body, params=READ)
+        except StoreBusy:
+            await asyncio.sleep(pause_s)
+    return await cluster.request("POST", f"/{index}/_search", body, params=READ)
 
 
 # -- sessions and their commands -------------------------------------------------------------------
@@ -186,7 +202,7 @@ async def _count(cluster: Cluster, index: str, condition: Json, limit: int) -> i
         "query": {"bool": {"filter": [condition]}},
         "track_total_hits": limit + 1,
     }
-    answer = await cluster.request("POST", f"/{index}/_search", body, params=READ)
+    answer = await _answer(cluster, index, body)
     hits_of(answer)
     return int(answer["hits"]["total"]["value"])
 
@@ -222,7 +238,7 @@ async def _kept(
         "track_total_hits": False,
         "aggs": {name: {"filter": part, "aggs": {"ids": names}} for name, part in asked.items()},
     }
-    answer = await cluster.request("POST", f"/{layout.commands}/_search", body, params=READ)
+    answer = await _answer(cluster, layout.commands, body)
     hits_of(answer)
     found = {
         name: {bucket["key"] for bucket in part["ids"]["buckets"]}
