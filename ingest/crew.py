@@ -18,6 +18,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from sealtape.ingest.ledger.base import Ledger
 from sealtape.ingest.ledger.rows import Lease
+from sealtape.ingest.serving import end
 from sealtape.ingest.shares import shares
 from sealtape.schemas.errors import Fenced, SettingsError, StoreBusy, StoreError
 
@@ -138,13 +139,11 @@ async def while_all_held(
 
 async def _both(work: Coroutine[Any, Any, None], keeping: Coroutine[Any, Any, None]) -> None:
     """Run both until one ends, then end the other."""
-    tasks = [asyncio.ensure_future(work), asyncio.ensure_future(keeping)]
+    tasks = [asyncio.create_task(work), asyncio.create_task(keeping)]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(tasks)
     for task in tasks:
         if not task.cancelled():
             task.result()
@@ -288,9 +287,7 @@ class Crew(Generic[AnySeat]):
                 await self._pause(max(0.05, min(self._ttl_s / 3, BEAT_S)))
             await self._leave()
         finally:
-            for task in self._tasks.values():
-                task.cancel()
-            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            await end(self._tasks.values())
 
     async def _round(self) -> None:
         try:

@@ -22,7 +22,7 @@ from sealtape.ingest.ledger import Ledger, open_ledger
 from sealtape.ingest.metrics import IngestVitals
 from sealtape.ingest.relay import RunningRelay, start_relay
 from sealtape.ingest.sealer import SECOND_NS, Limits
-from sealtape.ingest.serving import together, until_stopped
+from sealtape.ingest.serving import end, together, until_stopped
 from sealtape.ingest.snapshot import Counts, IngestSnapshot
 from sealtape.ingest.vault import Vault, open_vault
 from sealtape.schemas.errors import SettingsError, StoreError
@@ -140,8 +140,7 @@ class RunningIngest:
         try:
             await crew
         finally:
-            cleaner.cancel()
-            await asyncio.gather(cleaner, return_exceptions=True)
+            await end([cleaner])
 
     def _consumers(self) -> Iterator[Consumer]:
         for _, berth in sorted(self._crew.seats.items()):

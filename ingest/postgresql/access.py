@@ -32,8 +32,8 @@ _OPTIONS = (
 # A role's name is the schema's and a word; PostgreSQL cuts names at 63 bytes.
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,47}")
 _PORT = 5432
-# A client that is gone must not hold its locks longer than this.
-_IDLE_S = 60.0
+# A client that was stopped within a transaction must not hold its locks (a lease's row) longer.
+_IDLE_S = 10.0
 # How long after the server's own limit the client stops to wait for an answer.
 _GRACE_S = 5.0
 

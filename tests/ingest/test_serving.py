@@ -2,7 +2,8 @@ import asyncio
 
 import pytest
 
-from sealtape.ingest.serving import until_stopped
+from sealtape.ingest import serving
+from sealtape.ingest.serving import end, together, until_stopped
 
 
 class Room:
@@ -46,3 +47,42 @@ async def test_it_raises_what_ended_one():
     room.ended.set()
     with pytest.raises(KeyError):
         await asyncio.wait_for(until_stopped(asyncio.Event(), Room(), room), 5)
+
+
+async def test_a_failure_ends_the_others():
+    ended = []
+
+    async def waits():
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(True)
+
+    async def fails():
+        await asyncio.sleep(0.01)
+        raise KeyError("bug")
+
+    with pytest.raises(KeyError):
+        await asyncio.wait_for(together(waits(), fails(), waits()), 5)
+    assert ended == [True, True]
+    await together(asyncio.sleep(0), asyncio.sleep(0.01))
+
+
+async def test_who_loses_a_cancellation_is_cancelled_again(monkeypatch):
+    monkeypatch.setattr(serving, "AGAIN_S", 0.02)
+    lost = []
+
+    async def deaf():
+        for _ in range(3):
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                lost.append(True)
+        raise KeyError("at last")
+
+    task = asyncio.create_task(deaf())
+    await asyncio.sleep(0)
+    await asyncio.wait_for(end([task]), 5)
+    assert len(lost) == 3
+    assert isinstance(task.exception(), KeyError)
+    await end([task])

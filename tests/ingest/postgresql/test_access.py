@@ -92,8 +92,8 @@ async def test_a_connection_has_limits_and_commits_for_good(schema):
         return values
 
     # The server of the tests says synchronous_commit=off.
-    assert await settings() == [schema.name, "7s", "3s", "1min", "on", "off"]
-    assert await settings(read_only=True) == [schema.name, "7s", "3s", "1min", "off", "on"]
+    assert await settings() == [schema.name, "7s", "3s", "10s", "on", "off"]
+    assert await settings(read_only=True) == [schema.name, "7s", "3s", "10s", "off", "on"]
     assert (await settings(snapshot=True, read_only=True))[3] == "0"
     assert (await settings(unlimited=True))[1] == "0"
 
@@ -115,3 +115,53 @@ async def test_the_host_that_is_the_primary_is_taken(schema, postgres_server):
     connection = await server_of(url, BASE, "s").connect()
     assert connection.get_server_pid()
     await connection.close()
+
+
+# -- TLS, on a server that has it
+
+
+async def user_of(url):
+    connection = await server_of(url, BASE, "s").connect()
+    try:
+        return await connection.fetchrow(
+            "SELECT current_user, ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+        )
+    finally:
+        await connection.close()
+
+
+async def test_a_server_is_known_by_its_certificate(postgres_stores):
+    url = postgres_stores.database().url()
+    assert await user_of(url) == ("admin", True)
+    stranger = url.replace(f"ca={postgres_stores.ca}", "tls=verify-full")
+    with pytest.raises(StoreError) as caught:
+        await user_of(stranger)
+    assert not isinstance(caught.value, StoreBusy)
+    assert "ca" in caught.value.hint
+    assert await user_of(stranger.replace("verify-full", "require")) == ("admin", True)
+
+
+async def test_a_client_is_known_by_its_certificate(postgres_stores):
+    database = postgres_stores.database()
+    database.sql("CREATE ROLE ingest LOGIN IN ROLE by_certificate")
+    try:
+        certificate, key = postgres_stores.certificate("ingest")
+        url = f"postgresql://ingest@{postgres_stores.address}/{database.name}"
+        url += f"?ca={postgres_stores.ca}&cert={certificate}&key={key}"
+        assert await user_of(url) == ("ingest", True)
+        certificate, key = postgres_stores.certificate("stranger")
+        wrong = f"{url.split('&')[0]}&cert={certificate}&key={key}"
+        with pytest.raises(StoreError) as caught:
+            await user_of(wrong)
+        assert "certificate" in caught.value.hint
+    finally:
+        database.sql("DROP ROLE ingest")
+
+
+async def test_a_wrong_password_is_said_without_it(postgres_stores, tmp_path):
+    (tmp_path / "word").write_text("not-the-word")
+    url = postgres_stores.database().url(password_file=tmp_path / "word")
+    with pytest.raises(StoreError) as caught:
+        await user_of(url)
+    assert "not-the-word" not in str(caught.value)
+    assert "password_file" in caught.value.hint
