@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from sealtape.ingest.ledger.postgresql.publish import publish_all
+from sealtape.ingest.ledger.postgresql.publish import Prepared, publish_all
 from sealtape.ingest.ledger.postgresql.schema import LAYOUT, ledger_server
 from sealtape.ingest.ledger.rows import (
     Event,
@@ -169,7 +170,8 @@ class PostgresLedger:
         await self._database.write(work)
 
     async def publish(self, publication: Publish) -> None:
-        await self._database.write(lambda connection: publish_all(connection, publication))
+        prepared = await asyncio.to_thread(Prepared.of, publication)
+        await self._database.write(lambda connection: publish_all(connection, prepared))
 
     async def staged(self, older_than_s: float) -> list[StagedObject]:
         rows = await self._database.fetch(

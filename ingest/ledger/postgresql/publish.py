@@ -1,13 +1,15 @@
 """The publish transaction of the PostgreSQL ledger, step by step.
 
-Each step is one statement for all rows of a publication, however many. What is compared is locked
-by the comparison itself (READ COMMITTED looks at the newest row once it has the lock), and ids are
-given out last, under the row of `counter`: publications become visible in the order of their ids.
+Each step is one statement for all rows of a publication, however many; `Prepared` has made them
+ready before the transaction begins. What is compared is locked by the comparison itself (READ
+COMMITTED looks at the newest row once it has the lock), and ids are given out last, under the row
+of `counter`: publications become visible in the order of their ids.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sealtape.ingest.ledger.rows import (
@@ -28,23 +30,78 @@ from sealtape.ingest.ledger.steps import (
 from sealtape.schemas.errors import Fenced
 from sealtape.schemas.segments import FIRST_PREV
 
-__all__ = ["publish_all"]
+__all__ = ["HeadRound", "Prepared", "publish_all"]
 
 
-async def publish_all(connection: Any, publication: Publish) -> None:
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A publication, and what takes long to make of it: as no statement needs to wait for that."""
+
+    publication: Publish
+    heads: list[HeadRound]
+    sessions: list[list[list[object]]]
+    fragments: list[tuple[object, ...]]
+    records: list[bytes]
+
+    @classmethod
+    def of(cls, publication: Publish) -> Prepared:
+        """Make it; large ones in a thread of their own."""
+        heads = rounds(publication.heads, lambda c: (c.after.session, c.after.epoch))
+        sessions = rounds(publication.sessions, lambda c: c.session)
+        return cls(
+            publication=publication,
+            heads=[HeadRound.of(changes) for changes in heads],
+            sessions=[_columns(map(_session_row, changes), 11) for changes in sessions],
+            fragments=[
+                (segment.record.n, index, f.session, f.epoch, f.lo, f.hi, f.to_json())
+                for segment in publication.segments
+                for index, f in enumerate(segment.fragments)
+            ],
+            records=[segment.record.to_json() for segment in publication.segments],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class HeadRound:
+    """Changes of different heads: columns of those that are new, and of those that are not."""
+
+    changes: list[HeadChange]
+    new: list[list[object]]
+    known: list[list[object]]
+    before: list[bytes]
+
+    @classmethod
+    def of(cls, changes: list[HeadChange]) -> HeadRound:
+        """Sort them by whether there was one before."""
+        new = [change for change in changes if change.before is None]
+        known = [change for change in changes if change.before is not None]
+        return cls(
+            changes=changes,
+            new=_columns(map(_head_row, new), 12),
+            known=_columns(map(_head_row, known), 12),
+            before=[change.before for change in known if change.before is not None],
+        )
+
+
+async def publish_all(connection: Any, prepared: Prepared) -> None:
     """Run inside a transaction; `Fenced` means it must be rolled back."""
+    publication = prepared.publication
     await swap_position(connection, publication)
     keys = [*(segment.key for segment in publication.segments), *publication.objects]
     await take_staged(connection, keys)
     shard = await extend_shard(connection, publication.shard, publication.segments)
-    for changes in rounds(publication.heads, lambda c: (c.after.session, c.after.epoch)):
+    for changes in prepared.heads:
         await swap_heads(connection, changes)
-    for sessions in rounds(publication.sessions, lambda c: c.session):
-        await _add_to_sessions(connection, sessions)
-    await _add_fragments(connection, shard, publication.segments)
+    for sessions in prepared.sessions:
+        # The state follows the last epoch, so an older epoch's end changes nothing.
+        await connection.execute(_SESSIONS, *sessions)
+    if prepared.fragments:
+        rows = [(shard, *row) for row in prepared.fragments]
+        columns = ("shard", "n", "idx", "session", "epoch", "lo", "hi", "record")
+        await connection.copy_records_to_table("fragment", records=rows, columns=columns)
     await _keep_quarantined(connection, publication)
     if publication.segments or publication.incidents or publication.events:
-        await _number(connection, shard, publication)
+        await _number(connection, shard, prepared)
 
 
 # -- comparisons -----------------------------------------------------------------------------------
@@ -106,19 +163,16 @@ async def extend_shard(
     return number
 
 
-async def swap_heads(connection: Any, changes: Sequence[HeadChange]) -> None:
+async def swap_heads(connection: Any, changes: HeadRound) -> None:
     """Compare-and-set of one (session, epoch) each: no frame is ever sealed twice."""
-    new = [change for change in changes if change.before is None]
-    known = [change for change in changes if change.before is not None]
     done: set[tuple[bytes, int]] = set()
-    if new:
-        rows = await connection.fetch(_NEW_HEADS, *_columns(map(_head_row, new), 12))
+    if changes.new[0]:
+        rows = await connection.fetch(_NEW_HEADS, *changes.new)
         done |= {(row[0], row[1]) for row in rows}
-    if known:
-        before = [change.before for change in known]
-        rows = await connection.fetch(_SWAP_HEADS, *_columns(map(_head_row, known), 12), before)
+    if changes.known[0]:
+        rows = await connection.fetch(_SWAP_HEADS, *changes.known, changes.before)
         done |= {(row[0], row[1]) for row in rows}
-    for change in changes:
+    for change in changes.changes:
         if (change.after.session, change.after.epoch) not in done:
             moved(change.after)
 
@@ -163,11 +217,6 @@ def _head_row(change: HeadChange) -> tuple[object, ...]:
 # -- what is added ---------------------------------------------------------------------------------
 
 
-async def _add_to_sessions(connection: Any, changes: Sequence[SessionChange]) -> None:
-    """Add the counts; the state follows the last epoch, so an older epoch's end changes nothing."""
-    await connection.execute(_SESSIONS, *_columns(map(_session_row, changes), 11))
-
-
 _SESSIONS = """
 INSERT INTO session AS s (session, tenant, class, state, epoch, frames, bytes, first_ts_ns,
   last_ts_ns, close_reason, lost, incidents, revision)
@@ -207,19 +256,6 @@ def _session_row(change: SessionChange) -> tuple[object, ...]:
     )
 
 
-async def _add_fragments(
-    connection: Any, shard: int | None, segments: tuple[SealedSegment, ...]
-) -> None:
-    rows = [
-        (shard, segment.record.n, index, f.session, f.epoch, f.lo, f.hi, f.to_json())
-        for segment in segments
-        for index, f in enumerate(segment.fragments)
-    ]
-    if rows:
-        columns = ("shard", "n", "idx", "session", "epoch", "lo", "hi", "record")
-        await connection.copy_records_to_table("fragment", records=rows, columns=columns)
-
-
 async def _keep_quarantined(connection: Any, publication: Publish) -> None:
     rows = [
         (
@@ -248,8 +284,9 @@ async def _keep_quarantined(connection: Any, publication: Publish) -> None:
 # -- what gets an id -------------------------------------------------------------------------------
 
 
-async def _number(connection: Any, shard: int | None, publication: Publish) -> None:
+async def _number(connection: Any, shard: int | None, prepared: Prepared) -> None:
     """Add what has an id. From the first statement on, other publications wait for our commit."""
+    publication = prepared.publication
     segments, incidents, events = (
         publication.segments,
         publication.incidents,
@@ -264,8 +301,10 @@ async def _number(connection: Any, shard: int | None, publication: Publish) -> N
     )
     if segments:
         rows = [
-            (number, segment.key, shard, segment.record.n, segment.record.to_json())
-            for number, segment in enumerate(segments, last[0] - len(segments) + 1)
+            (number, segment.key, shard, segment.record.n, record)
+            for number, (segment, record) in enumerate(
+                zip(segments, prepared.records, strict=True), last[0] - len(segments) + 1
+            )
         ]
         await connection.execute(
             "INSERT INTO segment SELECT * FROM unnest($1::bigint[], $2::text[], $3::integer[],"

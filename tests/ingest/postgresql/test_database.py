@@ -102,7 +102,7 @@ async def test_a_cancelled_caller_gives_its_place_back(made):
 
 
 async def test_reading_only_is_reading_only(made):
-    database = await opened(made.url(), read_only=True)
+    database = await opened(made.url(patience="0s"), read_only=True)
     for call in (database.write(add(1)), database.change("INSERT INTO t VALUES (1)")):
         with pytest.raises(StoreError, match="reading only"):
             await call
@@ -227,3 +227,72 @@ async def test_a_check_that_waits_for_the_commit_is_settled(database, made):
     with pytest.raises(StoreError, match="23505"):
         await database.write(add(1))
     assert await numbers(database) == [1]
+
+
+# -- a network that is there and does not work
+
+
+@pytest.fixture
+def proxy(made, toxiproxy):
+    proxy = toxiproxy.proxy(f"127.0.0.1:{made.server.port}")
+    yield proxy
+    proxy.close()
+
+
+def by_way_of(made, proxy, **options):
+    return made.url(**options).replace(f":{made.server.port}/", f":{proxy.port}/")
+
+
+async def test_a_slow_server_is_waited_for(made, proxy):
+    database = await opened(by_way_of(made, proxy))
+    with proxy.slow(700):
+        assert await database.write(add(1)) == 1
+    assert await numbers(database) == [1]
+    await database.close()
+
+
+async def test_a_connection_that_only_seems_to_be_there_is_given_up(made, proxy):
+    """Half open: nothing comes back, nobody says that it is over."""
+    limits = {"statement_timeout": "200ms", "connect_timeout": "1s", "patience": "100ms"}
+    database = await opened(by_way_of(made, proxy, **limits))
+    with proxy.half_open(), pytest.raises(StoreBusy):
+        await database.write(add(1))
+    await database.write(add(2))
+    assert 2 in await numbers(database)
+    await database.close()
+
+
+async def test_resets_in_the_middle_lose_and_double_nothing(made, proxy):
+    database = await opened(by_way_of(made, proxy, patience="20s"))
+    written, unknown = set(), set()
+
+    async def write(number):
+        try:
+            await database.write(add(number))
+        except StoreBusy:
+            return
+        except StoreError:
+            unknown.add(number)
+            return
+        written.add(number)
+
+    for round_ in range(5):
+        with proxy.resetting(after_ms=30 * round_):
+            tasks = [asyncio.create_task(write(10 * round_ + n)) for n in range(10)]
+            await asyncio.sleep(0.3)
+        await asyncio.gather(*tasks)
+    assert written | unknown == set(range(50))
+    found = await numbers(database)
+    assert written <= set(found) <= written | unknown
+    assert len(found) == len(set(found))
+    await database.close()
+
+
+async def test_an_answer_that_breaks_off_is_no_answer(made, proxy):
+    database = await opened(by_way_of(made, proxy, patience="10s"))
+    made.sql("INSERT INTO t SELECT generate_series(1, 5000)")
+    with proxy.limited(2000):
+        reading = asyncio.create_task(numbers(database))
+        await asyncio.sleep(0.5)
+    assert await reading == list(range(1, 5001))
+    await database.close()

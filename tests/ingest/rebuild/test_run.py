@@ -3,11 +3,12 @@
 import asyncio
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from sealtape.capture.bus import open_bus
-from sealtape.ingest.ledger import open_ledger
+from sealtape.ingest.ledger import open_ledger, prepare_ledger
 from sealtape.ingest.ledger.sqlite import SqliteLedger
 from sealtape.ingest.rebuild import rebuild_ledger
 from sealtape.ingest.sealer import Limits
@@ -23,6 +24,7 @@ from tests.factories.deployments import (
     seal,
     sealing,
 )
+from tests.factories.s3_vaults import SECRET_VARIABLE, s3_url
 
 
 async def contents(ledger):
@@ -79,11 +81,11 @@ async def original(site):
         await ledger.close()
 
 
-def use(site, url):
-    """Let the deployment go on with another ledger."""
+def use(site, url, *, store="ledger"):
+    """Let the deployment go on with another store."""
     text = site.config.read_text()
     assert "[stores]\n" in text
-    site.config.write_text(text.replace("[stores]\n", f'[stores]\nledger = "{url}"\n'))
+    site.config.write_text(text.replace("[stores]\n", f'[stores]\n{store} = "{url}"\n'))
 
 
 def assert_same(found, expected):
@@ -137,6 +139,35 @@ def trouble(site, *, seed=1):
     torn = replace(ended.continues, size=ended.continues.size + 1)
     again = site.session(commands=0, session=ended.session, epoch=1, continues=torn)
     return pairs + ended.encoded() + again.encoded()
+
+
+@pytest.fixture
+async def ledgers(postgres_stores):
+    """URLs of two ledgers on PostgreSQL, as ingest has them."""
+    database = postgres_stores.database()
+    urls = []
+    for number in (1, 2):
+        url = database.url(f"schema={database.name}_{number}")
+        await prepare_ledger(url, Path())
+        urls.append(url)
+    return urls
+
+
+async def test_on_real_stores_too(tmp_path, ledgers, s3_server, monkeypatch):
+    """Ledger on PostgreSQL, vault on S3."""
+    monkeypatch.setenv(SECRET_VARIABLE, s3_server.secret_key)
+    site, sessions = random_site(tmp_path / "site", 7)
+    vault = s3_url(s3_server, s3_server.bucket())
+    use(site, ledgers[0])
+    use(site, vault, store="vault")
+    await seal(site, pairs=[*interleaved(sessions, 7), *trouble(site)])
+    await seal(site, [site.session()])
+    expected = await original(site)
+    done, found = await rebuilt(site, ledgers[1])
+    assert_same(found, expected)
+    assert (done.left, done.unplaced) == ([], 0)
+    _, found = await rebuilt(site)  # and into a file
+    assert_same(found, expected)
 
 
 async def test_what_went_wrong_comes_back_too(tmp_path):

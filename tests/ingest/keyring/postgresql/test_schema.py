@@ -86,3 +86,34 @@ async def test_urls_are_read_before_anybody_is_asked():
     assert (found.name, found.level) == ("keyring: settings", "error")
     (found,) = await check_keyring("postgresql://me@127.0.0.1:1/db?tls=disable", BASE)
     assert (found.name, found.level) == ("keyring: connection", "error")
+
+
+async def test_an_owner_need_not_be_a_superuser(postgres_stores, tmp_path):
+    """As docs/postgresql.md sets it up: an owner, and a user in each of the roles, all over TLS."""
+    database = postgres_stores.database()
+    words = ("owner", "ingest", "auditor", "reaper")
+    names = {word: f"{database.name}_{word}" for word in words}
+    for word in words:
+        (tmp_path / word).write_text(f"{word}-{database.name}")
+    database.sql(f"CREATE ROLE {names['owner']} LOGIN CREATEROLE PASSWORD 'owner-{database.name}'")
+    database.sql(f"GRANT CREATE ON DATABASE {database.name} TO {names['owner']}")
+
+    def url(word):
+        schema = f"schema=k_{database.name}"
+        return database.url(schema, user=names[word], password_file=tmp_path / word)
+
+    assert len(await prepare_keyring(url("owner"), BASE)) == 6
+    stores = {}
+    for word in words[1:]:
+        database.sql(
+            f"CREATE ROLE {names[word]} LOGIN PASSWORD '{word}-{database.name}'"
+            f" IN ROLE k_{database.name}_{word}"
+        )
+        assert {check.level for check in await check_keyring(url(word), BASE)} == {"ok"}
+        stores[word] = await open_keyring(url(word), BASE)
+    await stores["ingest"].put(key_message())
+    assert len(await stores["auditor"].get(A, None, "data")) == 1
+    assert await stores["reaper"].destroy(A) == 1
+    assert await stores["auditor"].get(A, None, "data") == []
+    for store in stores.values():
+        await store.close()

@@ -169,3 +169,36 @@ async def test_what_is_missing_is_an_error(schema, postgres_server):
     assert (found.name, found.level) == ("ledger: connection", "error")
     (found,) = await check_ledger("postgresql://me@h/db?x=1", BASE)
     assert (found.name, found.level) == ("ledger: settings", "error")
+
+
+async def test_an_owner_need_not_be_a_superuser(postgres_stores, tmp_path):
+    """As docs/postgresql.md sets it up: an owner, and users in the store's roles, all over TLS."""
+    database = postgres_stores.database()
+    words = {}
+    for word in ("owner", "ingest", "reader"):
+        words[word] = tmp_path / word
+        words[word].write_text(f"{word}-{database.name}")
+    names = {word: f"{database.name}_{word}" for word in words}
+    database.sql(f"CREATE ROLE {names['owner']} LOGIN CREATEROLE PASSWORD 'owner-{database.name}'")
+    database.sql(f"GRANT CREATE ON DATABASE {database.name} TO {names['owner']}")
+    schema = f"schema=l_{database.name}"
+
+    def url(word):
+        return database.url(schema, user=names[word], password_file=words[word])
+
+    assert len(await prepare_ledger(url("owner"), BASE)) == 4
+    assert await prepare_ledger(url("owner"), BASE) == []
+    for word in ("ingest", "reader"):
+        database.sql(
+            f"CREATE ROLE {names[word]} LOGIN PASSWORD '{word}-{database.name}'"
+            f" IN ROLE l_{database.name}_{word}"
+        )
+        assert {check.level for check in await check_ledger(url(word), BASE)} == {"ok"}
+    (owner,) = [c for c in await check_ledger(url("owner"), BASE) if c.name == "ledger: role"]
+    assert (owner.level, "may DELETE" in owner.message) == ("error", True)
+    ledger = await open_ledger(url("ingest"), BASE)
+    await published(ledger, await claimed(ledger), 0, 5, sealed_segment(1, [(b"a" * 16, 0, 0, 3)]))
+    reader = await open_ledger(url("reader"), BASE, read_only=True)
+    assert len([row async for row in reader.segments()]) == 1
+    for opened in (ledger, reader):
+        await opened.close()
