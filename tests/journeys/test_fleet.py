@@ -7,8 +7,8 @@ import pytest
 from tests.journeys.fleet import LEASE_S, PARTITIONS, Fleet
 from tests.servers.stores import StoreSet
 
-SLACK_S = 2.0
-"""What a loaded machine may take for starting a process's turn."""
+SLACK_S = {"embedded": 4.0, "servers": 20.0}
+"""What a machine may take on top that runs the servers too, and other tests."""
 
 
 @pytest.fixture(params=["embedded", "servers"])
@@ -56,6 +56,7 @@ async def indexers_in_trouble(fleet):
 
 @pytest.mark.timeout(600)
 async def test_processes_share_the_work_whatever_happens_to_them(tmp_path, fleet_stores):
+    slack_s = SLACK_S["servers" if fleet_stores else "embedded"]
     async with Fleet(tmp_path, fleet_stores) as fleet:
         for worker in ("one", "two", "three"):
             fleet.start("ingest", worker)
@@ -77,6 +78,6 @@ async def test_processes_share_the_work_whatever_happens_to_them(tmp_path, fleet
         await fleet.check(sessions)
         assert len(fleet.writers) >= 3
         for each in times:
-            assert max(each.values()) <= 2 * LEASE_S + SLACK_S, times
+            assert max(each.values()) <= 2 * LEASE_S + slack_s, times
         await fleet.rebuild()
         assert await fleet.documents() == before
