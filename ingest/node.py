@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -47,6 +48,10 @@ ROLE = "ingest"
 """What these workers are called among those at work in the ledger."""
 COLLECT_EVERY_S = 300.0
 TRIM_EVERY_S = 60.0
+MEMORY_BYTES = 256 << 20
+"""Payload that all partitions of a worker let wait together before they cut; what waits for a
+signature may take as much again."""
+LEAST_BYTES = 4 << 20
 DRAIN_S = 5.0
 """How long a process that was told to end reads on before it publishes a last time."""
 
@@ -170,6 +175,7 @@ async def start_ingest(
     counts = Counts()
 
     def berth(partition: int) -> Berth:
+        share = portion(limits or Limits(), -(-bus.partitions // len(crew.live)))
         return Berth(
             [
                 consumer(
@@ -177,7 +183,7 @@ async def start_ingest(
                     partition=partition,
                     owner=owner,
                     verifiers=verifiers,
-                    limits=limits or Limits(),
+                    limits=share,
                     ttl_s=lease_s,
                     counts=counts,
                 )
@@ -230,6 +236,12 @@ async def _trim(stores: Stores) -> None:
         await stores.bus.trim(partition, [CONSUMER, INDEXER])
         if stores.keys is not None:
             await stores.keys.trim(partition, [CONSUMER])
+
+
+def portion(limits: Limits, partitions: int) -> Limits:
+    """The limits of one of so many partitions of a worker: they share its memory."""
+    most = max(LEAST_BYTES, MEMORY_BYTES // partitions)
+    return replace(limits, segment_bytes=min(limits.segment_bytes, most))
 
 
 def limits_of(settings: IngestSettings) -> Limits:

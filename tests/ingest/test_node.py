@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from sealtape.ingest import node as module
-from sealtape.ingest.node import limits_of, open_stores, read_trust, serve, start_ingest
+from sealtape.ingest.node import limits_of, open_stores, portion, read_trust, serve, start_ingest
 from sealtape.ingest.sealer import SECOND_NS, Limits
 from sealtape.schemas.errors import FormatError, SettingsError, StoreError
 from sealtape.schemas.settings import load_settings
@@ -146,6 +146,15 @@ def test_limits_come_from_the_settings(settings):
     assert limits_of(settings.ingest) == Limits(segment_bytes=1 << 20, segment_ns=SECOND_NS)
     slow = limits_of(replace(settings.ingest, segment_s=300.0))
     assert (slow.segment_ns, slow.hold_ns) == (300 * SECOND_NS, 900 * SECOND_NS)
+
+
+def test_partitions_of_a_worker_share_its_memory():
+    limits = Limits()
+    assert portion(limits, 1) == portion(limits, 4) == limits
+    assert portion(limits, 8).segment_bytes == 32 << 20
+    assert portion(limits, 1000).segment_bytes == 4 << 20
+    small = replace(limits, segment_bytes=1 << 20)
+    assert portion(small, 1000) == small
 
 
 def test_trust_is_read_from_the_file_the_settings_name(settings, tmp_path):
