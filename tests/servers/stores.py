@@ -3,7 +3,7 @@
     stores = StoreSet.new(folder, kafka=…, s3=…, postgres=…, opensearch=…)
     stores.text()          [stores] of a sealtape.toml; `sealtape setup` makes what they name
 
-Each set has topics, a bucket, a database and an index prefix of its own, so deployments of a test run
+Each set has topics, a bucket, a database and an index prefix of its own, so deployments of a run
 do not meet. `through` puts other addresses in place of servers' own: those of proxies.
 """
 
