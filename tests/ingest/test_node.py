@@ -7,6 +7,7 @@ from sealtape.ingest import node as module
 from sealtape.ingest.node import limits_of, open_stores, portion, read_trust, serve, start_ingest
 from sealtape.ingest.sealer import SECOND_NS, Limits
 from sealtape.schemas.errors import FormatError, SettingsError, StoreError
+from sealtape.schemas.messages import KeyMessage
 from sealtape.schemas.settings import load_settings
 from sealtape.schemas.trust import format_trust
 from tests.factories.sessions import build_session, node_signer
@@ -69,6 +70,69 @@ async def test_all_partitions_are_sealed(stores):
     assert {row.record.shard async for row in stores.ledger.segments()} == {
         f"{stores.bus.topic}/{partition}" for partition in range(3)
     }
+
+
+async def test_two_workers_share_the_partitions(stores):
+    first = await start_ingest(**kwargs_of(stores) | {"owner": "one"}, lease_s=1.0)
+    second = await start_ingest(**kwargs_of(stores) | {"owner": "two"}, lease_s=1.0)
+
+    def held(running):
+        return [found.partition for found in running.snapshot().partitions]
+
+    async with asyncio.timeout(20):
+        while len(held(first)) + len(held(second)) < 3 or not (held(first) and held(second)):
+            await asyncio.sleep(0.02)
+    snapshot = second.snapshot()
+    assert (snapshot.worker, snapshot.workers) == ("two", ("one", "two"))
+    assert snapshot.beaten_s < 2
+    assert not snapshot.claiming
+    assert sorted(held(first) + held(second)) == [0, 1, 2]
+    await first.stop()
+    sessions = [build_session(seed=number) for number in range(6)]
+    await send(stores, *sessions)
+    async with asyncio.timeout(20):
+        while len(held(second)) < 3:
+            await asyncio.sleep(0.02)
+    await second.stop()
+    await asyncio.wait_for(sealed(stores, sessions), 5)
+    assert second.snapshot().frames == sum(len(built.frames) for built in sessions)
+    assert {row.owner for row in await stores.ledger.leases()} == {""}
+
+
+async def test_keys_have_their_own_bus(tmp_path):
+    (tmp_path / "trust.toml").write_text(format_trust([node_signer().verifier.vkey]))
+    text = TOML.replace("[ingest]", 'keys = "dir:keys?partitions=3"\n[ingest]')
+    settings = load_settings(text, base=str(tmp_path))
+    built = build_session()
+    stores = await open_stores(settings)
+    for message, pair in zip(built.messages, built.encoded(), strict=True):
+        bus = stores.keys if isinstance(message, KeyMessage) else stores.bus
+        await bus.append(bus.partition_of(built.session), [pair])
+    await stores.close()
+    stop = asyncio.Event()
+    stop.set()
+    await serve(settings, stop)
+    after = await open_stores(settings)
+    assert (await after.ledger.session(built.session)).state == "sealed"
+    assert len(await after.keyring.get(built.session, 0, "facts")) == 2
+    assert await after.ledger.incidents() == []
+    await after.close()
+    text = text.replace("keys?partitions=3", "other?partitions=2")
+    with pytest.raises(SettingsError, match="3 partitions, the one for keys has 2"):
+        await open_stores(load_settings(text, base=str(tmp_path)))
+
+
+async def test_the_bus_lets_go_of_what_all_have_passed(stores, monkeypatch):
+    trimmed = asyncio.Queue()
+
+    async def trim(partition, consumers):
+        trimmed.put_nowait((partition, tuple(consumers)))
+
+    monkeypatch.setattr(stores.bus, "trim", trim)
+    running = await start_ingest(**kwargs_of(stores))
+    found = [await asyncio.wait_for(trimmed.get(), 10) for _ in range(3)]
+    assert found == [(partition, ("ingest", "indexer")) for partition in range(3)]
+    await running.stop()
 
 
 async def test_stopping_seals_what_is_signed(stores):
