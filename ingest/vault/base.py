@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -117,12 +118,12 @@ async def open_vault(url: str, base: Path) -> Vault:
 
             return FileVault(_folder(url, base))
         case "s3":
-            from sealtape.ingest.vault.s3 import open_s3
-
+            with _clients():
+                from sealtape.ingest.vault.s3 import open_s3
             return await open_s3(url, base)
         case scheme:
-            from sealtape.ingest.vault.clouds import open_cloud
-
+            with _clients():
+                from sealtape.ingest.vault.clouds import open_cloud
             return open_cloud(scheme, url, base)
 
 
@@ -137,8 +138,8 @@ async def prepare_vault(url: str, base: Path) -> list[str]:
 
             return prepare_folder(_folder(url, base))
         case "s3":
-            from sealtape.ingest.vault.s3 import prepare_s3
-
+            with _clients():
+                from sealtape.ingest.vault.s3 import prepare_s3
             return await prepare_s3(url, base)
         case _:
             return []  # a bucket of these clouds is made with the cloud's own tools
@@ -153,12 +154,12 @@ async def check_vault(url: str, base: Path) -> list[Check]:
 
                 return await check_folder(_folder(url, base))
             case "s3":
-                from sealtape.ingest.vault.s3 import check_s3
-
+                with _clients():
+                    from sealtape.ingest.vault.s3 import check_s3
                 return await check_s3(url, base)
             case scheme:
-                from sealtape.ingest.vault.clouds import check_cloud
-
+                with _clients():
+                    from sealtape.ingest.vault.clouds import check_cloud
                 return await check_cloud(scheme, url, base)
     except SettingsError as error:
         return [Check("vault: settings", "error", error.message, error.hint)]
@@ -175,6 +176,17 @@ def _scheme(url: str) -> str:
         hint="Write file:FOLDER, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX.",
         url=url,
     )
+
+
+@contextmanager
+def _clients() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            "A vault in a bucket needs a package that is not installed.",
+            hint="Install sealtape[servers].",
+        ) from error
 
 
 def _folder(url: str, base: Path) -> Path:

@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 
 from sealtape.ingest.vault import check_vault, open_vault, prepare_vault
@@ -25,3 +27,16 @@ async def test_any_other_url_is_a_settings_error(tmp_path, url):
 
 async def test_buckets_of_other_clouds_are_made_there(tmp_path):
     assert await prepare_vault("gs://bucket/x", tmp_path) == []
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/x", "gs://bucket/x"])
+async def test_a_client_that_is_not_installed_is_named(tmp_path, monkeypatch, url):
+    for module in ("s3", "clouds"):
+        monkeypatch.delitem(sys.modules, f"sealtape.ingest.vault.{module}", raising=False)
+    for client in ("obstore.store", "botocore.session"):
+        monkeypatch.setitem(sys.modules, client, None)
+    with pytest.raises(SettingsError) as caught:
+        await open_vault(url, tmp_path)
+    assert "servers" in caught.value.hint
+    (check,) = await check_vault(url, tmp_path)
+    assert check.level == "error"

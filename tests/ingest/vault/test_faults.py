@@ -44,7 +44,7 @@ def test_an_answer_has_its_error(status, code, kind):
 @pytest.mark.parametrize(
     ("status", "code", "word"),
     [
-        (404, "NoSuchBucket", "init"),
+        (404, "NoSuchBucket", "setup"),
         (403, "InvalidAccessKeyId", "access key"),
         (401, "", "access key"),
         (403, "RequestTimeTooSkewed", "clock"),

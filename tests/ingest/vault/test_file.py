@@ -130,7 +130,7 @@ async def test_preparing_makes_the_folder_once(tmp_path):
 async def test_checking_says_what_is_found(tmp_path, monkeypatch):
     (check,) = await check_vault("file:vault", tmp_path)
     assert check.level == "warning"
-    assert "init" in check.hint
+    assert "setup" in check.hint
     await prepare_vault("file:vault", tmp_path)
     levels = {check.name: check.level for check in await check_vault("file:vault", tmp_path)}
     assert levels["vault: access"] == "ok"

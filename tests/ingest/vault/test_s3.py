@@ -204,7 +204,7 @@ async def test_a_missing_bucket_is_not_a_missing_object(s3):
             with pytest.raises(StoreError, match="NoSuchBucket") as caught:
                 await call
             assert type(caught.value) is StoreError
-            assert "init" in caught.value.hint
+            assert "setup" in caught.value.hint
 
 
 async def test_encryption_by_the_store_is_asked_for(s3):

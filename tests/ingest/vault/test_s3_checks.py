@@ -68,7 +68,7 @@ async def test_locks_that_are_wanted_and_not_there(s3, tmp_path):
 async def test_no_bucket_no_server_no_permission(s3, tmp_path, monkeypatch):
     found = await checked(s3_url(s3, "no-such-bucket"), tmp_path)
     assert found["access"].level == "error"
-    assert "init" in found["access"].hint
+    assert "setup" in found["access"].hint
     gone = s3_url(s3, "b", endpoint="http://127.0.0.1:1", timeout="1s")
     found = await checked(gone, tmp_path)
     assert found["access"].level == "error"
