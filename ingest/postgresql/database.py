@@ -23,9 +23,9 @@ from sealtape.ingest.postgresql.errors import (
     translated,
     unknown_outcome,
 )
-from sealtape.schemas.errors import SealtapeError, StoreBusy, StoreError
+from sealtape.schemas.errors import SealtapeError, SettingsError, StoreBusy, StoreError
 
-__all__ = ["Database"]
+__all__ = ["Database", "close_quietly"]
 
 T = TypeVar("T")
 
@@ -142,7 +142,7 @@ class Database:
         held, self._held = self._held, None
         idle, self._idle = self._idle, []
         for connection in [*idle, *([] if held is None else [held])]:
-            await _close(connection)
+            await close_quietly(connection)
 
     # -- connections -------------------------------------------------------------------------------
 
@@ -178,12 +178,14 @@ class Database:
             return await self.server.connect(read_only=self.read_only)
         except StoreBusy as error:
             raise _TryAgain(error) from error
+        except SettingsError as error:  # a secret's file that was there when the store was opened
+            raise StoreError(error.message, hint=error.hint) from error
 
     async def _give_back(self, connection: Any) -> None:
         if connection is self._held or connection.is_closed():
             return
         if self._closed:
-            await _close(connection)
+            await close_quietly(connection)
         else:
             self._idle.append(connection)
 
@@ -236,7 +238,8 @@ async def _roll_back(connection: Any) -> None:
         connection.terminate()
 
 
-async def _close(connection: Any) -> None:
+async def close_quietly(connection: Any) -> None:
+    """Say goodbye to the server; if that does not work, leave without."""
     try:
         await connection.close(timeout=_CLOSE_S)
     except (OSError, load_client().PostgresError, load_client().InterfaceError):

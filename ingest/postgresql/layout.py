@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sealtape.ingest.postgresql.access import Server
-from sealtape.ingest.postgresql.database import Database
+from sealtape.ingest.postgresql.database import Database, close_quietly
 from sealtape.ingest.postgresql.errors import foreign, translated
 from sealtape.schemas.errors import StoreError
 
@@ -100,7 +100,7 @@ async def prepare(server: Server, layout: Layout) -> list[str]:
             raise
         raise translated(error, server.place) from error
     finally:
-        connection.terminate()
+        await close_quietly(connection)
 
 
 async def _prepare(connection: Any, schema: str, layout: Layout) -> list[str]:

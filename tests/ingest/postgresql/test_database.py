@@ -90,6 +90,21 @@ async def test_connections_are_few_and_used_again(made):
         await database.fetch("SELECT 1")
 
 
+async def test_a_secret_that_goes_away_is_a_failure_of_the_store(postgres_stores, tmp_path):
+    (tmp_path / "word").write_text(postgres_stores.password_file.read_text())
+    url = postgres_stores.database().url("schema=s", password_file="word")
+    database = await Database.open(server_of(url, tmp_path, "s"))
+    (tmp_path / "word").unlink()
+    assert await database.fetch("SELECT 1")
+    postgres_stores.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name = 'sealtape s'"
+    )
+    with pytest.raises(StoreError, match="cannot be read"):
+        await database.fetch("SELECT 1")
+    await database.close()
+
+
 async def test_a_cancelled_caller_gives_its_place_back(made):
     database = await opened(made.url(connections="1"))
     sleeping = asyncio.create_task(database.fetch("SELECT pg_sleep(60)"))

@@ -11,6 +11,8 @@ CREATE TABLE wrap (
   disputed boolean NOT NULL, came bigint NOT NULL DEFAULT nextval('wrap_came')
 ) PARTITION BY RANGE (session);
 ALTER TABLE wrap ALTER COLUMN sealed SET STORAGE EXTERNAL;
+-- ANALYZE keeps samples of a column in pg_statistic; none of this one.
+ALTER TABLE wrap ALTER COLUMN sealed SET STATISTICS 0;
 
 -- The one that counts under a name; any number of others may be disputed.
 CREATE UNIQUE INDEX wrap_name ON wrap (session, epoch, label, recipient) WHERE NOT disputed;
@@ -24,6 +26,8 @@ BEGIN
       quote_literal('\x' || lpad(to_hex(byte), 2, '0')),
       CASE byte WHEN 255 THEN 'MAXVALUE'
         ELSE quote_literal('\x' || lpad(to_hex(byte + 1), 2, '0')) END);
+    EXECUTE format('ALTER TABLE %I ALTER COLUMN sealed SET STATISTICS 0',
+      'wrap_' || lpad(to_hex(byte), 2, '0'));
   END LOOP;
 END
 $$;
