@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from sealtape.capture.checks.keys import check_private_key
 from sealtape.indexer.node import indexer_key
 
 PLACE = "transit:{}/transit/keys/{}?file=keys/{}.sealed&token_file=token&ca=ca.pem"
@@ -74,3 +75,14 @@ def test_nothing_to_seal(run, copied, places):
     answer = run("-c", copied.config, "keys", "seal", "keys/none.key", places["auditor"], "--json")
     assert answer.code == 77
     assert not (copied.folder / "keys/auditor.sealed").exists()
+
+
+def test_doctor_opens_a_sealed_key(run, copied, places):
+    assert run("-c", copied.config, "keys", "seal", "keys/indexer.key", places["indexer"]).code == 0
+    settle(copied, {"indexer": places["indexer"]})
+    (check,) = check_private_key(copied.settings, "indexer")
+    assert check.level == "ok"
+    (copied.folder / "token").write_text("revoked")
+    (check,) = check_private_key(copied.settings, "indexer")
+    assert check.level == "error"
+    assert "403" in check.message
