@@ -122,7 +122,12 @@ class Cluster:
         """Close all connections."""
         self._client = None
         while self._opened:
-            await self._opened.pop().close()
+            client = self._opened.pop()
+            await client.close()
+            # It forgets those of hosts that were set aside as dead.
+            connections: Any = client.transport.seed_connections
+            for connection in connections:
+                await connection.close()
 
     async def _rotated(self) -> bool:
         """Connect anew if the secret is another one now."""
@@ -231,7 +236,7 @@ def _unreachable(exc: NotConnected, where: str) -> StoreError:
     reason = exc.info
     if isinstance(reason, ssl.SSLError):
         return StoreError(
-            f"No TLS with OpenSearch at {where}: {reason.reason or 'handshake failed'}.",
+            f"No TLS with OpenSearch at {where}: {_tls_reason(reason)}.",
             hint="ca=FILE in the URL names the authority of its certificate.",
         )
     if isinstance(exc, ConnectionTimeout):
@@ -240,3 +245,12 @@ def _unreachable(exc: NotConnected, where: str) -> StoreError:
         f"OpenSearch at {where} cannot be reached ({type(reason).__name__}).",
         hint="Check that it runs, its address in the URL, and whether it speaks TLS (tls=).",
     )
+
+
+def _tls_reason(error: Exception) -> str:
+    """What is wrong with a certificate; aiohttp's errors are kinds of ssl's, without its parts."""
+    inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
+    for name in ("verify_message", "reason"):
+        if text := getattr(inner, name, None):
+            return str(text)
+    return "the handshake failed"

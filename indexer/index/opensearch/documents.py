@@ -58,7 +58,6 @@ def session_source(document: SessionDocument, start_ns: int, progress: bytes | N
         "ended_ns": ended,
         "on_behalf_of": document.on_behalf_of,
         "database": document.database,
-        "progress": None if progress is None else encoded(progress),
     }
     return {
         "@timestamp": document.started_ns // _MS,
@@ -69,7 +68,8 @@ def session_source(document: SessionDocument, start_ns: int, progress: bytes | N
         "server": {"bytes": document.bytes_server},
         "user_agent": _filled({"original": document.client}),
         "observer": _filled({"name": document.node}),
-        "sealtape": _filled(ours),
+        # Empty progress is progress, too.
+        "sealtape": _filled(ours) | ({} if progress is None else {"progress": encoded(progress)}),
         "find": {
             **_names(document),
             "start_ns": start_ns,

@@ -32,7 +32,7 @@ LAYOUT = 1
 Json = dict[str, Any]
 
 _PREFIX = re.compile(r"[a-z0-9][a-z0-9_]{0,39}", re.ASCII)
-_SESSIONS = re.compile(r"[a-z0-9_]+-sessions-([a-z0-9_-]+)\.([a-z0-9_-]+)\.[0-9.]+", re.ASCII)
+_PLACE = re.compile(r"-([a-z0-9_-]+)\.([a-z0-9_-]+)\.[0-9.]+", re.ASCII)
 
 _KEYWORD: Json = {"type": "keyword", "ignore_above": 8191}
 """Of a longer value only the search by people is lost; ours goes by `find`."""
@@ -122,7 +122,9 @@ class Layout:
 
     def place_of(self, sessions_index: str, start_ns: int) -> Place | None:
         """The place of a session found in an index; None for an index of another's making."""
-        found = _SESSIONS.fullmatch(sessions_index)
+        if not sessions_index.startswith(self.sessions):
+            return None
+        found = _PLACE.fullmatch(sessions_index.removeprefix(self.sessions))
         return Place(found[1], found[2], start_ns) if found else None
 
     # -- templates ---------------------------------------------------------------------------------

@@ -113,7 +113,6 @@ class Removal:
     async def _purge(self, indices: Sequence[str]) -> None:
         """Return when no segment of these indices has a document that was deleted before."""
         for names in joined(indices):
-            await self._ask("POST", f"/{names}/_flush", params=_LENIENT)
             await self._history_gone(names)
             # What a merge that was under way carried along is in its new segment: hence twice.
             for _ in range(2):
@@ -122,7 +121,8 @@ class Removal:
 
     async def _history_gone(self, names: str) -> None:
         """Wait until no lease and no commit reaches back to what is deleted now."""
-        wanted = {copy: max_seq for copy, max_seq, _ in await self._shards(names)}
+        wanted = {copy: last for copy, last, _ in await self._shards(names)}
+        await self._ask("POST", f"/{names}/_flush", params=_LENIENT)
         deadline = time.monotonic() + LEASES_S
         while True:
             behind = [
