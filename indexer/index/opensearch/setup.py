@@ -114,7 +114,11 @@ async def _load_dashboards(url: str, base: Path, layout: Layout, address: str) -
     parsed = store_url(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    options = {**parsed.options} | ({"tls": "disable"} if parts.scheme == "http" else {})
+    options = {**parsed.options}
+    if parts.scheme == "http":
+        options["tls"] = "disable"
+    elif parsed.text("tls") == "disable":
+        del options["tls"]  # the cluster's; Dashboards is asked with what https promises
     cluster = Cluster(replace(parsed, hosts=(f"{host}:{port}",), options=options), base)
     objects = saved_objects(layout)
     boundary = secrets.token_hex(16)
