@@ -1,13 +1,14 @@
-r"""Words: the one way text is cut for searching, the same in every index back end.
+"""Words: the one way text is cut for searching, the same in every index back end.
 
 The rule has one line: compose and fold the text (Unicode NFKC, then lower case) and take the
 longest runs of letters and digits (Unicode categories L and N). Everything else separates.
 
 A name with separators inside, `public.order_items` or `anna@example.com`, is therefore several
 words in a row, and a query term with separators inside is a phrase: `order_items` finds
-`public.order_items`, and so does `items`, without a second, overlapping kind of word. In
-OpenSearch the same rule is the filter `icu_normalizer`/`lowercase` behind the pattern tokenizer
-`[^\p{L}\p{N}]+`.
+`public.order_items`, and so does `items`, without a second, overlapping kind of word.
+
+No back end cuts by itself: FTS5 and OpenSearch are given the words, joined by spaces, and cut at
+spaces alone. So what is found does not depend on anybody's analyzer, nor on its Unicode version.
 
 A run longer than `MAX_WORD` characters (a base64 blob) counts with its first `MAX_WORD`.
 """

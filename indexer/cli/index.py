@@ -34,7 +34,9 @@ not load. The user in `stores.index` must be permitted to do this; the indexer's
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     add_worker(parser)
-    parser.add_argument("action", nargs="?", choices=("setup",), help="prepare the index, then end")
+    parser.add_argument(
+        "action", nargs="?", choices=("setup",), metavar="setup", help="prepare the index, then end"
+    )
     parser.add_argument(
         "--dashboards", metavar="URL", default="", help="setup: load boards into this Dashboards"
     )

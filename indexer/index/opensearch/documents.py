@@ -59,7 +59,7 @@ def session_source(document: SessionDocument, start_ns: int, progress: bytes | N
         "on_behalf_of": document.on_behalf_of,
         "database": document.database,
     }
-    return {
+    whole: Json = {
         "@timestamp": document.started_ns // _MS,
         "event": _filled(event | {"reason": document.close_reason}),
         "session": {"id": document.id},
@@ -76,6 +76,7 @@ def session_source(document: SessionDocument, start_ns: int, progress: bytes | N
             "ended_ns": FOREVER if ended is None else ended,
         },
     }
+    return _filled(whole)
 
 
 def command_source(document: CommandDocument, start_ns: int) -> Json:
@@ -88,7 +89,33 @@ def command_source(document: CommandDocument, start_ns: int) -> Json:
         "outcome": _OUTCOMES.get(document.status, "unknown"),
         "duration": document.duration_ns,
     }
-    ours: Json = {
+    find: Json = {
+        **_names(document),
+        "start_ns": start_ns,
+        "effect": tokens.fold(document.effect),
+        "error": tokens.fold(document.error),
+        "tables": _tails(document.tables),
+        "failed": document.status == "error",
+        "words": [
+            cut for cut in (_cut(text), _cut("\n".join(document.tables)), _cut(message)) if cut
+        ],
+    }
+    whole: Json = {
+        "@timestamp": document.time_ns // _MS,
+        "event": _filled(event),
+        "session": {"id": document.session.hex()},
+        **_shared(document),
+        "process": _filled({"command_line": text}),
+        "error": _filled({"code": document.error, "message": message}),
+        "server": {"bytes": document.bytes_out},
+        "sealtape": _filled(_command_ours(document)),
+        "find": _filled(find),
+    }
+    return _filled(whole)
+
+
+def _command_ours(document: CommandDocument) -> Json:
+    return {
         **_ours(document),
         "time_ns": document.time_ns,
         "epoch": document.epoch,
@@ -102,28 +129,6 @@ def command_source(document: CommandDocument, start_ns: int) -> Json:
         "rows": document.rows,
         "status": document.status,
         "version": document.version,
-    }
-    find: Json = {
-        **_names(document),
-        "start_ns": start_ns,
-        "effect": tokens.fold(document.effect),
-        "error": tokens.fold(document.error),
-        "tables": _tails(document.tables),
-        "failed": document.status == "error",
-        "words": [
-            cut for cut in (_cut(text), _cut("\n".join(document.tables)), _cut(message)) if cut
-        ],
-    }
-    return {
-        "@timestamp": document.time_ns // _MS,
-        "event": _filled(event),
-        "session": {"id": document.session.hex()},
-        **_shared(document),
-        "process": _filled({"command_line": text}),
-        "error": _filled({"code": document.error, "message": message}),
-        "server": {"bytes": document.bytes_out},
-        "sealtape": _filled(ours),
-        "find": _filled(find),
     }
 
 
@@ -260,7 +265,7 @@ def _filled(values: Json) -> Json:
 
 
 def _is_empty(value: object) -> bool:
-    return value is None or value == "" or value in ((), [])
+    return value is None or value == "" or value in ((), [], {})
 
 
 def _ours(document: SessionDocument | CommandDocument) -> Json:

@@ -6,6 +6,15 @@ import re
 import pytest
 
 
+ASKED = (["sessions"], ["search", "orders"], ["search", "effect:read"], ["sessions", "orders"])
+
+
+def answers(run, deployment, words):
+    answer = run("-c", deployment.config, *words, "--json")
+    assert answer.code == 0
+    return answer.out
+
+
 def point(deployment, url):
     """Have the settings name this index."""
     settings = deployment.folder / "sealtape.toml"
@@ -52,23 +61,7 @@ def test_an_index_in_opensearch_is_the_same_index(run, copied, on_opensearch):
     assert run("-c", on_opensearch.config, "search", "select").code == 74
     run("-c", on_opensearch.config, "index", "setup")
     assert run("-c", on_opensearch.config, "index", "--rebuild", "--json").json["commands"] == 6
-    found = [
-        run("-c", on_opensearch.config, *words, "--json").out
-        for words in (
-            ["sessions"],
-            ["search"],
-            ["search", "orders"],
-            ["sessions", "effect:read -drop"],
-        )
-    ]
+    found = [answers(run, on_opensearch, words) for words in ASKED]
     point(copied, "sqlite:index.db")
-    assert found == [
-        run("-c", copied.config, *words, "--json").out
-        for words in (
-            ["sessions"],
-            ["search"],
-            ["search", "orders"],
-            ["sessions", "effect:read -drop"],
-        )
-    ]
+    assert found == [answers(run, copied, words) for words in ASKED]
     assert all(found)

@@ -1,5 +1,7 @@
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -103,6 +105,13 @@ def test_what_searches_compare():
     assert "user" not in find
     assert "error" not in find
     assert find["failed"] is False
+
+
+def test_the_example_of_the_page():
+    page = Path(__file__).parents[4] / "docs" / "spec" / "index.md"
+    example = json.loads(re.search(r"```json\n(.*?)```", page.read_text(), re.DOTALL)[1])
+    written = command_source(read_command(example), example["find"]["start_ns"])
+    assert json.loads(json.dumps(written)) == example
 
 
 def test_a_live_session_never_ends():
