@@ -4,6 +4,7 @@ import asyncio
 
 from sealtape.schemas.errors import StoreBusy
 from tests.conformance.bus import read_all
+from tests.factories.kafka_topics import again
 
 
 class Stream:
@@ -54,7 +55,8 @@ class Stream:
 
     async def check(self, *, twice=True):
         """All acknowledged messages are there, the first copies in order."""
-        found = [r for r in await read_all(self.bus, self.partition) if r.key == self.name]
+        records = await again(lambda: read_all(self.bus, self.partition))
+        found = [record for record in records if record.key == self.name]
         numbers = [int(record.value.split(b" ")[0]) for record in found]
         first = list(dict.fromkeys(numbers))
         assert first == list(range(self.acknowledged))

@@ -9,6 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from sealtape.capture.bus import open_bus, prepare_bus
 from sealtape.capture.bus.kafka.url import parse_kafka_url
+from sealtape.schemas.errors import StoreBusy
 
 BASE = Path("/")
 
@@ -22,17 +23,27 @@ def kafka_url(bootstrap, topic=None, **options):
 
 
 async def new_topic(bootstrap, **options):
-    """Create a topic; return its URL."""
+    """Create a topic, with patience whatever `timeout` the URL is to have; return its URL."""
     url = kafka_url(bootstrap, **options)
-    await prepare_bus(url, BASE)
+    await prepare_bus(kafka_url(bootstrap, topic_of(url), **{**options, "timeout": "60s"}), BASE)
     return url
 
 
 async def new_bus(bootstrap, **options):
     """Create a topic; return a bus on it, started."""
     bus = open_bus(await new_topic(bootstrap, **options), BASE)
-    await bus.start()
+    await again(bus.start)
     return bus
+
+
+async def again(work, seconds=90):
+    """Do what may be refused on a loaded machine until it is done."""
+    async with asyncio.timeout(seconds):
+        while True:
+            try:
+                return await work()
+            except StoreBusy:
+                await asyncio.sleep(0.1)
 
 
 def topic_of(url):

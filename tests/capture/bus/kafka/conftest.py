@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from aiokafka.conn import AIOKafkaConnection
 
+from sealtape.capture.bus.kafka.bus import KafkaBus
 from tests.servers import availability
 from tests.servers.kafka import KafkaServer
 from tests.servers.process import Home
@@ -25,6 +26,22 @@ def kafka_behind(toxiproxy):
     finally:
         proxy.close()
         server.remove()
+
+
+@pytest.fixture(autouse=True)
+async def closed_at_the_end(monkeypatch):
+    """Close the buses that a failing test leaves open: their sockets would fail others."""
+    opened = []
+    begin = KafkaBus.__init__
+
+    def remember(self, url):
+        opened.append(self)
+        begin(self, url)
+
+    monkeypatch.setattr(KafkaBus, "__init__", remember)
+    yield
+    for bus in opened:
+        await bus.close()
 
 
 @pytest.fixture

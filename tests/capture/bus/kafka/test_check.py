@@ -1,6 +1,6 @@
 import pytest
 
-from sealtape.capture.bus import check_bus, prepare_bus
+from sealtape.capture.bus import check_bus
 from sealtape.capture.bus.kafka.brokers import Description, Partition
 from sealtape.capture.bus.kafka.check import _check_permissions, _check_replicas
 from sealtape.capture.bus.kafka.url import parse_kafka_url
@@ -53,7 +53,7 @@ async def test_every_difference_is_named_with_what_to_do(kafka_server):
 
 async def test_brokers_that_do_not_answer_are_named(kafka_server):
     away = f"127.0.0.1:{free_port()}"
-    checks = await check_bus(kafka_url(away, timeout="2s"), BASE)
+    checks = await check_bus(kafka_url(away), BASE)
     assert [(check.name, check.level) for check in checks] == [("bus: brokers", "error")]
     assert away in checks[0].message
     url = await new_topic(kafka_server.bootstrap)
@@ -64,8 +64,7 @@ async def test_brokers_that_do_not_answer_are_named(kafka_server):
 
 async def test_a_listener_that_leads_nowhere_is_an_error(kafka_behind, line):
     """The address in the URL works; the one that the broker tells everybody does not."""
-    url = kafka_url(kafka_behind.server.bootstrap, timeout="2s")
-    await prepare_bus(url, BASE)
+    url = await new_topic(kafka_behind.server.bootstrap)
     line.cut()
     (first, *_) = await check_bus(url, BASE)
     assert (first.name, first.level) == ("bus: brokers", "error")

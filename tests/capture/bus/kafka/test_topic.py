@@ -46,7 +46,7 @@ async def test_everything_else_starts_the_bus_by_itself(kafka_server):
 
 
 async def test_a_topic_that_is_not_there_names_what_makes_it(kafka_server):
-    bus = open_bus(kafka_url(kafka_server.bootstrap, timeout="1s"), BASE)
+    bus = open_bus(kafka_url(kafka_server.bootstrap), BASE)
     with pytest.raises(StoreError, match="does not exist") as caught:
         await bus.start()
     assert not isinstance(caught.value, StoreBusy)
@@ -173,7 +173,7 @@ async def test_each_new_connection_begins_with_the_question_which_topic_it_is(
 
 
 async def test_a_topic_that_was_deleted_is_an_error_and_not_a_wait(kafka_server):
-    url = await new_topic(kafka_server.bootstrap, timeout="2s")
+    url = await new_topic(kafka_server.bootstrap)
     bus = open_bus(url, BASE)
     await bus.append(0, [(b"", b"old")])
     await delete_topic(kafka_server.bootstrap, url)
