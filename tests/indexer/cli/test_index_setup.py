@@ -5,7 +5,6 @@ import re
 
 import pytest
 
-
 ASKED = (["sessions"], ["search", "orders"], ["search", "effect:read"], ["sessions", "orders"])
 
 
