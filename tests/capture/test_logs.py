@@ -196,8 +196,10 @@ async def test_a_line_belongs_to_the_session_its_task_serves(logged):
     assert "inside session=aa\n" in text
 
 
-def test_nobody_forges_a_line(logged):
+def test_nobody_forges_a_line(logged, monkeypatch):
     logger, told = logged
+    # What is left of a character is nothing that pytest's own capture could send to its controller.
+    monkeypatch.setattr(logger, "propagate", False)
     logger.info("target %s", "x\n2026 CRITICAL all is lost\x1b[2J\x00", extra={"a": "\r\n\x9b"})
     logger.info("half a character: %s", "\udc80")
     lines, text = told()

@@ -13,7 +13,7 @@ async def test_recorded_sealed_found_replayed_and_verified(tmp_path, postgres_se
                 "select n, repeat('x', 1000) from generate_series(1, 20000) n"
             )
             assert len(rows) == 20000
-            await lab.until(lambda: lab.commands("generate_series"), seconds=10, what="a live hit")
+            await lab.until(lambda: lab.commands("generate_series"), what="a live hit")
         (session,) = await lab.sealed(1)
         assert session.commands == 21
         await lab.verify("--all", "--deep")
