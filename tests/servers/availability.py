@@ -1,7 +1,7 @@
 """Whether a test gets its server: SEALTAPE_SERVERS=local|containers|off, by default what there is.
 
 local       child processes; a test whose server cannot be had fails
-containers  the official images, by testcontainers, where a container engine answers
+containers  the official images, by testcontainers; a test whose server cannot be had fails
 off         every test that needs a server is skipped
 (unset)     like `local` for the servers that are in the cache; the tests of the others are skipped
 """
@@ -10,7 +10,7 @@ import os
 
 import pytest
 
-from tests.servers import cache
+from tests.servers import cache, containers
 
 MODES = ("local", "containers", "off", "")
 SKIPPED = "needs a server: "
@@ -29,11 +29,11 @@ def need(*kinds) -> None:
     chosen = mode()
     if chosen == "off":
         pytest.skip(f"{SKIPPED}{kinds[0].KIND}, and SEALTAPE_SERVERS=off")
-    if chosen == "containers":
-        return
-    for kind in kinds:
-        for part in kind.PARTS:
-            if lack := cache.RECIPES[part].lack():
-                if chosen == "local":
-                    pytest.fail(f"{SKIPPED}{lack}. Run `make fetch-servers`.", pytrace=False)
-                pytest.skip(f"{SKIPPED}{lack}")
+    for part in [part for kind in kinds for part in kind.PARTS]:
+        if chosen == "containers":
+            if lack := containers.lack(part):
+                pytest.fail(f"{SKIPPED}{lack}", pytrace=False)
+        elif lack := cache.RECIPES[part].lack():
+            if chosen == "local":
+                pytest.fail(f"{SKIPPED}{lack}. Run `make fetch-servers`.", pytrace=False)
+            pytest.skip(f"{SKIPPED}{lack}")

@@ -14,7 +14,6 @@ import io
 import secrets
 import socket
 import struct
-import subprocess
 import threading
 import time
 import uuid
@@ -22,8 +21,19 @@ import uuid
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
-from tests.servers import availability, cache, jvm
-from tests.servers.process import LOOPBACK, Home, Server, ServerError, Spec, answers, free_port
+from tests.servers import availability, cache
+from tests.servers.process import (
+    LOOPBACK,
+    Home,
+    Server,
+    ServerError,
+    Spec,
+    answers,
+    at,
+    free_port,
+    give,
+    run_tool,
+)
 
 JAVA = 17
 _JVM = ("-Xmx384m", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-Dlog4j2.disableJmx=true")
@@ -52,6 +62,10 @@ share.coordinator.state.topic.replication.factor=3
 share.coordinator.state.topic.min.isr=2
 default.replication.factor=3
 min.insync.replicas=2
+"""
+_PROXIED = """\
+inter.broker.listener.name=PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
 """
 _COMMON = """\
 controller.listener.names=CONTROLLER
@@ -86,18 +100,6 @@ cache.register(cache.Recipe("kafka", cache.VERSIONS["kafka"], _build, needs=("mv
 def cluster_id() -> str:
     """A new id for a cluster: 22 characters of base64url."""
     return base64.urlsafe_b64encode(uuid.UUID(bytes=secrets.token_bytes(16)).bytes).decode()[:22]
-
-
-def java_tool(name, *arguments, timeout=60) -> str:
-    """Run one of Kafka's own command line tools by its class and return what it prints."""
-    done = subprocess.run(
-        [jvm.find(JAVA), "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
-         "-cp", f"{cache.folder('kafka')}/lib/*", name, *map(str, arguments)],
-        capture_output=True, text=True, check=False, timeout=timeout,
-    )  # fmt: skip
-    if done.returncode:
-        raise ServerError(f"{name} failed: {done.stdout}{done.stderr}")
-    return done.stdout
 
 
 def broker_ids(port) -> set[int]:
@@ -138,12 +140,24 @@ class KafkaServer(Server):
     STOP_S = 20.0
 
     @classmethod
-    def plan(cls, place):
-        port, controller = free_port(), free_port()
+    def plan(cls, place, *, behind=""):
+        port, controller, inner = free_port(), free_port(), free_port()
+        properties = ONE + "process.roles=broker,controller\n"
         listeners = f"PLAINTEXT://{LOOPBACK}:{port},CONTROLLER://{LOOPBACK}:{controller}"
-        return cls.written(place, ONE + "process.roles=broker,controller\n",
-                           port=port, controller=f"1@{LOOPBACK}:{controller}",
-                           listeners=listeners)  # fmt: skip
+        if behind:
+            advertised = f"PLAINTEXT://{LOOPBACK}:{port},PROXIED://{behind}"
+            properties += f"advertised.listeners={advertised}\n{_PROXIED}"
+            listeners += f",PROXIED://{LOOPBACK}:{inner}"
+        facts = cls.written(place, properties, port=port, listeners=listeners,
+                            controller=f"1@{LOOPBACK}:{controller}")  # fmt: skip
+        return facts | {"inner": inner}
+
+    @property
+    def inner(self) -> str:
+        """ "host:port" for the proxy that listens where `own(behind="host:port")` said.
+
+        A broker sends its clients where it advertises, so a proxy must be advertised."""
+        return f"{LOOPBACK}:{self.facts['inner']}"
 
     @staticmethod
     def written(place, properties, *, port, controller, listeners, node=1, identity="", scram=()):
@@ -154,8 +168,13 @@ class KafkaServer(Server):
         (place / "log4j2.properties").write_text(_LOGGING)
         users = [one for name, password in scram for one in
                  ("--add-scram", f"SCRAM-SHA-512=[name={name},password={password}]")]  # fmt: skip
-        java_tool("kafka.tools.StorageTool", "format", f"--cluster-id={identity or cluster_id()}",
-                  "-c", place / "server.properties", *users)  # fmt: skip
+        give(place)
+        java = ["java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp",
+                f"{at(place, 'kafka', 'lib')}/*"]  # fmt: skip
+        run_tool(place, "kafka", [
+            *java, "kafka.tools.StorageTool", "format",
+            f"--cluster-id={identity or cluster_id()}", "-c", place / "server.properties", *users,
+        ])  # fmt: skip
         return {"port": port, "node": node}
 
     @property
@@ -164,10 +183,9 @@ class KafkaServer(Server):
         return f"{LOOPBACK}:{self.facts['port']}"
 
     def spec(self):
-        argv = [jvm.find(JAVA), *_JVM, f"-Dlog4j2.configurationFile={self.place}/log4j2.properties",
-                "-cp", f"{self.part('kafka')}/lib/*", "kafka.Kafka",
-                self.place / "server.properties"]  # fmt: skip
-        return Spec(argv)
+        logging = f"-Dlog4j2.configurationFile={self.place}/log4j2.properties"
+        return Spec([self.java(JAVA), *_JVM, logging, "-cp", f"{self.at('kafka', 'lib')}/*",
+                     "kafka.Kafka", self.place / "server.properties"])  # fmt: skip
 
     def healthy(self):
         return answers(self.facts["port"]) and self.facts["node"] in broker_ids(self.facts["port"])

@@ -25,7 +25,7 @@ from pathlib import Path
 import jwt
 import pytest
 
-from tests.servers import availability, cache, jvm
+from tests.servers import availability, cache, containers
 from tests.servers.process import (
     LOOPBACK,
     Server,
@@ -75,26 +75,33 @@ class KeycloakServer(Server):
         return {"port": free_port(), "plain": free_port(), "secret": secret}
 
     def spec(self):
-        home = self.place / "home"  # it writes into its own folders, the database among them
-        if not home.exists():
-            writable_copy(self.part("keycloak") / "home", home)
-            shutil.copytree(self.place / "import", home / "data/import")
-            give(home / "data")
         return Spec(
             [
-                home / "bin/kc.sh", "start-dev", "--import-realm", "--cache=local",
+                *self._program(), "start-dev", "--import-realm", "--cache=local",
                 f"--http-host={LOOPBACK}", f"--http-port={self.facts['plain']}",
                 f"--https-port={self.facts['port']}", f"--hostname={self.base}",
                 f"--https-certificate-file={self.place / 'tls.crt'}",
                 f"--https-certificate-key-file={self.place / 'tls.key'}",
             ],
             env={
-                "JAVA_HOME": jvm.find(JAVA).parent.parent,
+                **({} if containers.chosen() else {"JAVA_HOME": self.java(JAVA).parent.parent}),
                 "JAVA_OPTS_APPEND": "-Xmx384m",
                 "KC_BOOTSTRAP_ADMIN_USERNAME": "admin",
                 "KC_BOOTSTRAP_ADMIN_PASSWORD": self.facts["secret"],
             },
         )  # fmt: skip
+
+    def _program(self):
+        if containers.chosen():
+            home = self.at("keycloak", "home")
+            start = f'cp -r {self.place}/import {home}/data/ && exec {home}/bin/kc.sh "$@"'
+            return ["bash", "-c", start, "kc.sh"]
+        home = self.place / "home"  # it writes into its own folders, the database among them
+        if not home.exists():
+            writable_copy(self.part("keycloak") / "home", home)
+            shutil.copytree(self.place / "import", home / "data/import")
+            give(home / "data")
+        return [home / "bin/kc.sh"]
 
     def healthy(self):
         address = f"{self.issuer}/.well-known/openid-configuration"

@@ -33,8 +33,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from tests.servers import availability, cache, jvm
-from tests.servers.process import LOOPBACK, Server, Spec, free_port
+from tests.servers import availability, cache, containers
+from tests.servers.process import LOOPBACK, Server, Spec, copied, free_port
 
 # Module: its class, the module it extends, its jars. What the distribution has itself is left out.
 _MODULES = {
@@ -163,9 +163,9 @@ rootLogger.appenderRef.console.ref = console
 _HEAP = "512m"
 
 
-def _jvm_options(tree):
+def _jvm_options(text):
     """The distribution's own, without heap, collectors and files in its folder."""
-    lines = (tree / "config" / "jvm.options").read_text().splitlines()
+    lines = text.splitlines()
     unwanted = re.compile(r"#|$|-Xm|[\d\-]*:?-X(X:.*(GC|CMS|Heap|ErrorFile)|log)")
     return "\n".join(line for line in lines if not unwanted.match(line)) + "\n"
 
@@ -174,7 +174,7 @@ class OpenSearchServer(Server):
     """OpenSearch 3.4, one node, plain HTTP, no login."""
 
     KIND, PARTS = "opensearch", ("opensearch",)
-    START_S = 120.0
+    START_S = 240.0
     JAVA = (21, 0)
     PROBE = "/_cluster/health?wait_for_status=yellow&timeout=1s"
 
@@ -183,8 +183,9 @@ class OpenSearchServer(Server):
         facts = {"port": free_port(), "settings": settings}
         for name in ("config", "data", "logs"):
             (place / name).mkdir()
-        tree = cache.folder(cls.PARTS[0])
-        (place / "config" / "jvm.options").write_text(_jvm_options(tree))
+        options = place / "config" / "jvm.options"
+        copied(place, cls.PARTS[0], "config/jvm.options", place / "config")
+        options.write_text(_jvm_options(options.read_text()))
         (place / "config" / "log4j2.properties").write_text(_LOGGING)
         lines = {
             **_SETTINGS,
@@ -201,20 +202,23 @@ class OpenSearchServer(Server):
 
     @classmethod
     def secured(cls, place, facts):
-        """Settings of the security plugin; none here."""
-        return {}
+        """Settings of the security plugin; the image has one, the distribution has none."""
+        return {"plugins.security.disabled": "true"} if containers.chosen() else {}
 
     def spec(self):
-        tree = self.part(self.PARTS[0])
-        home = jvm.find(*self.JAVA).parent.parent
+        own = {} if containers.chosen() else {"OPENSEARCH_JAVA_HOME": self._java_home()}
         return Spec(
-            ["bash", tree / "bin" / "opensearch"],
+            ["bash", self.at(self.PARTS[0], "bin/opensearch")],
             env={
-                "OPENSEARCH_JAVA_HOME": home,
+                **own,
                 "OPENSEARCH_PATH_CONF": self.place / "config",
+                "OPENSEARCH_TMPDIR": self._scratch(),
                 "OPENSEARCH_JAVA_OPTS": f"-Xms{_HEAP} -Xmx{_HEAP} -XX:+UseSerialGC",
             },
         )
+
+    def _java_home(self):
+        return self.java(*self.JAVA).parent.parent
 
     def healthy(self):
         try:
@@ -291,8 +295,8 @@ class SecureOpenSearch(OpenSearchServer):
     def secured(cls, place, facts):
         facts["password"] = secrets.token_urlsafe(18)
         config = place / "config"
-        plugin = cache.folder(cls.PARTS[0]) / "plugins" / "opensearch-security"
-        shutil.copytree(plugin / "config", config / "opensearch-security")
+        copied(place, cls.PARTS[0], "plugins/opensearch-security/config",
+               config / "opensearch-security")  # fmt: skip
         users = {"_meta": {"type": "internalusers", "config_version": 2}}
         (config / "opensearch-security" / "internal_users.yml").write_text(json.dumps(users))
         write_certificates(config)

@@ -8,11 +8,8 @@
 The users of `tests/servers/postgres.py` are targets of recorded sessions; this one is a store.
 """
 
-import os
 import platform
 import secrets
-import shutil
-import subprocess
 import tarfile
 import zipfile
 
@@ -20,17 +17,7 @@ import psycopg
 import pytest
 
 from tests.servers import availability, cache
-from tests.servers.process import (
-    LOOPBACK,
-    Home,
-    Server,
-    ServerError,
-    Spec,
-    answers,
-    free_port,
-    give,
-    identity,
-)
+from tests.servers.process import LOOPBACK, Server, Spec, answers, free_port, give, run_tool
 from tests.servers.tls import Authority
 
 SUPERUSER = "admin"
@@ -105,7 +92,10 @@ class PostgresStores(Server):
             authority.client(name)
         (place / "password").write_text(password)
         give(place)
-        _initdb(place)
+        argv = ["bin/initdb", "-D", place / "data", "-U", SUPERUSER, "--pwfile", place / "password",
+                "-A", "scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-instructions",
+                "--no-sync"]  # fmt: skip
+        run_tool(place, "postgres", argv)
         data = place / "data"
         (data / "pg_hba.conf").write_text(_HBA)
         with (data / "postgresql.conf").open("a") as config:
@@ -113,7 +103,7 @@ class PostgresStores(Server):
         return {"port": port, "password": password}
 
     def spec(self):
-        program = self.part("postgres") / "bin/postgres"
+        program = self.at("postgres", "bin/postgres")
         return Spec([program, "-D", self.place / "data"], stop="SIGINT")
 
     def healthy(self):
@@ -162,22 +152,6 @@ class PostgresStores(Server):
         with connection:
             cursor = connection.execute(text, parameters or None)
             return cursor.fetchall() if cursor.description else []
-
-
-def _initdb(place):
-    """Make the data folder as the server's user."""
-    user = identity()
-    as_user = {"user": user[0], "group": user[1], "extra_groups": []} if user else {}
-    done = subprocess.run(
-        [Home(place.parent, os.getpid()).part("postgres") / "bin/initdb", "-D", place / "data",
-         "-U", SUPERUSER, "--pwfile", place / "password", "-A", "scram-sha-256",
-         "--encoding=UTF8", "--locale=C", "--no-instructions", "--no-sync"],
-        capture_output=True, text=True, check=False, cwd=place,
-        env={"PATH": os.defpath, "LC_ALL": "C"}, **as_user,
-    )  # fmt: skip
-    if done.returncode:
-        shutil.rmtree(place / "data", ignore_errors=True)
-        raise ServerError(f"initdb failed: {done.stdout}{done.stderr}")
 
 
 @pytest.fixture(scope="session")

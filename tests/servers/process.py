@@ -10,7 +10,7 @@ A server is a class of its own module:
             return {"port": free_port()}
 
         def spec(self):                         # how it is run, each time
-            return Spec([self.part("thing") / "bin/thing", str(self.facts["port"])])
+            return Spec([self.at("thing", "bin/thing"), self.facts["port"]])
 
         def healthy(self):                      # True when it answers
             return http_status(f"http://127.0.0.1:{self.facts['port']}/health") == 200
@@ -42,7 +42,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.servers import cache
+from tests.servers import cache, containers, jvm
 
 RUN = "SEALTAPE_SERVERS_RUN"  # "FOLDER:PID": where this run's servers live, and whose run it is
 LOOPBACK = "127.0.0.1"
@@ -207,12 +207,69 @@ def give(path: Path) -> None:
             os.chown(os.path.join(base, one), *owner, follow_symlinks=False)
 
 
+def at(place: Path, part: str, relative: str) -> Path:
+    """Where a server in the folder `place` finds a file of a part: in the cache, or its image."""
+    if containers.chosen():
+        return Path(containers.inside(part, relative))
+    return Home(place.parent, os.getpid()).part(part) / relative
+
+
+def run_tool(place: Path, part: str, argv: list, timeout: float = 120) -> str:
+    """Run a program of a part to its end, as the servers' user, in the folder of a server.
+
+    `argv[0]` is a path below the part, or `java`. Returns the output; ServerError when it failed.
+    """
+    home = Home(place.parent, os.getpid())
+    argv = [str(one) for one in argv]
+    if containers.chosen():
+        argv[0] = argv[0] if argv[0] == "java" else containers.inside(part, argv[0])
+        name = f"{home.folder.name}-tool-{secrets.token_hex(3)}"
+        code, output = containers.run(_contained(home, part, argv, {}, str(place), name))
+    else:
+        recipe = cache.RECIPES[part]
+        program = jvm.find(recipe.java, recipe.java_below) if argv[0] == "java" else argv[0]
+        as_user = dict(zip(("user", "group"), identity() or (), strict=False))
+        done = subprocess.run(
+            [home.part(part) / program, *argv[1:]], cwd=place, check=False, timeout=timeout,
+            env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"}, text=True, errors="replace",
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            **(as_user | {"extra_groups": []} if as_user else {}),
+        )  # fmt: skip
+        code, output = done.returncode, done.stdout
+    if code:
+        raise ServerError(f"{argv[0]} failed: {output}")
+    return output
+
+
+def _contained(home, part, argv, env, cwd, name):
+    uid, _ = identity() or (os.geteuid(), 0)
+    # Group 0 may write where an image lets any user write.
+    return containers.Container(name, containers.IMAGES[part].name, argv, {"HOME": cwd, **env},
+                                cwd, str(home.folder), f"{uid}:0")  # fmt: skip
+
+
+def copied(place: Path, part: str, relative: str, target: Path) -> None:
+    """Copy a file or folder of a part to somewhere below the folder of a server."""
+    if containers.chosen():
+        name = f"{place.parent.name}-copy-{secrets.token_hex(3)}"
+        argv = ["cp", "-rL", containers.inside(part, relative), str(target)]
+        give(place)
+        home = Home(place.parent, os.getpid())
+        code, output = containers.run(_contained(home, part, argv, {}, str(place), name))
+        if code:
+            raise ServerError(f"{' '.join(argv)}: {output}")
+    elif (source := cache.folder(part) / relative).is_dir():
+        shutil.copytree(source, target, symlinks=True)
+    else:
+        shutil.copy2(source, target)
+
+
 class Server(ABC):
     """One server process with data of its own under the run's folder."""
 
     KIND = ""
     PARTS: tuple[str, ...] = ()
-    START_S = 60.0
+    START_S = 120.0
     STOP_S = 30.0
 
     def __init__(self, home: Home, name: str, facts: dict, *, is_shared: bool) -> None:
@@ -325,7 +382,7 @@ class Server(ABC):
         """Stop the process where it stands: connections stay open and nothing answers."""
         self._mine("pause")
         self._signal("SIGSTOP")
-        while self.running and psutil.Process(self.pid).status() != psutil.STATUS_STOPPED:
+        while not (containers.chosen() or self._stands_still()):
             time.sleep(0.01)
 
     def resume(self) -> None:
@@ -362,6 +419,14 @@ class Server(ABC):
         """A thing of the cache, to read."""
         return self.home.part(name)
 
+    def at(self, part: str, relative: str) -> Path:
+        """Where the running server finds a file of a part: in the cache, or in its image."""
+        return at(self.place, part, relative)
+
+    def java(self, minimum: int, below: int = 0) -> Path:
+        """The Java to run it with; an image brings its own."""
+        return Path("java") if containers.chosen() else jvm.find(minimum, below)
+
     # -- inside ----------------------------------------------------------------------------------
 
     def _mine(self, what):
@@ -380,11 +445,16 @@ class Server(ABC):
         spec = self.spec()
         base = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8",
                 "HOME": str(self.place), "TMPDIR": str(self._scratch())}  # fmt: skip
-        self.home.ask(
-            "spawn", name=self.name, argv=[str(one) for one in spec.argv],
-            cwd=str(spec.cwd or self.place), env=base | {k: str(v) for k, v in spec.env.items()},
-            log=str(self.log), identity=identity(), stop=spec.stop,
-        )  # fmt: skip
+        argv = [str(one) for one in spec.argv]
+        cwd = str(spec.cwd or self.place)
+        env = {name: str(value) for name, value in spec.env.items()}
+        user, stop = identity(), spec.stop
+        if containers.chosen():
+            argv = _contained(self.home, self.PARTS[0], argv, env, cwd, self._container).owner()
+            cwd, base, env = str(containers.ROOT), containers.owner_environment(), {}
+            user, stop = None, "SIGTERM"
+        self.home.ask("spawn", name=self.name, argv=argv, cwd=cwd, env=base | env,
+                      log=str(self.log), identity=user, stop=stop)  # fmt: skip
 
     def ready(self) -> None:
         """Wait until it answers; ServerError when it ended or took too long."""
@@ -419,8 +489,19 @@ class Server(ABC):
             self._signal("SIGKILL")
             self._gone(10)
 
+    def _stands_still(self):
+        pid = self.pid
+        return pid is None or psutil.Process(pid).status() == psutil.STATUS_STOPPED
+
     def _signal(self, name):
-        self.home.ask("signal", name=self.name, which=name)
+        if containers.chosen():
+            containers.send(self._container, name)
+        else:
+            self.home.ask("signal", name=self.name, which=name)
+
+    @property
+    def _container(self):
+        return f"{self.home.folder.name}-{self.name}"
 
     def _gone(self, seconds, *, must=True):
         deadline = time.monotonic() + seconds

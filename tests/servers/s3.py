@@ -56,7 +56,7 @@ class S3Server(Server):
         return {"port": free_port(), "access": "owner", "secret": secrets.token_urlsafe(18)}
 
     def spec(self):
-        argv = [self.part("versitygw") / "versitygw", "--port", self.address, "--region", REGION,
+        argv = [self.at("versitygw", "versitygw"), "--port", self.address, "--region", REGION,
                 "--quiet", "--health", "/health", "--iam-dir", self.place / "iam",
                 "posix", "--versioning-dir", self.place / "versions",
                 self.place / "objects"]  # fmt: skip

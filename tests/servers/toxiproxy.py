@@ -126,7 +126,7 @@ class Toxiproxy(Server):
         return {"port": free_port()}
 
     def spec(self):
-        program = self.part("toxiproxy") / "toxiproxy-server"
+        program = self.at("toxiproxy", "toxiproxy-server")
         return Spec([program, "-host", LOOPBACK, "-port", self.facts["port"]],
                     env={"LOG_LEVEL": "error"})  # fmt: skip
 
