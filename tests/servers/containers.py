@@ -110,7 +110,8 @@ def owner_environment() -> dict:
     """What an owner, which is our own program, gets to see: the way to the engine above all."""
     wanted = ("DOCKER_", "TESTCONTAINERS_", "XDG_", "HOME", "PATH")
     kept = {name: value for name, value in os.environ.items() if name.startswith(wanted)}
-    return {**kept, "PYTHONPATH": str(ROOT)}
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**kept, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def send(name: str, which: str) -> None:

@@ -184,8 +184,10 @@ class KafkaServer(Server):
 
     def spec(self):
         logging = f"-Dlog4j2.configurationFile={self.place}/log4j2.properties"
-        return Spec([self.java(JAVA), *_JVM, logging, "-cp", f"{self.at('kafka', 'lib')}/*",
-                     "kafka.Kafka", self.place / "server.properties"])  # fmt: skip
+        scratch = f"-Djava.io.tmpdir={self.place}/tmp"  # for the native libraries of compression
+        libraries = f"{self.at('kafka', 'lib')}/*"
+        return Spec([self.java(JAVA), *_JVM, logging, scratch, "-cp", libraries, "kafka.Kafka",
+                     self.place / "server.properties"])  # fmt: skip
 
     def healthy(self):
         return answers(self.facts["port"]) and self.facts["node"] in broker_ids(self.facts["port"])
