@@ -2,7 +2,7 @@
 
 A container runs on the host's network, with the run's folder under the same path and as the same
 user as a local server: ports, files and addresses do not differ, and faults are made in the same
-way. It takes a Linux engine that speaks Docker's API, and `pip install --group containers`.
+way. It takes a Linux engine that speaks Docker's API, and the dependency group `containers`.
 
 The run's keeper has a process for each container, which is this module:
 
@@ -70,7 +70,7 @@ def lack(part: str) -> str:
     if part not in IMAGES:
         return f"there is no official image for {part} in tests/servers/containers.py"
     if importlib.util.find_spec("testcontainers") is None:
-        return "testcontainers is not installed (pip install --group containers)"
+        return "testcontainers is not installed (the dependency group `containers`)"
     try:
         with _engine() as engine:
             engine.ping()
