@@ -134,8 +134,9 @@ def _add_to_session(connection: sqlite3.Connection, change: SessionChange) -> No
     }
     connection.execute(
         """
-        INSERT INTO session VALUES (:session, :tenant, :class, :state, :epoch, :frames, :bytes,
-          :first, :last, :closed, :lost, 0, 1)
+        INSERT INTO session SELECT :session, :tenant, :class, :state, :epoch, :frames, :bytes,
+          :first, :last, :closed, :lost, count(*), 1 + count(*) FROM incident
+          WHERE session = :session
         ON CONFLICT (session) DO UPDATE SET
           state = CASE WHEN :epoch >= epoch THEN :state ELSE state END,
           close_reason = CASE WHEN :epoch >= epoch THEN :closed ELSE close_reason END,

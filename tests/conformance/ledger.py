@@ -403,6 +403,21 @@ class LedgerConformance:
         assert (await ledger.session(A)).incidents == 1
         assert len(await ledger.incidents(session=A)) == 1
 
+    async def test_incidents_found_before_their_session_count_too(self, ledger: Ledger, clock):
+        """A message in the wrong partition may be read before the session's own."""
+        other = await claimed(ledger, partition=1)
+        early = [Incident(TOPIC, 1, at, "key_mismatch", "why", A, 0, 3, 7) for at in (4, 5)]
+        await published(ledger, other, 0, 0, incidents=tuple(early))
+        lease = await claimed(ledger)
+        own = Incident(TOPIC, 0, 4, "gap", "why", A, 0, 3, 7)
+        changes = {"sessions": (session_change(), session_change(epoch=1))}
+        await published(ledger, lease, 0, 0, incidents=(own,), **changes)
+        row = await ledger.session(A)
+        assert (row.incidents, row.revision) == (3, 5)
+        await published(ledger, other, 0, 0, incidents=(*early, replace(early[0], offset=6)))
+        row = await ledger.session(A)
+        assert (row.incidents, row.revision) == (4, 6)
+
     # -- sessions
 
     async def test_a_session_follows_its_last_epoch(self, ledger: Ledger, clock):

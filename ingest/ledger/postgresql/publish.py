@@ -92,16 +92,21 @@ async def publish_all(connection: Any, prepared: Prepared) -> None:
     shard = await extend_shard(connection, publication.shard, publication.segments)
     for changes in prepared.heads:
         await swap_heads(connection, changes)
+    begun: list[bytes] = []
     for sessions in prepared.sessions:
         # The state follows the last epoch, so an older epoch's end changes nothing.
-        await connection.execute(_SESSIONS, *sessions)
+        rows = await connection.fetch(_SESSIONS, *sessions)
+        begun += [session for session, revision in rows if revision == 1]
     if prepared.fragments:
-        rows = [(shard, *row) for row in prepared.fragments]
+        numbered = [(shard, *row) for row in prepared.fragments]
         columns = ("shard", "n", "idx", "session", "epoch", "lo", "hi", "record")
-        await connection.copy_records_to_table("fragment", records=rows, columns=columns)
+        await connection.copy_records_to_table("fragment", records=numbered, columns=columns)
     await _keep_quarantined(connection, publication)
-    if publication.segments or publication.incidents or publication.events:
+    if begun or publication.segments or publication.incidents or publication.events:
         await _number(connection, shard, prepared)
+    if begun:
+        # Another partition may have found something under its name before; none adds to that now.
+        await connection.execute(_COUNT_BEFORE, begun)
 
 
 # -- comparisons -----------------------------------------------------------------------------------
@@ -236,6 +241,13 @@ ON CONFLICT (session) DO UPDATE SET
   first_ts_ns = least(s.first_ts_ns, excluded.first_ts_ns),
   last_ts_ns = greatest(s.last_ts_ns, excluded.last_ts_ns),
   lost = s.lost + excluded.lost, revision = s.revision + 1
+RETURNING session, revision
+"""
+_COUNT_BEFORE = """
+UPDATE session AS s SET incidents = c.found, revision = s.revision + c.found - s.incidents
+FROM (SELECT session, count(*) AS found FROM incident WHERE session = ANY($1::bytea[])
+  GROUP BY session) AS c
+WHERE s.session = c.session AND s.incidents <> c.found
 """
 
 

@@ -7,8 +7,12 @@ from sealtape.capture.checks.certificate import check_certificate, own_certifica
 from tests.capture.checks.found import levels, one
 from tests.servers.tls import certificate
 
-NOW = dt.datetime.now(dt.UTC)
 DAY = dt.timedelta(days=1)
+
+
+def now():
+    """The time of the test, not of its collection: long before it, in a whole run."""
+    return dt.datetime.now(dt.UTC)
 
 
 def put(deployment, **options):
@@ -18,10 +22,10 @@ def put(deployment, **options):
 
 
 def test_a_fresh_certificate(deployment, production):
-    (check,) = check_certificate(deployment.settings(), NOW)
+    (check,) = check_certificate(deployment.settings(), now())
     assert check.level == "ok"
     assert "localhost, 127.0.0.1, ::1" in check.message
-    one(check_certificate(production.settings(), NOW), "warning", "self-signed")
+    one(check_certificate(production.settings(), now()), "warning", "self-signed")
 
 
 @pytest.mark.parametrize(
@@ -34,12 +38,12 @@ def test_a_fresh_certificate(deployment, production):
     ],
 )
 def test_its_time(deployment, days, level, word):
-    one(check_certificate(deployment.settings(), NOW + days * DAY), level, word)
+    one(check_certificate(deployment.settings(), now() + days * DAY), level, word)
 
 
 def test_a_key_of_another_certificate(deployment):
     (deployment.keys / "tls.key").write_bytes(certificate()[1])
-    one(check_certificate(deployment.settings(), NOW), "error", "tls_key")
+    one(check_certificate(deployment.settings(), now()), "error", "tls_key")
 
 
 @pytest.mark.parametrize("file", ["tls.crt", "tls.key"])
@@ -49,12 +53,12 @@ def test_what_cannot_be_read(deployment, file, content):
     path.unlink()
     if content is not None:
         path.write_bytes(content)
-    one(check_certificate(deployment.settings(), NOW), "error", "tls_certificate")
+    one(check_certificate(deployment.settings(), now()), "error", "tls_certificate")
 
 
 def test_a_certificate_without_names(deployment):
     put(deployment, names=("x",), addresses=())
-    assert levels(check_certificate(deployment.settings(), NOW)) == {
+    assert levels(check_certificate(deployment.settings(), now())) == {
         "listener: certificate": "warning"  # two days left
     }
     found = own_certificate(deployment.settings())
@@ -62,7 +66,7 @@ def test_a_certificate_without_names(deployment):
     bare = nameless()
     (deployment.keys / "tls.crt").write_bytes(bare[0])
     (deployment.keys / "tls.key").write_bytes(bare[1])
-    checks = check_certificate(deployment.settings(), NOW)
+    checks = check_certificate(deployment.settings(), now())
     assert any("verify-full" in check.message for check in checks)
 
 
@@ -83,8 +87,8 @@ def nameless():
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(7)
-        .not_valid_before(NOW - DAY)
-        .not_valid_after(NOW + 90 * DAY)
+        .not_valid_before(now() - DAY)
+        .not_valid_after(now() + 90 * DAY)
         .sign(key, hashes.SHA256())
     )
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
