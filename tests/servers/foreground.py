@@ -4,7 +4,6 @@ They run until Ctrl-C, with data under one temporary folder that goes away with 
 printed is a `[stores]` table for a sealtape.toml; `sealtape setup` then makes what it names.
 """
 
-import contextlib
 import signal
 import sys
 import threading
@@ -59,12 +58,15 @@ def _one(name):
 def _describe(home, servers, output):
     from tests.servers.stores import StoreSet
 
-    with contextlib.suppress(KeyError):
+    print(file=output)
+    for name, server in servers.items():
+        print(f"# {name}: {server.address}", file=output)
+    if servers.keys() >= set(_STORES):
         table = StoreSet.new(home.folder, **{name: servers[name] for name in _STORES}).text()
         path = home.folder / "stores.toml"
         path.touch(mode=0o600)
         path.write_text(table)
-        print(f"\n# For sealtape.toml (also in {path}); then: sealtape setup", file=output)
+        print(f"# For sealtape.toml (also in {path}); then: sealtape setup", file=output)
         print(table, file=output)
     if keycloak := servers.get("keycloak"):
         print(f"# OIDC provider: issuer {keycloak.issuer}, CA {keycloak.ca}", file=output)

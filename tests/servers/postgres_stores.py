@@ -118,11 +118,6 @@ class PostgresStores(Server):
         self.sql(f"create role {BY_CERTIFICATE}")
 
     @property
-    def address(self) -> str:
-        """ "host:port", for toxiproxy."""
-        return f"{LOOPBACK}:{self.facts['port']}"
-
-    @property
     def ca(self):
         """The file of the authority to trust."""
         return self.place / "tls/ca.crt"

@@ -296,6 +296,11 @@ class Server(ABC):
     def healthy(self) -> bool:
         """Whether it answers; OSError counts as no."""
 
+    @property
+    def address(self) -> str:
+        """ "host:port" for clients and for toxiproxy."""
+        return f"{LOOPBACK}:{self.facts['port']}"
+
     def settle(self) -> None:  # noqa: B027 - most have nothing to settle
         """Do what is done once, when it answered for the first time (users, realms …)."""
 

@@ -18,7 +18,7 @@ import urllib.parse
 import pytest
 
 from tests.servers import availability, cache
-from tests.servers.process import LOOPBACK, Server, Spec, free_port, http_status
+from tests.servers.process import Server, Spec, free_port, http_status
 
 REGION = "us-east-1"
 _PACKAGE = "github.com/versity/versitygw/cmd/versitygw"
@@ -65,11 +65,6 @@ class S3Server(Server):
 
     def healthy(self):
         return http_status(f"{self.endpoint}/health") == 200
-
-    @property
-    def address(self) -> str:
-        """ "host:port", for toxiproxy."""
-        return f"{LOOPBACK}:{self.facts['port']}"
 
     @property
     def endpoint(self) -> str:
