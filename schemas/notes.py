@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -88,15 +88,30 @@ class Checkpoint:
         return text
 
 
+class NoteVerifier(Protocol):
+    """A public key of any signature type, with its name."""
+
+    @property
+    def name(self) -> str:
+        """Who signs with it."""
+
+    @property
+    def key_id(self) -> bytes:
+        """The four bytes that its signatures begin with."""
+
+    def verify(self, message: bytes, signature: bytes) -> None:
+        """Raise SignatureError unless `signature` is this key's over a note's text `message`."""
+
+
 class Verifier:
-    """A public key with its name."""
+    """An Ed25519 public key with its name."""
 
     __slots__ = ("_key", "key_id", "name", "public")
 
     def __init__(self, name: str, public: bytes) -> None:
         """Take the raw 32 bytes; FormatError for a bad name, SignatureError for a weak key."""
-        _check_name(name)
-        _check_point(public, "public key")
+        check_key_name(name)
+        check_point(public, "public key")
         self.name = name
         self.public = public
         self.key_id = key_id(name, public)
@@ -105,14 +120,12 @@ class Verifier:
     @classmethod
     def from_vkey(cls, vkey: str) -> Verifier:
         """Read `name+id+key` as C2SP writes it; the id must be the one of this name and key."""
-        name, _, rest = vkey.partition("+")
-        ident, _, encoded = rest.partition("+")
-        raw = base64_bytes(encoded, "verifier key")
+        name, ident, raw = split_vkey(vkey)
         if raw[:1] != ALGORITHM or len(raw) != 1 + KEY_SIZE:
             raise FormatError("verifier key is not an Ed25519 key of 32 bytes")
         verifier = cls(name, raw[1:])
-        if hex_bytes(ident, "verifier key id", KEY_ID_SIZE) != verifier.key_id:
-            raise FormatError(f"verifier key id {ident} does not belong to this name and key")
+        if ident != verifier.key_id:
+            raise FormatError(f"verifier key id {ident.hex()} does not belong to this name and key")
         return verifier
 
     @property
@@ -122,7 +135,7 @@ class Verifier:
 
     def verify(self, message: bytes, signature: bytes) -> None:
         """Raise SignatureError unless `signature` is this key's over `message`."""
-        _check_signature(signature)
+        check_signature(signature)
         try:
             self._key.verify(signature, message)
         except InvalidSignature as exc:
@@ -155,13 +168,25 @@ class Signer:
 
     def line(self, message: bytes) -> str:
         """The signature line over the text's bytes."""
-        signature = self.verifier.key_id + self._private.sign(message)
-        return f"{_DASH}{self.name} {base64_text(signature)}\n"
+        return signature_line(self.name, self.verifier.key_id + self._private.sign(message))
 
 
-def key_id(name: str, public: bytes) -> bytes:
+def split_vkey(vkey: str) -> tuple[str, bytes, bytes]:
+    """The name, the key id and the bytes (algorithm, then public key) of `name+id+key`."""
+    name, _, rest = vkey.partition("+")
+    ident, _, encoded = rest.partition("+")
+    raw = base64_bytes(encoded, "verifier key")
+    return name, hex_bytes(ident, "verifier key id", KEY_ID_SIZE), raw
+
+
+def key_id(name: str, public: bytes, algorithm: bytes = ALGORITHM) -> bytes:
     """The first four bytes of SHA-256(name || newline || algorithm || public key)."""
-    return sha256(name.encode() + b"\n" + ALGORITHM + public).digest()[:KEY_ID_SIZE]
+    return sha256(name.encode() + b"\n" + algorithm + public).digest()[:KEY_ID_SIZE]
+
+
+def signature_line(name: str, signature: bytes) -> str:
+    """The line that says who signed; `signature` begins with the key id."""
+    return f"{_DASH}{name} {base64_text(signature)}\n"
 
 
 def sign_note(text: str, signers: Sequence[Signer]) -> bytes:
@@ -196,7 +221,7 @@ def parse_note(note: bytes) -> Note:
     return Note(text, (), signatures)
 
 
-def open_note(note: bytes, verifiers: Sequence[Verifier]) -> Note:
+def open_note(note: bytes, verifiers: Sequence[NoteVerifier]) -> Note:
     """Parse a note and verify it: at least one of `verifiers` signed, and none of theirs is bad.
 
     Signatures by other keys are ignored, as the format demands, and stay in `unverified`.
@@ -225,7 +250,7 @@ def parse_checkpoint(text: str) -> Checkpoint:
     if len(lines) != 4 or lines[3]:  # three lines, each ended by a newline
         raise FormatError("checkpoint must have exactly three lines")
     origin, size_text, root_text, _ = lines
-    _check_name(origin)
+    check_key_name(origin)
     size = decimal_int(size_text, "checkpoint size", 0, MAX_TREE_SIZE)
     root = base64_bytes(root_text, "checkpoint root")
     if len(root) != HASH_SIZE:
@@ -252,7 +277,7 @@ def _parse_line(line: str) -> Signature:
     if not line.startswith(_DASH):
         raise FormatError("note has a signature line without its dash")
     name, _, encoded = line.removeprefix(_DASH).partition(" ")
-    _check_name(name)
+    check_key_name(name)
     raw = base64_bytes(encoded, "note signature")
     if len(raw) <= KEY_ID_SIZE:
         raise FormatError("note signature is too short")
@@ -270,20 +295,23 @@ def _encode_text(text: str) -> bytes:
         raise FormatError("a note's text must be valid Unicode") from exc
 
 
-def _check_name(name: str) -> None:
+def check_key_name(name: str) -> None:
+    """Raise FormatError unless it can name a key or a tree."""
     if not 0 < len(name) <= MAX_NAME or "+" in name or not name.isprintable() or " " in name:
         raise FormatError(f"{name[:MAX_NAME]!r} is not a key name or origin")
 
 
-def _check_signature(signature: bytes) -> None:
+def check_signature(signature: bytes) -> None:
+    """Raise SignatureError for what no strict Ed25519 signer makes, before any arithmetic."""
     if len(signature) != SIGNATURE_SIZE:
         raise SignatureError(f"Ed25519 signature must be 64 bytes, not {len(signature)}")
-    _check_point(signature[:KEY_SIZE], "signature's R")
+    check_point(signature[:KEY_SIZE], "signature's R")
     if int.from_bytes(signature[KEY_SIZE:], "little") >= _ORDER:
         raise SignatureError("Ed25519 signature's S is not below the group order")
 
 
-def _check_point(encoded: bytes, what: str) -> None:
+def check_point(encoded: bytes, what: str) -> None:
+    """Raise unless these are 32 bytes, in their only encoding, of a point of large order."""
     if len(encoded) != KEY_SIZE:
         raise FormatError(f"{what} must be 32 bytes, not {len(encoded)}")
     y = int.from_bytes(encoded, "little") & (2**255 - 1)

@@ -44,10 +44,10 @@ class CompactRange:
         self._nodes = list(nodes)
         if not 0 <= self.lo <= self.hi <= MAX_SIZE:
             raise FormatError(f"[{self.lo}, {self.hi}) is not a range of leaves")
-        if len(self._nodes) != len(_levels(self.lo, self.hi)):
+        if len(self._nodes) != len(levels(self.lo, self.hi)):
             raise FormatError(
                 f"range [{self.lo}, {self.hi}) has {len(self._nodes)} hashes,"
-                f" it needs {len(_levels(self.lo, self.hi))}"
+                f" it needs {len(levels(self.lo, self.hi))}"
             )
         if any(len(node) != HASH_SIZE for node in self._nodes):
             raise FormatError("a tree hash must be 32 bytes")
@@ -92,10 +92,10 @@ class CompactRange:
                 f"range [{other.lo}, {other.hi}) does not follow [{self.lo}, {self.hi})"
             )
         merged = [
-            *zip(_levels(self.lo, self.hi), self._nodes, strict=True),
+            *zip(levels(self.lo, self.hi), self._nodes, strict=True),
         ]
         position = self.hi
-        for level, node in zip(_levels(other.lo, other.hi), other._nodes, strict=True):
+        for level, node in zip(levels(other.lo, other.hi), other._nodes, strict=True):
             merged.append((level, node))
             position += 1 << level
             _close(merged, self.lo, position)
@@ -125,17 +125,22 @@ def root(leaves: Sequence[bytes]) -> bytes:
 
 def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
     """The path from leaf `index` to the root over `leaves` (RFC 6962, 2.1.1)."""
-    if not 0 <= index < len(leaves):
-        raise FormatError(f"leaf {index} is not in a tree of {len(leaves)}")
-    path: list[bytes] = []
-    lo, hi = 0, len(leaves)
+    return [_subroot(leaves, lo, hi) for lo, hi in inclusion_ranges(index, len(leaves))]
+
+
+def inclusion_ranges(index: int, size: int) -> list[tuple[int, int]]:
+    """The ranges [lo, hi) of leaves whose roots are the inclusion proof, in its order."""
+    if not 0 <= index < size <= MAX_SIZE:
+        raise FormatError(f"leaf {index} is not in a tree of {size}")
+    path: list[tuple[int, int]] = []
+    lo, hi = 0, size
     while hi - lo > 1:
         split = lo + _split(hi - lo)
         if index < split:
-            path.append(_subroot(leaves, split, hi))
+            path.append((split, hi))
             hi = split
         else:
-            path.append(_subroot(leaves, lo, split))
+            path.append((lo, split))
             lo = split
     return path[::-1]
 
@@ -167,22 +172,27 @@ def consistency_proof(leaves: Sequence[bytes], old_size: int) -> list[bytes]:
 
     Empty when the sizes are equal, and from size 0 (as C2SP tlog-witness has it).
     """
-    if not 0 <= old_size <= len(leaves):
-        raise FormatError(f"a tree of {len(leaves)} has no prefix of {old_size}")
-    if old_size in (0, len(leaves)):
+    return [_subroot(leaves, lo, hi) for lo, hi in consistency_ranges(old_size, len(leaves))]
+
+
+def consistency_ranges(old_size: int, size: int) -> list[tuple[int, int]]:
+    """The ranges [lo, hi) of leaves whose roots are the consistency proof, in its order."""
+    if not 0 <= old_size <= size <= MAX_SIZE:
+        raise FormatError(f"a tree of {size} has no prefix of {old_size}")
+    if old_size in (0, size):
         return []
-    path: list[bytes] = []
-    lo, hi = 0, len(leaves)
+    path: list[tuple[int, int]] = []
+    lo, hi = 0, size
     while hi != old_size:
         split = lo + _split(hi - lo)
         if old_size <= split:
-            path.append(_subroot(leaves, split, hi))
+            path.append((split, hi))
             hi = split
         else:
-            path.append(_subroot(leaves, lo, split))
+            path.append((lo, split))
             lo = split
     if lo:
-        path.append(_subroot(leaves, lo, hi))
+        path.append((lo, hi))
     return path[::-1]
 
 
@@ -217,16 +227,16 @@ def verify_consistency(
         raise FormatError(f"consistency proof from {old_size} to {size} does not hold")
 
 
-def _levels(lo: int, hi: int) -> list[int]:
+def levels(lo: int, hi: int) -> list[int]:
     """The levels of the largest perfect subtrees that fill [lo, hi), from left to right."""
-    levels: list[int] = []
+    found: list[int] = []
     while lo < hi:
         level = (hi - lo).bit_length() - 1
         if lo:
             level = min(level, (lo & -lo).bit_length() - 1)
-        levels.append(level)
+        found.append(level)
         lo += 1 << level
-    return levels
+    return found
 
 
 def _close(merged: list[tuple[int, bytes]], lo: int, position: int) -> None:

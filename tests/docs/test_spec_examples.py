@@ -16,6 +16,7 @@ PAGES = {
     "segments.md": ["segments.json"],
     "documents.md": ["documents.json"],
     "events.md": ["events.json"],
+    "log.md": ["log.json"],
 }
 FENCE = re.compile(r"^```(hex|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
