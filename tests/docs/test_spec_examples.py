@@ -17,6 +17,7 @@ PAGES = {
     "documents.md": ["documents.json"],
     "events.md": ["events.json"],
     "log.md": ["log.json"],
+    "records.md": ["records.json"],
 }
 FENCE = re.compile(r"^```(hex|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
