@@ -10,7 +10,7 @@ LOCK     = $(UV) pip compile pyproject.toml --universal --python-version 3.11 --
            --no-emit-index-url --no-emit-find-links --no-header --upgrade --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench soak servers fetch-servers fmt lock
+.PHONY: help setup demo demo-servers test lint bench soak servers fetch-servers fmt lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s%s\n", $$1, $$2}' Makefile
@@ -20,6 +20,9 @@ setup: ## .venv with the pinned, hash-checked requirements and sealtape, editabl
 
 demo: setup ## a real psql session recorded, sealed, found, replayed, verified; KEEP=1 leaves it running
 	@KEEP="$(KEEP)" $(PY) deploy/demo/demo.py $(ARGS)
+
+demo-servers: setup ## the same on real Kafka, S3, PostgreSQL and OpenSearch; they are fetched once
+	@KEEP="$(KEEP)" $(PY) deploy/demo/demo.py --servers $(ARGS)
 
 test: setup ## every test but the soak and bench ones; ARGS="-k name" narrows
 	@$(PY) -P -m pytest -n $(WORKERS) --dist loadfile -m "not soak" --ignore=tests/bench $(ARGS)

@@ -1,26 +1,28 @@
 """`make demo`: a person and an agent work in a real PostgreSQL through the gateway.
 
-Ends with exit code 0 only if all of it happened: both sessions recorded and sealed, found by their
-text while live, replayed, verified, and a tampered copy caught with the frame named.
+With `--servers` (`make demo-servers`) the recordings are on real Kafka, S3, PostgreSQL and
+OpenSearch, else in files. Ends with exit code 0 only if all of it happened: both sessions recorded
+and sealed, found by their text while live, replayed, verified, and a tampered copy caught with the
+frame named.
 """
 
 import asyncio
 import json
 import os
-import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import closing
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from deploy.demo.stores import world  # noqa: E402
+from tests.servers.cache import FetchError  # noqa: E402
 from tests.servers.postgres import PostgresServer, client_environment, program  # noqa: E402
+from tests.servers.process import ServerError  # noqa: E402
 
 SEALTAPE = [sys.executable, "-P", "-m", "sealtape.indexer.cli.main"]
 COLOUR = sys.stdout.isatty()
@@ -160,39 +162,19 @@ async def agent(lab):
         await connection.close()
 
 
-def copy(lab, folder):
-    """Copy the deployment's evidence: the stores by backup, then the objects."""
-    folder.mkdir()
-    for name in ("sealtape.toml", "trust.toml", "keys", "secrets"):
-        source = lab.folder / name
-        (shutil.copytree if source.is_dir() else shutil.copy2)(source, folder / name)
-    for name in ("ledger.db", "keyring.db", "index.db"):
-        with (
-            closing(sqlite3.connect(lab.folder / name)) as source,
-            closing(sqlite3.connect(folder / name)) as target,
-        ):
-            source.backup(target)
-    shutil.copytree(lab.folder / "vault", folder / "vault")
-    return Lab(folder)
+def prepare(lab, stores):
+    """Make the deployment, and on servers what it needs there."""
+    table = stores.settings()
+    if not table:
+        return  # `sealtape dev` makes what is in files
+    lab.folder.mkdir(parents=True)
+    subprocess.run([*SEALTAPE, "init", str(lab.folder), "--dev"], check=True, capture_output=True)
+    lab.config.write_text(lab.config.read_text() + table)
+    say("`sealtape setup` makes topics, schemas with their roles, and index templates")
+    show(lab.run("setup"))
 
 
-def tamper(folder, session):
-    """Flip one bit in the stored bytes of one recorded frame; return its object and number."""
-    from sealtape.ingest.parquet import read_rows
-    from sealtape.schemas.frames import Kind
-
-    for path in sorted((folder / "vault").rglob("*.parquet")):
-        data = bytearray(path.read_bytes())
-        for _, row in read_rows(bytes(data)):
-            if row.session.hex() == session and row.kind == Kind.DATA:
-                data[data.index(row.payload) + len(row.payload) // 2] ^= 1
-                path.chmod(0o644)
-                path.write_bytes(bytes(data))
-                return path.name, row.seq
-    raise DemoFailed("the session has no sealed DATA frame")
-
-
-def tour(lab, server):
+def tour(lab, server, stores):
     """Everything the demo shows, in order."""
     target = f"shop=postgresql://app:the-targets-own-password@127.0.0.1:{server.port}/shop?sslmode=disable"
     say("starting the gateway: capture, ingest and indexer in one process")
@@ -212,6 +194,9 @@ def tour(lab, server):
         lambda found: len(found) == 2 and all(s["state"] == "sealed" for s in found),
     )
     show(lab.run("sessions"))
+    if where := stores.where(lab.folder):
+        say("what the servers hold now")
+        show("\n".join(where))
     check({s["user"] for s in done} == {"ada", "robo"}, "the identities are wrong")
 
     say("replaying ada's session from the recorded bytes")
@@ -225,8 +210,10 @@ def tour(lab, server):
     show(report)
 
     say("one bit is flipped in a copy of the sealed data")
-    twin = copy(lab, lab.folder.parent / "tampered")
-    name, seq = tamper(twin.folder, session)
+    twin = Lab(lab.folder.parent / "tampered")
+    changed = stores.tampered(lab.folder, twin.folder, session)
+    check(changed is not None, "the session has no sealed DATA frame")
+    name, seq = changed
     show(f"in {name}, inside frame {seq} of session {session[:12]}")
     caught = json.loads(twin.run("verify", session, "--json", expect=1))
     show(twin.run("verify", session, expect=1))
@@ -235,36 +222,49 @@ def tour(lab, server):
     check((session, seq) in frames, f"the finding does not name frame {seq}")
 
 
-def main():
-    """Run the demo and return its exit code."""
-    keep = bool(os.environ.get("KEEP"))
-    folder = Path(tempfile.mkdtemp(prefix="sealtape-demo-"))
-    lab = Lab(folder / "lab")
-    server = PostgresServer()
-    say("starting PostgreSQL 18 with a sample shop")
-    try:
-        server.start()
-        server.sql("create database shop")
-        server.sql((ROOT / "deploy/demo/shop.sql").read_text(), database="shop")
-        tour(lab, server)
-        say("done: recorded, found live, sealed, replayed, verified, tampering caught")
-        print(f"""
-  deployment      {lab.folder}   (settings: {lab.config})
-  sealed objects  {lab.folder}/vault   (Parquet: any tool reads the header columns)
-  tampered copy   {folder}/tampered
+def farewell(lab, stores, *, keep):
+    """Where everything is, and what to try."""
+    again = "make demo" if stores.settings() == "" else "make demo-servers"
+    vault = (
+        ""
+        if stores.settings()
+        else f"""
+  sealed objects  {lab.folder}/vault   (Parquet: any tool reads the header columns)"""
+    )
+    print(f"""
+  deployment      {lab.folder}   (settings: {lab.config}){vault}
+  tampered copy   {lab.folder.parent}/tampered
 
-  try next{"" if keep else " (with `make demo KEEP=1` it all keeps running)"}:
+  try next{"" if keep else f" (with `{again} KEEP=1` it all keeps running)"}:
     export SEALTAPE_CONFIG={lab.config} PATH="{ROOT}/.venv/bin:$PATH"
     sealtape sessions
     sealtape search 'effect:write'
     sealtape connect shop --user you --group dba -- {program("psql")}
     sealtape verify --all --deep; sealtape status
 """)
-        if keep:
-            print("  running; press Ctrl-C to stop\n", flush=True)
-            lab.process.wait()
+    if keep:
+        print("  running; press Ctrl-C to stop\n", flush=True)
+        lab.process.wait()
+
+
+def main():
+    """Run the demo and return its exit code."""
+    stores = world(sys.argv[1:])
+    folder = Path(tempfile.mkdtemp(prefix="sealtape-demo-"))
+    lab = Lab(folder / "lab")
+    server = PostgresServer()
+    try:
+        stores.start(folder)
+        say("starting PostgreSQL 18 with a sample shop")
+        server.start()
+        server.sql("create database shop")
+        server.sql((ROOT / "deploy/demo/shop.sql").read_text(), database="shop")
+        prepare(lab, stores)
+        tour(lab, server, stores)
+        say("done: recorded, found live, sealed, replayed, verified, tampering caught")
+        farewell(lab, stores, keep=bool(os.environ.get("KEEP")))
         return 0
-    except DemoFailed as exc:
+    except (DemoFailed, ServerError, FetchError) as exc:
         print(f"\ndemo failed: {exc}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -272,6 +272,7 @@ def main():
     finally:
         lab.stop()
         server.stop()
+        stores.stop()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`make demo`, as a person runs it."""
+"""`make demo` and `make demo-servers`, as a person runs them."""
 
 import shutil
 import subprocess
@@ -22,11 +22,33 @@ def folder():
     shutil.rmtree(made)
 
 
-def test_the_demo_does_all_it_promises(folder):
+def run(folder, *arguments):
+    """The demo's output, once it has succeeded."""
     done = subprocess.run(
-        [sys.executable, ROOT / "deploy/demo/demo.py"], capture_output=True, text=True, check=False,
-        cwd=folder, env=client_environment(TMPDIR=str(folder), KEEP=""), timeout=200,
+        [sys.executable, ROOT / "deploy/demo/demo.py", *arguments], capture_output=True, text=True,
+        check=False, cwd=folder, env=client_environment(TMPDIR=str(folder), KEEP=""), timeout=200,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "VERIFIED" in done.stdout
     assert "TAMPERED   frame" in done.stdout
+    return done.stdout
+
+
+def test_the_demo_does_all_it_promises(folder):
+    assert "deployment" in run(folder)
+
+
+@pytest.mark.timeout(240)
+def test_the_demo_on_servers(folder, real_stores):
+    shown = run(folder, "--servers")
+    for name in ("Kafka", "S3", "PostgreSQL", "OpenSearch"):
+        assert f"    {name} " in shown
+    assert "seg/v1/tenant=main" in shown
+    assert "sealtape_ledger.session 3" in shown
+
+
+def test_an_argument_that_there_is_not(folder):
+    program = [sys.executable, ROOT / "deploy/demo/demo.py", "--server"]
+    done = subprocess.run(program, capture_output=True, text=True, check=False, cwd=folder)
+    assert done.returncode == 1
+    assert "usage: demo.py [--servers]" in done.stderr

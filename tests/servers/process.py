@@ -119,6 +119,11 @@ class Home:
         return cls(Path(folder), int(watched))
 
     @staticmethod
+    def is_named() -> bool:
+        """Whether this process belongs to a run already."""
+        return RUN in os.environ
+
+    @staticmethod
     def name_run() -> None:
         """Give this process, and those it starts, a run of its own. Nothing is created."""
         name = f"sealtape-run-{os.getpid()}-{secrets.token_hex(4)}"
