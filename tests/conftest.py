@@ -1,6 +1,7 @@
 """Guards for all tests, and the real servers that they can ask for."""
 
 import importlib.abc
+import signal
 import sys
 
 import hypothesis
@@ -19,6 +20,11 @@ class _BareRooms(importlib.abc.MetaPathFinder):
 
 
 sys.meta_path.insert(0, _BareRooms())
+
+# Who is started in the background by a script inherits that Ctrl-C is ignored, and so would every
+# program that a test starts and ends by it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A loaded machine is slow, not wrong.
 hypothesis.settings.register_profile("sealtape", deadline=None, print_blob=True)
