@@ -351,20 +351,14 @@ class Lab:
             stack.push_async_callback(vault.close)
             bus = open_bus(settings.stores.bus, self.folder)
             stack.push_async_callback(bus.close)
+            await bus.start()
             private = indexer_key(settings) if indexer else auditor_key(settings, None)
             yield Stores(ledger, vault, bus, Keys(keyring, private))
 
     async def legs(self, session):
         """Read a session's recording: the bytes of its four legs."""
         async with self.stores() as stores:
-            pieces = []
-            async for frame in stores.recording(session).frames():
-                if frame.kind == Kind.DATA:
-                    pieces += decode_data(await stores.keys.open(frame), frame.ts_ns)
-                elif frame.kind == Kind.GAP:
-                    pieces += Gap.from_json(frame.payload).legs
-        assert all(not isinstance(each, Hole) for each in pieces)
-        return [b"".join(leg_stream(pieces, leg)) for leg in range(4)]
+            return await stores.legs(session)
 
 
 class Stores:
@@ -375,6 +369,16 @@ class Stores:
 
     def recording(self, session):
         return Recording(session, self.ledger, self.vault, self.bus, self.keys)
+
+    async def legs(self, session):
+        pieces = []
+        async for frame in self.recording(session).frames():
+            if frame.kind == Kind.DATA:
+                pieces += decode_data(await self.keys.open(frame), frame.ts_ns)
+            elif frame.kind == Kind.GAP:
+                pieces += Gap.from_json(frame.payload).legs
+        assert all(not isinstance(each, Hole) for each in pieces)
+        return [b"".join(leg_stream(pieces, leg)) for leg in range(4)]
 
 
 async def on_the_bus(bus):

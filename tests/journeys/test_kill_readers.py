@@ -1,38 +1,23 @@
 """kill -9 of ingest and of the indexer under traffic: nothing lost, nothing twice, same roots."""
 
 import asyncio
-import dataclasses
+import contextlib
 import random
 
-from sealtape.schemas.tree import CompactRange, root
+from sealtape.schemas.errors import StoreError
 from tests.journeys.lab import Lab
+from tests.journeys.traffic import check_roots, documents, work
 
-KILLS = 6
-
-
-async def work(lab, stopping):
-    """A client that runs statements, and reconnects now and then."""
-    done = 0
-    while not stopping.is_set():
-        async with lab.asyncpg() as connection:
-            for n in range(random.randrange(5, 60)):
-                await connection.fetchval("select $1::int + $2::int", n, done)
-                await connection.execute(f"select repeat('{n}', {n * 50}) as filler_{n % 7}")
-                done += 2
-                await asyncio.sleep(0.002)
-    return done
+KILLS = {"embedded": 6, "servers": 3}
 
 
-async def trouble(lab, start, files):
+async def trouble(lab, start, stamp, kills):
     """A room that is killed again and again; returns the last, which lives.
 
-    Every second life ends anywhere, also while it starts; the others in the middle of their work.
+    Every second life ends anywhere, also while it starts; the others in the middle of their work,
+    which changes the stamp.
     """
-
-    async def stamp():
-        return sorted((path, path.stat().st_mtime_ns) for path in lab.folder.glob(files))
-
-    for life in range(KILLS):
+    for life in range(kills):
         room, before = start(), await stamp()
         if life % 2:
             await lab.until(stamp, lambda after, before=before: after != before, what="work done")
@@ -43,33 +28,31 @@ async def trouble(lab, start, files):
     return start()
 
 
-async def check_roots(lab, expected):
-    """The ledger's trees are over exactly the frames that were on the bus."""
-    async with lab.stores() as stores:
-        heads = await stores.ledger.heads(sorted(expected))
-        assert set(heads) == set(expected)
-        for name, leaves in expected.items():
-            assert sorted(leaves) == list(range(len(leaves)))
-            head = heads[name]
-            assert (head.lo, head.hi, head.complete) == (0, len(leaves), True)
-            sealed = CompactRange(head.lo, head.hi, head.nodes)
-            assert sealed.root() == root([leaves[seq] for seq in sorted(leaves)])
-            held = []
-            async for frame in stores.recording(name[0]).frames():
-                held.append((frame.epoch, frame.seq))
-            assert held == sorted(set(held))
-            assert sum(epoch == name[1] for epoch, _ in held) == len(leaves)
-        assert await stores.ledger.incidents() == []
+def stamps(lab):
+    """Questions whose answers change when ingest, and when the indexer, has done something."""
+
+    async def published():
+        with contextlib.suppress(StoreError):  # there is none yet
+            async with lab.stores() as stores:
+                return await stores.ledger.positions()
+        return None
+
+    async def indexed():
+        return len(await lab.commands("protocol:*"))
+
+    return published, indexed
 
 
-async def test_ingest_and_indexer_are_killed_while_traffic_flows(tmp_path, postgres_server):
+async def test_ingest_and_indexer_are_killed_while_traffic_flows(tmp_path, postgres_server, stores):
     settings = "segment_s = 0.2\nlease_s = 1"
-    async with Lab(tmp_path, postgres_server.port, ingest=settings) as lab:
+    kills = KILLS["servers" if stores else "embedded"]
+    async with Lab(tmp_path, postgres_server.port, ingest=settings, stores=stores) as lab:
         node = await lab.capture()
         quiet = asyncio.Event()
         clients = [asyncio.create_task(work(lab, quiet)) for _ in range(3)]
+        published, indexed = stamps(lab)
         ingest, index = await asyncio.gather(
-            trouble(lab, lab.ingest, "vault/**/*.parquet"), trouble(lab, lab.index, "index.db-wal")
+            trouble(lab, lab.ingest, published, kills), trouble(lab, lab.index, indexed, kills)
         )
         quiet.set()
         statements = sum(await asyncio.gather(*clients))
@@ -88,14 +71,3 @@ async def test_ingest_and_indexer_are_killed_while_traffic_flows(tmp_path, postg
         after = await documents(lab)
         assert after["sessions"] == before["sessions"]
         assert after["commands"] == before["commands"]
-
-
-async def documents(lab):
-    """All that the index holds, in an order of its own."""
-    sessions = [*await lab.sessions(), *await lab.sessions("protocol:journal")]
-    commands = await lab.commands("protocol:*")
-    assert len({(each.session, each.epoch, each.n) for each in commands}) == len(commands)
-    return {
-        "sessions": sorted(map(dataclasses.astuple, sessions), key=lambda each: each[0]),
-        "commands": sorted(commands, key=lambda each: (each.session, each.epoch, each.n)),
-    }
