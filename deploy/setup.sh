@@ -42,9 +42,16 @@ if [ "$requirements" != "$had_requirements" ]; then
     rm -rf .venv
     "$python" -m venv .venv
   fi
+  # All of them are named, so none is looked for: older versions of pip, asked for `coverage[toml]` by a
+  # package, take the newest coverage instead of the pinned one, and refuse it.
   say "installing $(grep -c '^[a-z].*==' requirements/dev.txt) pinned packages (some minutes on a first run)"
   .venv/bin/python -m pip install --quiet --disable-pip-version-check \
-    --require-hashes --only-binary :all: -r requirements/dev.txt
+    --no-deps --require-hashes --only-binary :all: -r requirements/dev.txt
+  .venv/bin/python -m pip check --disable-pip-version-check >/dev/null || {
+    echo "setup: requirements/dev.txt lacks something; make it anew with \`make lock\`." >&2
+    .venv/bin/python -m pip check --disable-pip-version-check >&2
+    exit 1
+  }
 fi
 say "installing sealtape itself, editable"
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
