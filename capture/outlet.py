@@ -112,7 +112,7 @@ class Outlet:
         self._loop = asyncio.get_running_loop()
         self._next = Batch()
         self._ordinal = 0
-        self._held: deque[tuple[int, list[Forward]]] = deque()
+        self._held: deque[tuple[int, int, list[Forward]]] = deque()
         self._syncs = level == "durable"
         self._plain = level == "spooled"
         self._busy = False
@@ -163,7 +163,7 @@ class Outlet:
 
     def release(self, recorder: SessionRecorder) -> None:
         """Send what waits for this session on, although it is not put down."""
-        for _, held in self._held:
+        for _, _, held in self._held:
             self._send([item for item in held if item[0] is recorder])
             held[:] = [item for item in held if item[0] is not recorder]
         waiting = self._next.forwards
@@ -272,7 +272,7 @@ class Outlet:
             self._ordinal += sum(len(cut.messages) for cut in group)
             self._sink.add(self, place, group, self._ordinal)
         if self.level == "acked":
-            self._held.append((self._ordinal, batch.forwards))
+            self._held.append((self._ordinal, self.mono_ns(), batch.forwards))
             self._release_acknowledged()
         else:
             self._send(batch.forwards)
@@ -281,7 +281,17 @@ class Outlet:
     def _release_acknowledged(self) -> None:
         held = self._held
         while held and held[0][0] <= self.acked:
-            self._send(held.popleft()[1])
+            self._send(held.popleft()[2])
+
+    def overdue(self, grace_ns: int) -> set[SessionRecorder]:
+        """Sessions that the bus has kept waiting for an acknowledgement for longer than that."""
+        limit = self.mono_ns() - grace_ns
+        found: set[SessionRecorder] = set()
+        for _, since, forwards in self._held:
+            if since > limit:
+                break
+            found.update(recorder for recorder, _, _ in forwards)
+        return found
 
     def _send(self, forwards: Iterable[Forward]) -> None:
         for recorder, write, data in forwards:

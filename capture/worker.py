@@ -211,6 +211,11 @@ class Worker:
             raise StoreBusy("The gateway is shutting down.", retry_after_s=RETRY_S)
         if (error := self._broken or outlet.failing) is not None:
             raise StoreBusy(f"Cannot record: {error.message}", retry_after_s=RETRY_S) from error
+        if outlet.level == "acked" and self._shipper.oldest_s > self._pace.grace_s:
+            raise StoreBusy(
+                f"The bus has not acknowledged what waits for it in {self._pace.grace_s:g} s.",
+                retry_after_s=RETRY_S,
+            )
 
     def forward(
         self, recorder: SessionRecorder, write: Callable[[bytes], object], data: bytes
@@ -408,11 +413,15 @@ class Worker:
 
     def _end_stalled(self, outlet: Outlet) -> None:
         """End what stalled for longer than the grace time."""
-        waited_ns = self._clock.mono_ns() - outlet.failing_since
-        if outlet.failing is None or waited_ns < self._pace.grace_s * 1e9:
+        grace_ns = int(self._pace.grace_s * 1e9)
+        if outlet.failing is None:
+            stalled = outlet.overdue(grace_ns)
+        elif self._clock.mono_ns() - outlet.failing_since < grace_ns:
             return
-        for recorder in list(outlet.live.values()):
-            if recorder.number and not recorder.unrecorded and not recorder.ending:
+        else:
+            stalled = {each for each in outlet.live.values() if not each.unrecorded}
+        for recorder in stalled:
+            if recorder.number and not recorder.closed and not recorder.ending:
                 recorder.ending = True
                 recorder.on_end("spool")
 

@@ -620,3 +620,33 @@ async def test_a_session_can_be_closed_while_the_bus_is_away_at_any_level(stage,
     blocked.broken = False
     await until(lambda: wire.data == b"waits for the bus")
     assert await worker.stop()
+
+
+async def test_a_bus_that_stays_away_ends_sessions_that_wait_for_it(tmp_path):
+    """At `acked`, after the grace time; others go on, and the recording holds what was not sent."""
+    stage = Stage(tmp_path, grace_s=0.3)
+    blocked = BrokenBus(stage.bus())
+    worker = await stage.worker(blocked)
+    strict = Terms(retention=CLASS, level="acked")
+    waiting, wire = await open_on(worker, strict)
+    resting, other = await open_on(worker, strict)
+    plain, spooled = await open_on(worker)
+    waiting.data(CLIENT_IN, b"drop table orders")
+    waiting.forward(wire.write, b"drop table orders")
+    await until(lambda: wire.ended == ["spool"])
+    assert (wire.data, other.ended, spooled.ended) == (b"", [], [])
+    with pytest.raises(StoreBusy, match="not acknowledged"):
+        await open_on(worker, strict)
+    await open_on(worker)
+    await worker.close_session(waiting, "spool")
+    plain.data(CLIENT_IN, b"goes on")
+    plain.forward(spooled.write, b"goes on")
+    await until(lambda: spooled.data == b"goes on")
+    blocked.broken = False
+    await until(lambda: worker._shipper.oldest_s == 0)
+    await open_on(worker, strict)
+    assert wire.ended == ["spool"]
+    assert await worker.stop()
+    told = (await stage.recorded(blocked.bus))[waiting.session]
+    assert told.stream(CLIENT_IN) == b"drop table orders"
+    assert told.closes[0].reason == "spool"
