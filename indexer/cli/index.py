@@ -21,8 +21,8 @@ Any number of processes may run, on any number of hosts, each under its own name
 bus's partitions. When one comes or goes, the others take over within seconds; when one dies, after
 indexer.lease_s.
 
-With --rebuild the index is emptied and made again from the ledger, the vault and the bus. It is
-refused while an indexer is at work, and none starts to work before it has ended.
+`sealtape index rebuild` empties the index and makes it again from the ledger, the vault and the
+bus. It is refused while an indexer is at work, and none starts to work before it has ended.
 
 `sealtape index setup` loads into an OpenSearch cluster what an index needs there: templates; roles,
 if it has users; policies that delete whole indices long after `delete_after`, if it has Index
@@ -35,12 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     add_worker(parser)
     parser.add_argument(
-        "action", nargs="?", choices=("setup",), metavar="setup", help="prepare the index, then end"
+        "action",
+        nargs="?",
+        choices=("setup", "rebuild"),
+        help="prepare the index, or make it anew, then end",
     )
     parser.add_argument(
         "--dashboards", metavar="URL", default="", help="setup: load boards into this Dashboards"
     )
-    parser.add_argument("--rebuild", action="store_true", help="make the index anew, then end")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     settings = read_settings(args)
     if args.action == "setup":
         return index_setup.run(settings, dashboards=args.dashboards, as_json=args.json)
-    if not args.rebuild:
+    if args.action != "rebuild":
         room = settings.indexer
         worker = worker_name(args.worker, room.worker, settings.deployment.node)
         settings = replace(settings, indexer=replace(room, worker=worker))

@@ -629,7 +629,7 @@ async def test_a_bus_that_stays_away_ends_sessions_that_wait_for_it(tmp_path):
     worker = await stage.worker(blocked)
     strict = Terms(retention=CLASS, level="acked")
     waiting, wire = await open_on(worker, strict)
-    resting, other = await open_on(worker, strict)
+    _resting, other = await open_on(worker, strict)
     plain, spooled = await open_on(worker)
     waiting.data(CLIENT_IN, b"drop table orders")
     waiting.forward(wire.write, b"drop table orders")

@@ -54,6 +54,10 @@ def problem(line):
         name = word.partition("=")[0]
         if re.fullmatch(r"--[a-z][a-z-]*|-[a-z]", name) and name not in options:
             return f"{words[0]} has no option {name}"
+    first = known[words[0]]._get_positional_actions()[:1]
+    if first and first[0].choices and len(words) > 1 and re.fullmatch(r"[a-z-]+", words[1]):
+        if words[1] not in first[0].choices and not words[1].startswith("-"):
+            return f"{words[0]} has no action {words[1]}"
     return None
 
 
@@ -68,6 +72,7 @@ def test_the_search_for_commands_finds_them():
     assert {"init", "dev", "connect", "search", "replay", "verify"} <= found
     assert problem("sealtape verify --al") == "verify has no option --al"
     assert problem("sealtape verfy --all") == "there is no command 'verfy'"
+    assert problem("sealtape index rebild") == "index has no action rebild"
     assert problem("sealtape -c FILE verify --all --json") is None
     assert problem("sealtape connect shop -- psql --no-such") is None
 

@@ -412,5 +412,5 @@ async def check_layout(cluster: Cluster, layout: Layout) -> None:
         if there[name] != wanted["_meta"]:
             raise StoreError(
                 f"The index template {name} is of another version of Sealtape.",
-                hint=f"{hint} Then make the index anew: `sealtape index --rebuild`.",
+                hint=f"{hint} Then make the index anew: `sealtape index rebuild`.",
             )

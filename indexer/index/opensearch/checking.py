@@ -129,7 +129,7 @@ async def _quarantine(cluster: Cluster, layout: Layout) -> Check:
     count = await _count(cluster, layout.quarantine, {"match_all": {}})
     if count:
         message = f"{count} documents were refused by OpenSearch and are in {layout.quarantine}."
-        hint = "Each has its reason. Correct what is the matter, then `sealtape index --rebuild`."
+        hint = "Each has its reason. Correct what is the matter, then `sealtape index rebuild`."
         return Check("index: quarantine", "warning", message, hint)
     return Check("index: quarantine", "ok", "No document was refused.")
 

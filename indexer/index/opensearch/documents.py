@@ -224,7 +224,7 @@ def encoded(progress: bytes) -> str:
 def _corrupt(kind: str) -> StoreCorrupt:
     return StoreCorrupt(
         f"A {kind} in the index is not of the form we write.",
-        hint="Somebody else changed it: make the index anew with `sealtape index --rebuild`.",
+        hint="Somebody else changed it: make the index anew with `sealtape index rebuild`.",
     )
 
 

@@ -4,7 +4,7 @@ Sessions are removed one by one, by `drop`, when their time is over and nothing 
 that fail for long, OpenSearch's ISM plugin deletes the whole index. It counts from when an index
 was made, so the last session of a period, and one that ran for long, must not go early: hence the
 margin beyond `delete_after`. The index is a cache: what is on hold and went with it comes back by
-`sealtape index --rebuild`.
+`sealtape index rebuild`.
 """
 
 from __future__ import annotations

@@ -11,13 +11,13 @@ def test_rebuilt_from_what_is_recorded(run, copied, recorded):
     for path in copied.folder.glob("index.db*"):
         path.unlink()
     assert run("-c", copied.config, "sessions").code == 74
-    answer = run("-c", copied.config, "index", "--rebuild", "--json")
+    answer = run("-c", copied.config, "index", "rebuild", "--json")
     assert answer.code == 0
     assert answer.json["commands"] == 6
     frames = [frame for b in (recorded.closed, recorded.live, recorded.grace) for frame in b.frames]
     assert answer.json["frames"] >= len(frames)
     assert run("-c", copied.config, "sessions", "--json").out == before
-    assert run("-c", copied.config, "index", "--rebuild").out.startswith("indexed 6 commands")
+    assert run("-c", copied.config, "index", "rebuild").out.startswith("indexed 6 commands")
 
 
 def test_it_runs_until_a_signal(copied):
@@ -42,7 +42,7 @@ def test_it_runs_until_a_signal(copied):
 
 def test_without_its_key(run, copied):
     (copied.folder / "keys/indexer.key").unlink()
-    for words in (["index"], ["index", "--rebuild"]):
+    for words in (["index"], ["index", "rebuild"]):
         answer = run("-c", copied.config, *words, "--json")
         assert answer.code == 77
         assert answer.error["code"] == "key-unavailable"

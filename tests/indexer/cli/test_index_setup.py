@@ -59,7 +59,7 @@ def test_an_index_in_opensearch_is_the_same_index(run, copied, on_opensearch):
     """The same deployment, indexed anew there: the commands find the same."""
     assert run("-c", on_opensearch.config, "search", "select").code == 74
     run("-c", on_opensearch.config, "index", "setup")
-    assert run("-c", on_opensearch.config, "index", "--rebuild", "--json").json["commands"] == 6
+    assert run("-c", on_opensearch.config, "index", "rebuild", "--json").json["commands"] == 6
     found = [answers(run, on_opensearch, words) for words in ASKED]
     point(copied, "sqlite:index.db")
     assert found == [answers(run, copied, words) for words in ASKED]
