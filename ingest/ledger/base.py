@@ -25,6 +25,7 @@ from sealtape.ingest.ledger.rows import (
     SessionRow,
     ShardHead,
     StagedObject,
+    Totals,
 )
 from sealtape.schemas.errors import SettingsError
 
@@ -100,7 +101,8 @@ class Ledger(Protocol):
 
         and MUST then mark the objects published, add segments and fragments, replace the heads,
         add to the sessions, keep incidents and quarantined messages (those already known by their
-        key are not added again), append events and set the position.
+        key are not added again), make `silent` sessions that are live `incomplete` (`revision`
+        grows by one), append events and set the position.
         """
         ...
 
@@ -170,8 +172,16 @@ class Ledger(Protocol):
         """One session's row."""
         ...
 
-    def sessions(self, after: bytes = b"") -> AsyncIterator[SessionRow]:
-        """All session rows in ascending order of the session id, greater than `after`."""
+    def sessions(self, after: bytes = b"", *, state: str = "") -> AsyncIterator[SessionRow]:
+        """All session rows in ascending order of the session id, greater than `after`.
+
+        With `state`, those in it; the work for `live` and `incomplete` MUST grow with their number,
+        not with that of all sessions.
+        """
+        ...
+
+    async def totals(self) -> Totals:
+        """How many sessions, segments and incidents there are; no row of them is handed out."""
         ...
 
     async def incidents(self, after: int = 0, session: bytes | None = None) -> list[Incident]:

@@ -32,6 +32,11 @@ def publish_all(connection: sqlite3.Connection, publication: Publish) -> None:
     _keep_quarantined(connection, publication)
     _keep_incidents(connection, publication)
     connection.executemany(
+        "UPDATE session SET state='incomplete', revision=revision+1"
+        " WHERE session=? AND state='live'",
+        [(session,) for session in publication.silent],
+    )
+    connection.executemany(
         "INSERT INTO outbox (kind, key, payload, at_ns) VALUES (?,?,?,?)",
         [(event.kind, event.key, event.payload, event.at_ns) for event in publication.events],
     )

@@ -24,6 +24,7 @@ __all__ = [
     "SessionRow",
     "ShardHead",
     "StagedObject",
+    "Totals",
 ]
 
 
@@ -134,7 +135,8 @@ class SessionRow:
     """A session as far as it is sealed.
 
     `state` is `live` until the CLOSE of its last epoch is sealed; then `sealed`, or `closed` when
-    frames are missing or the end is not signed. `revision` grows with every change.
+    frames are missing or the end is not signed. `incomplete`: its node fell silent before; what
+    still comes makes it one of the others again. `revision` grows with every change.
     `frames` and `bytes` (payload as stored) count what is sealed, over all epochs.
     """
 
@@ -251,7 +253,8 @@ class Publish:
 
     `first` is the position this publication starts from, `next_offset` the one it leaves; they may
     be equal. `segments` are in chain order within `shard`. `objects` are staged keys beside the
-    segments (quarantined bytes) that become published with it.
+    segments (quarantined bytes) that become published with it. `silent` are sessions that become
+    `incomplete` if they are still live.
     """
 
     lease: Lease
@@ -266,3 +269,19 @@ class Publish:
     incidents: tuple[Incident, ...] = ()
     quarantined: tuple[Quarantined, ...] = ()
     events: tuple[Event, ...] = ()
+    silent: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What there is of everything.
+
+    `sessions` by state, `incidents` by reason; `last_incident` is a reason, empty when there is
+    none. `bytes` are those of the published segments.
+    """
+
+    sessions: dict[str, int]
+    segments: int
+    bytes: int
+    incidents: dict[str, int]
+    last_incident: str

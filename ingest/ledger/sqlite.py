@@ -24,6 +24,7 @@ from sealtape.ingest.ledger.rows import (
     SessionRow,
     ShardHead,
     StagedObject,
+    Totals,
 )
 from sealtape.ingest.ledger.steps import fenced, head_of
 from sealtape.ingest.sqlite import Database, check_database, load_migrations, sqlite_path
@@ -35,6 +36,8 @@ __all__ = ["SqliteLedger", "check_file", "prepare_file"]
 _MIGRATIONS = load_migrations(Path(__file__).with_name("sql"))
 _SECOND_NS = 1_000_000_000
 _PAGE = 500
+_OPEN = ("live", "incomplete")
+_IN_STATE = " AND state=?"
 
 
 async def prepare_file(url: str, base: Path) -> list[str]:
@@ -285,16 +288,36 @@ class SqliteLedger:
         rows = await self._rows("SELECT * FROM session WHERE session=?", (session,))
         return SessionRow(*rows[0]) if rows else None
 
-    async def sessions(self, after: bytes = b"") -> AsyncIterator[SessionRow]:
+    async def sessions(self, after: bytes = b"", *, state: str = "") -> AsyncIterator[SessionRow]:
+        # The words of the partial index, which its planner compares as text.
+        only = " AND state=? AND state IN ('live', 'incomplete')" if state in _OPEN else _IN_STATE
         while True:
             rows = await self._rows(
-                "SELECT * FROM session WHERE session>? ORDER BY session LIMIT ?", (after, _PAGE)
+                f"{_SESSIONS}{only if state else ''} ORDER BY session LIMIT ?",
+                (after, *([state] if state else []), _PAGE),
             )
             for row in rows:
                 yield SessionRow(*row)
             if len(rows) < _PAGE:
                 return
             after = rows[-1][0]
+
+    async def totals(self) -> Totals:
+        states = await self._rows("SELECT state, count(*) FROM session GROUP BY state", ())
+        segments = await self._rows(
+            "SELECT count(*), coalesce(sum(CAST(json_extract(CAST(record AS TEXT), '$.bytes')"
+            " AS INTEGER)), 0) FROM segment",
+            (),
+        )
+        reasons = await self._rows("SELECT reason, count(*) FROM incident GROUP BY reason", ())
+        last = await self._rows("SELECT reason FROM incident ORDER BY id DESC LIMIT 1", ())
+        return Totals(
+            sessions=dict(states),
+            segments=segments[0][0],
+            bytes=segments[0][1],
+            incidents=dict(reasons),
+            last_incident=last[0][0] if last else "",
+        )
 
     # -- what went wrong, and what is to be told ---------------------------------------------------
 
@@ -352,6 +375,7 @@ _FRAGMENT = (
     "SELECT s.id, s.key, f.idx, CAST(f.record AS BLOB)"
     " FROM fragment f JOIN segment s ON s.id=f.segment_id WHERE "
 )
+_SESSIONS = "SELECT * FROM session WHERE session>?"
 _HEAD = (
     "SELECT session, epoch, lo, hi, nodes, last_ts_ns, bus_offset, attested, lost, closed, opening"
     " FROM head"

@@ -418,6 +418,70 @@ class LedgerConformance:
         row = await ledger.session(A)
         assert (row.incidents, row.revision) == (4, 6)
 
+    async def test_a_silent_node_leaves_sessions_incomplete(self, ledger: Ledger, clock):
+        """Those that are live; what still comes makes them live again, or closed."""
+        lease = await claimed(ledger)
+        closed = session_change(B, closed="client")
+        await published(ledger, lease, 0, 0, sessions=(session_change(), closed))
+        watch = await ledger.claim("watch", 0, "w1", 3000.0)
+        for _ in range(2):
+            await published(ledger, watch, 0, 0, silent=(A, B, b"c" * 16))
+        rows = {row.session: row async for row in ledger.sessions()}
+        assert [rows[name].state for name in (A, B)] == ["incomplete", "closed"]
+        assert [rows[name].revision for name in (A, B)] == [2, 1]
+        assert [row.session async for row in ledger.sessions(state="incomplete")] == [A]
+        await published(ledger, lease, 0, 0, sessions=(session_change(),))
+        assert (await ledger.session(A)).state == "live"
+        await published(ledger, watch, 0, 0, silent=(A,))
+        done = session_change(epoch=1, closed="aborted", complete=True)
+        await published(ledger, lease, 0, 0, sessions=(done,))
+        assert (await ledger.session(A)).state == "sealed"
+
+    async def test_sessions_of_one_state(self, ledger: Ledger, clock):
+        lease = await claimed(ledger)
+        names = [bytes([n]) * 16 for n in range(1, 8)]
+        changes = [
+            session_change(name, closed="client" if number % 3 == 0 else "", complete=number == 3)
+            for number, name in enumerate(names)
+        ]
+        await published(ledger, lease, 0, 0, sessions=tuple(changes))
+        found = {
+            state: [row.session async for row in ledger.sessions(state=state)]
+            for state in ("live", "closed", "sealed", "incomplete")
+        }
+        assert found == {
+            "live": [names[n] for n in (1, 2, 4, 5)],
+            "closed": [names[0], names[6]],
+            "sealed": [names[3]],
+            "incomplete": [],
+        }
+        after = [row.session async for row in ledger.sessions(names[2], state="live")]
+        assert after == [names[4], names[5]]
+
+    async def test_totals(self, ledger: Ledger, clock):
+        empty = await ledger.totals()
+        assert (empty.sessions, empty.segments, empty.bytes) == ({}, 0, 0)
+        assert (empty.incidents, empty.last_incident) == ({}, "")
+        lease = await claimed(ledger)
+        segments = [sealed_segment(1, [(A, 0, 0, 3)])]
+        first = Incident(TOPIC, 0, 4, "gap", "why", A, 0, 3, 7)
+        others = (replace(first, offset=5), replace(first, offset=6, reason="conflict"))
+        await published(
+            ledger,
+            lease,
+            0,
+            0,
+            *segments,
+            heads=(HeadChange(None, make_head()),),
+            sessions=(session_change(), session_change(B)),
+            incidents=(first, *others),
+        )
+        totals = await ledger.totals()
+        assert totals.sessions == {"live": 2}
+        assert (totals.segments, totals.bytes) == (1, segments[0].record.bytes)
+        assert totals.incidents == {"gap": 2, "conflict": 1}
+        assert totals.last_incident == "conflict"
+
     # -- sessions
 
     async def test_a_session_follows_its_last_epoch(self, ledger: Ledger, clock):

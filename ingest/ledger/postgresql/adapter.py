@@ -23,6 +23,7 @@ from sealtape.ingest.ledger.rows import (
     SessionRow,
     ShardHead,
     StagedObject,
+    Totals,
 )
 from sealtape.ingest.ledger.steps import fenced, head_of
 from sealtape.ingest.postgresql.database import Database
@@ -33,6 +34,7 @@ from sealtape.schemas.segments import FIRST_PREV, FragmentRecord, SegmentRecord
 __all__ = ["PostgresLedger"]
 
 _PAGE = 500
+_OPEN = ("live", "incomplete")
 
 
 class PostgresLedger:
@@ -272,16 +274,39 @@ class PostgresLedger:
         rows = await self._database.fetch(_SESSION + " WHERE session = $1", session)
         return SessionRow(*rows[0]) if rows else None
 
-    async def sessions(self, after: bytes = b"") -> AsyncIterator[SessionRow]:
+    async def sessions(self, after: bytes = b"", *, state: str = "") -> AsyncIterator[SessionRow]:
+        # The state as text: with a parameter the planner cannot know that the partial index holds.
+        only = f" AND state = '{state}'" if state in _OPEN else " AND state = $3"
+        more = [state] if state and state not in _OPEN else []
         while True:
             rows = await self._database.fetch(
-                _SESSION + " WHERE session > $1 ORDER BY session LIMIT $2", after, _PAGE
+                f"{_SESSION} WHERE session > $1{only if state else ''} ORDER BY session LIMIT $2",
+                after,
+                _PAGE,
+                *more,
             )
             for row in rows:
                 yield SessionRow(*row)
             if len(rows) < _PAGE:
                 return
             after = rows[-1][0]
+
+    async def totals(self) -> Totals:
+        fetch = self._database.fetch
+        states = await fetch("SELECT state, count(*) FROM session GROUP BY state")
+        segments = await fetch(
+            "SELECT count(*), coalesce(sum((convert_from(record, 'UTF8')::json->>'bytes')::bigint),"
+            " 0)::bigint FROM segment"
+        )
+        reasons = await fetch("SELECT reason, count(*) FROM incident GROUP BY reason")
+        last = await fetch("SELECT reason FROM incident ORDER BY id DESC LIMIT 1")
+        return Totals(
+            sessions={row[0]: row[1] for row in states},
+            segments=segments[0][0],
+            bytes=segments[0][1],
+            incidents={row[0]: row[1] for row in reasons},
+            last_incident=last[0][0] if last else "",
+        )
 
     # -- what went wrong, and what is to be told ---------------------------------------------------
 

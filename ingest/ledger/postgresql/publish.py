@@ -102,6 +102,8 @@ async def publish_all(connection: Any, prepared: Prepared) -> None:
         columns = ("shard", "n", "idx", "session", "epoch", "lo", "hi", "record")
         await connection.copy_records_to_table("fragment", records=numbered, columns=columns)
     await _keep_quarantined(connection, publication)
+    if publication.silent:
+        await connection.execute(_SILENT, list(publication.silent))
     if begun or publication.segments or publication.incidents or publication.events:
         await _number(connection, shard, prepared)
     if begun:
@@ -242,6 +244,10 @@ ON CONFLICT (session) DO UPDATE SET
   last_ts_ns = greatest(s.last_ts_ns, excluded.last_ts_ns),
   lost = s.lost + excluded.lost, revision = s.revision + 1
 RETURNING session, revision
+"""
+_SILENT = """
+UPDATE session SET state = 'incomplete', revision = revision + 1
+WHERE session = ANY($1::bytea[]) AND state = 'live'
 """
 _COUNT_BEFORE = """
 UPDATE session AS s SET incidents = c.found, revision = s.revision + c.found - s.incidents
