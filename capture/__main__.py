@@ -124,6 +124,8 @@ def config_path(given: str | None) -> Path:
 def settings_at(path: Path, *, tell: bool = True) -> Settings:
     """Return the settings of one file, and `tell` their warnings on standard error.
 
+    SEALTAPE_NODE takes the place of `deployment.node`.
+
     Raises:
         SettingsError: it cannot be read, or something in it is wrong.
     """
@@ -134,7 +136,7 @@ def settings_at(path: Path, *, tell: bool = True) -> Settings:
             f"The settings file {path} cannot be read: {exc}.",
             hint="It must be a readable UTF-8 file.",
         ) from exc
-    settings = load_settings(text, base=str(path.parent))
+    settings = load_settings(text, base=str(path.parent), node=os.environ.get("SEALTAPE_NODE", ""))
     for warning in settings.warnings if tell else ():
         print(f"warning: {warning}", file=sys.stderr)
     return settings

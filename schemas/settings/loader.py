@@ -51,12 +51,13 @@ _RETENTION = re.compile(r"[?&]retention=([^&]*)")
 T = TypeVar("T")
 
 
-def load_settings(text: str, *, base: str) -> Settings:
+def load_settings(text: str, *, base: str, node: str = "") -> Settings:
     """Return the checked settings of a TOML text.
 
     Args:
         text: the file's content.
         base: the folder that relative paths start from.
+        node: takes the place of `deployment.node` unless empty, so that nodes can share a file.
 
     Raises:
         SettingsError: naming the key and what was expected there.
@@ -68,6 +69,8 @@ def load_settings(text: str, *, base: str) -> Settings:
         raise SettingsError(msg, hint="Correct that place and start again.") from exc
     known = [name for owner, name in TABLES if owner is Settings] + list(NAMED_TABLES)
     _refuse_unknown(document, known, "")
+    if node and isinstance(document.setdefault("deployment", {}), dict):
+        document["deployment"]["node"] = node
     tables: dict[str, Any] = {
         name: _optional_table(document.get(name), kind, name)
         for (owner, name), kind in TABLES.items()

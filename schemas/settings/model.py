@@ -28,7 +28,11 @@ class DeploymentSettings:
         "`dev` allows the development issuer and plaintext on loopback; `production` neither",
         "production",
     )
-    node: str = setting(values.name, "name of this capture node, in every OPEN", "node-1")
+    node: str = setting(
+        values.name,
+        "name of this capture node, in every OPEN; the variable SEALTAPE_NODE takes its place",
+        "node-1",
+    )
     log: str = setting(
         values.text, "log origin: the name under which checkpoints are signed", "sealtape.local/log"
     )

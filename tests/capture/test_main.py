@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from sealtape.capture.__main__ import build_parser, loop_factory, main
+from sealtape.capture.__main__ import build_parser, loop_factory, main, settings_at
 from sealtape.schemas.errors import SettingsError
 from tests.capture.node_lab import NodeLab, node
 from tests.capture.postgres.gateway_world import psql
@@ -69,3 +69,11 @@ def test_the_loop_is_a_setting(monkeypatch):
     assert loop_factory("auto") is asyncio.new_event_loop
     with pytest.raises(SettingsError):
         loop_factory("uvloop")
+
+
+def test_a_node_may_be_named_by_the_environment(tmp_path, monkeypatch):
+    path = tmp_path / "sealtape.toml"
+    path.write_text('[deployment]\nnode = "written"\n')
+    assert settings_at(path).deployment.node == "written"
+    monkeypatch.setenv("SEALTAPE_NODE", "sealtape-capture-1")
+    assert settings_at(path).deployment.node == "sealtape-capture-1"

@@ -112,3 +112,14 @@ def test_events_that_go_in_time_are_not(url):
     assert (
         load(f'[stores]\nevents = "{url}"\n[retention.short]\nretain_for = "90d"\n').warnings == ()
     )
+
+
+def test_nodes_share_a_file_and_differ_by_name():
+    text = '[deployment]\nnode = "written"\n'
+    assert load_settings(text, base=".").deployment.node == "written"
+    assert load_settings(text, base=".", node="node-7").deployment.node == "node-7"
+    assert load_settings("", base=".", node="node-7").deployment.node == "node-7"
+    with pytest.raises(SettingsError, match=r"`deployment.node` must be"):
+        load_settings(text, base=".", node="not a name")
+    with pytest.raises(SettingsError, match="`deployment` must be a table"):
+        load_settings("deployment = 1", base=".", node="node-7")
