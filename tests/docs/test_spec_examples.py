@@ -18,6 +18,7 @@ PAGES = {
     "events.md": ["events.json"],
     "log.md": ["log.json"],
     "records.md": ["records.json"],
+    "witness.md": ["witness.json"],
 }
 FENCE = re.compile(r"^```(hex|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
