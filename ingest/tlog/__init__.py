@@ -1,0 +1,1 @@
+"""The log: what ingest sealed, and what was found or decided, under signed checkpoints."""
