@@ -112,7 +112,7 @@ class Fleet:
 
     async def rebuild(self):
         """Make the index anew."""
-        words = ("-c", self.site.config, "index", "--rebuild")
+        words = ("-c", self.site.config, "index", "rebuild")
         room = Room(words, self.folder / "rebuild.log")
         assert await room._ended() == 0, self.logs()
 

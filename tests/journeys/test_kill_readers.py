@@ -67,7 +67,7 @@ async def test_ingest_and_indexer_are_killed_while_traffic_flows(tmp_path, postg
 
         before = await documents(lab)
         assert sum(each.effect == "read" for each in before["commands"]) >= statements
-        await lab.cli("index", "--rebuild")
+        await lab.cli("index", "rebuild")
         after = await documents(lab)
         assert after["sessions"] == before["sessions"]
         assert after["commands"] == before["commands"]

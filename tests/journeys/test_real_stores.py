@@ -22,6 +22,6 @@ async def test_recorded_sealed_found_replayed_and_verified(tmp_path, postgres_se
         server = await lab.raw(session.id, "server")
         assert server.count(b"x" * 1000) == 20000
         await lab.front.stop()
-        await lab.cli("index", "--rebuild")
+        await lab.cli("index", "rebuild")
         (again,) = await lab.sessions("user:ada")
         assert again.commands == 21
