@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
+from sealtape.capture import inbound as module
 from sealtape.capture.metrics import Endpoint, Readiness
-from sealtape.capture.metrics import endpoint as module
 from sealtape.capture.metrics.vitals import build
 from sealtape.schemas.errors import StoreError, TargetError
 from tests.capture.metrics.http import get, response, send
@@ -117,8 +117,8 @@ async def test_one_who_does_not_read_is_cut_off(room, monkeypatch):
     with socket.create_connection((host, int(port))) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
-        await until(lambda: room.endpoint._open)
-        await until(lambda: not room.endpoint._open)
+        await until(lambda: room.endpoint.connections)
+        await until(lambda: not room.endpoint.connections)
 
 
 async def test_there_are_never_many_connections(room, monkeypatch):
