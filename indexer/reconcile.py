@@ -158,6 +158,10 @@ def _head(
     ]
 
 
+_SEALED_STATE = {"incomplete": "live"}
+"""What a state is as far as sealed frames say: that a node fell silent is in none of them."""
+
+
 def _row(told: _Told, row: SessionRow, records: Sequence[FragmentRecord]) -> list[Problem]:
     """The session's row against its fragments and, for its end, the last head."""
     if not records or not told.heads:
@@ -175,7 +179,7 @@ def _row(told: _Told, row: SessionRow, records: Sequence[FragmentRecord]) -> lis
         "last time": (row.last_ts_ns, max(record.last_ts_ns for record in records)),
         "gaps": (row.lost, lost),
         "end": (row.close_reason, end.closed),
-        "state": (row.state, state),
+        "state": (_SEALED_STATE.get(row.state, row.state), state),
     }
     problems: list[Problem] = [
         (None, f"the ledger's row says {name} {said}, what is sealed says {is_}")

@@ -19,13 +19,17 @@ from sealtape.ingest.ledger.rows import (
     Incident,
     Lease,
     LeaseRow,
+    LogEntry,
+    LogState,
     Publish,
     Quarantined,
     SegmentRow,
     SessionRow,
     ShardHead,
     StagedObject,
+    Submitted,
     Totals,
+    Unsealed,
 )
 from sealtape.schemas.errors import SettingsError
 
@@ -33,7 +37,7 @@ __all__ = ["Ledger", "check_ledger", "open_ledger", "prepare_ledger"]
 
 
 class Ledger(Protocol):
-    """Positions, heads, segments, sessions, incidents, quarantine and outbox.
+    """Positions, heads, segments, sessions, incidents, quarantine, outbox, and the log's entries.
 
     * Errors MUST be of the `StoreError` tree; a lost compare-and-set is `Fenced`.
     * A write MUST survive a crash of the host once its method has returned. When a method raised
@@ -203,6 +207,81 @@ class Ledger(Protocol):
 
     async def sent(self, ids: Sequence[int]) -> None:
         """Confirm that events were relayed; they leave the outbox."""
+        ...
+
+    async def log_state(self) -> LogState:
+        """How far the log is."""
+        ...
+
+    async def log_append(
+        self,
+        lease: Lease,
+        number: int,
+        first: int,
+        entries: Sequence[LogEntry],
+        cursor: bytes,
+    ) -> None:
+        """Add `entries` to shard `number` of the log at `first`, or nothing and raise `Fenced`.
+
+        In one transaction it MUST require that
+
+        * the lease's term is current;
+        * the log is at (`number`, `first`), or at any size of shard `number` - 1 and `first` is 0:
+          then shard `number` begins, and `note` and `witnessed` are empty again;
+        * the entries' indexes are `first`, `first` + 1, ...;
+        * no name of theirs is taken, by an entry of any shard or another of these; an empty name
+          never is.
+
+        and MUST then add the entries and set size and cursor. An entry named
+        `seal/SESSION/EPOCH` (the session in hex) takes that epoch off `unsealed`. Without entries
+        only the cursor is set. Entries of earlier shards stay as they are.
+        """
+        ...
+
+    async def log_noted(self, lease: Lease, number: int, note: bytes, witnessed: bytes) -> None:
+        """Store the last notes over shard `number`; an empty one leaves the stored one as it is.
+
+        Raises `Fenced` when the lease's term is not current or the log is in another shard.
+        """
+        ...
+
+    async def log_entries(self, number: int, first: int = 0, limit: int = 1000) -> list[LogEntry]:
+        """At most `limit` entries of a shard from index `first` on, in order."""
+        ...
+
+    async def log_find(self, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Where entries of these names are: (shard number, index). The empty name is nowhere."""
+        ...
+
+    async def unsealed(
+        self, after: tuple[bytes, int] | None = None, limit: int = 500
+    ) -> list[Unsealed]:
+        """Epochs that may be final and have no entry `seal/SESSION/EPOCH` in the log.
+
+        These are the closed ones, those that a later epoch follows, and those of sessions that are
+        not `live`: at most `limit`, in order of (session, epoch), greater than `after`. The work
+        MUST grow with the epochs that are not sealed, not with all there are. All segments that
+        hold frames up to a head were published before it was listed.
+        """
+        ...
+
+    async def submit(self, kind: str, payload: bytes) -> int:
+        """Put something into the inbox, to become an entry of the log; returns its id.
+
+        After an error it is there or not: who submits again may have it there twice. Raises
+        `StoreError` for more than 65,535 bytes, which no entry can have.
+        """
+        ...
+
+    async def inbox(self, after: int = 0, limit: int = 100) -> list[Submitted]:
+        """What was submitted under an id greater than `after` and not taken, in ascending order.
+
+        MUST never let something appear later below an id that was handed out.
+        """
+        ...
+
+    async def taken(self, ids: Sequence[int]) -> None:
+        """Say that these were dealt with; they leave the inbox. Idempotent."""
         ...
 
     async def close(self) -> None:

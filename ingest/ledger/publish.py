@@ -11,13 +11,20 @@ from sealtape.ingest.ledger.rows import (
     SessionChange,
     ShardHead,
 )
-from sealtape.ingest.ledger.steps import abandoned, continued, fenced, first_state, moved
+from sealtape.ingest.ledger.steps import (
+    abandoned,
+    continued,
+    fenced,
+    first_state,
+    moved,
+    seal_name,
+)
 from sealtape.schemas.segments import FIRST_PREV
 
 __all__ = ["publish_all"]
 
 
-def publish_all(connection: sqlite3.Connection, publication: Publish) -> None:
+def publish_all(connection: sqlite3.Connection, publication: Publish, now_ns: int) -> None:
     """Run inside a write transaction; `Fenced` means it must be rolled back."""
     swap_position(connection, publication)
     for key in (*(segment.key for segment in publication.segments), *publication.objects):
@@ -26,16 +33,13 @@ def publish_all(connection: sqlite3.Connection, publication: Publish) -> None:
     for segment in publication.segments:
         _add_segment(connection, segment)
     for change in publication.heads:
-        swap_head(connection, change)
+        swap_head(connection, change, now_ns)
     for session in publication.sessions:
         _add_to_session(connection, session)
     _keep_quarantined(connection, publication)
     _keep_incidents(connection, publication)
-    connection.executemany(
-        "UPDATE session SET state='incomplete', revision=revision+1"
-        " WHERE session=? AND state='live'",
-        [(session,) for session in publication.silent],
-    )
+    for name in publication.silent:
+        _mark_silent(connection, name, now_ns)
     connection.executemany(
         "INSERT INTO outbox (kind, key, payload, at_ns) VALUES (?,?,?,?)",
         [(event.kind, event.key, event.payload, event.at_ns) for event in publication.events],
@@ -72,7 +76,7 @@ def extend_shard(
         connection.execute("INSERT OR REPLACE INTO shard VALUES (?,?,?)", (shard, end.n, end.hash))
 
 
-def swap_head(connection: sqlite3.Connection, change: HeadChange) -> None:
+def swap_head(connection: sqlite3.Connection, change: HeadChange, now_ns: int) -> None:
     """Compare-and-set of one (session, epoch): no frame is ever sealed twice."""
     head = change.after
     row = connection.execute(
@@ -81,7 +85,7 @@ def swap_head(connection: sqlite3.Connection, change: HeadChange) -> None:
     if (row[0] if row else None) != change.before:
         moved(head)
     connection.execute(
-        "INSERT OR REPLACE INTO head VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+        _PUT_HEAD,
         (
             head.session,
             head.epoch,
@@ -95,8 +99,32 @@ def swap_head(connection: sqlite3.Connection, change: HeadChange) -> None:
             head.lost,
             head.closed,
             head.opening,
+            now_ns,
+            seal_name(head.session, head.epoch),
         ),
     )
+
+
+_PUT_HEAD = """
+INSERT INTO head SELECT ?,?,?,?,?,?,?,?,?,?,?,?,?,
+  EXISTS (SELECT 1 FROM log_entry WHERE name=? AND name<>'') WHERE true
+ON CONFLICT (session, epoch) DO UPDATE SET digest=excluded.digest, lo=excluded.lo, hi=excluded.hi,
+  nodes=excluded.nodes, last_ts_ns=excluded.last_ts_ns, bus_offset=excluded.bus_offset,
+  attested=excluded.attested, lost=excluded.lost, closed=excluded.closed,
+  opening=excluded.opening, changed_ns=excluded.changed_ns
+"""
+
+
+def _mark_silent(connection: sqlite3.Connection, session: bytes, now_ns: int) -> None:
+    changed = connection.execute(
+        "UPDATE session SET state='incomplete', revision=revision+1"
+        " WHERE session=? AND state='live'",
+        (session,),
+    ).rowcount
+    if changed:
+        connection.execute(
+            "UPDATE head SET changed_ns=? WHERE session=? AND in_log=0", (now_ns, session)
+        )
 
 
 def _add_segment(connection: sqlite3.Connection, segment: SealedSegment) -> None:

@@ -16,6 +16,8 @@ __all__ = [
     "Incident",
     "Lease",
     "LeaseRow",
+    "LogEntry",
+    "LogState",
     "Publish",
     "Quarantined",
     "SealedSegment",
@@ -24,7 +26,9 @@ __all__ = [
     "SessionRow",
     "ShardHead",
     "StagedObject",
+    "Submitted",
     "Totals",
+    "Unsealed",
 ]
 
 
@@ -285,3 +289,52 @@ class Totals:
     bytes: int
     incidents: dict[str, int]
     last_incident: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """An entry of the log at its place in its shard. `name` is empty, or taken once for ever."""
+
+    index: int
+    name: str
+    entry: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LogState:
+    """How far the log is. `number` is the shard that grows, from 1; 0 while there is no log.
+
+    `cursor` is what its writer stored with the last entries. `note` is the last checkpoint of the
+    shard that the log signed, `witnessed` the last one with the policy's quorum; empty without one.
+    """
+
+    number: int
+    size: int
+    cursor: bytes
+    note: bytes
+    witnessed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """What is to become an entry of the log; the time is the store's own."""
+
+    id: int
+    kind: str
+    payload: bytes
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unsealed:
+    """An epoch whose seal is not in the log, and what decides whether it is final.
+
+    `state` is its session's. `followed` says that a later epoch of the session has a head.
+    `changed_ns` is the store's time of the last publication that changed the head, or that made its
+    session `incomplete`.
+    """
+
+    head: Head
+    state: str
+    followed: bool
+    changed_ns: int

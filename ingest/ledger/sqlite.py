@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sealtape.capture.checkup import Check
+from sealtape.ingest.ledger.log import SqliteLog
 from sealtape.ingest.ledger.publish import publish_all
 from sealtape.ingest.ledger.rows import (
     Event,
@@ -53,7 +54,7 @@ async def check_file(url: str, base: Path) -> list[Check]:
     return await check_database("ledger", sqlite_path(url, base), _MIGRATIONS)
 
 
-class SqliteLedger:
+class SqliteLedger(SqliteLog):
     """See `Ledger` for the contract. Open with `await SqliteLedger.open(url, base)`."""
 
     def __init__(self, database: Database, *, clock_ns: Callable[[], int] = time.time_ns) -> None:
@@ -180,7 +181,8 @@ class SqliteLedger:
         await self._database.write(work)
 
     async def publish(self, publication: Publish) -> None:
-        await self._database.write(lambda connection: publish_all(connection, publication))
+        now = self._clock_ns()
+        await self._database.write(lambda connection: publish_all(connection, publication, now))
 
     async def staged(self, older_than_s: float) -> list[StagedObject]:
         limit = self._clock_ns() - int(older_than_s * _SECOND_NS)

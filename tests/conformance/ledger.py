@@ -35,6 +35,7 @@ from sealtape.schemas.segments import (
     record_hash,
 )
 from sealtape.schemas.tree import CompactRange
+from tests.conformance.ledger_log import LedgerLogConformance
 
 A, B = bytes(16), bytes([1]) * 16
 TOPIC, SHARD = "frames", "frames/0"
@@ -134,7 +135,7 @@ async def contents(ledger):
     )
 
 
-class LedgerConformance:
+class LedgerConformance(LedgerLogConformance):
     # -- leases
 
     async def test_a_lease_is_for_one_owner_until_it_ends(self, ledger: Ledger, clock):

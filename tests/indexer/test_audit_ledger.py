@@ -16,7 +16,10 @@ __all__ = ["sealed", "site"]
 SEGMENT = 'CAST(replace(CAST(record AS TEXT), \'"rows":"\', \'"rows":"1\') AS BLOB)'
 FRAGMENT = 'CAST(replace(CAST(record AS TEXT), \'"lo":"0"\', \'"lo":"1"\') AS BLOB)'
 OTHER = "seg/v1/tenant=main/class=standard/dt=2026-11-22/0199f5b1c0de7a3c8d4e5f60718293a4-1.parquet"
-COPY = "session, 9, digest, lo, hi, nodes, last_ts_ns, bus_offset, attested, lost, closed, opening"
+COPY = (
+    "session, 9, digest, lo, hi, nodes, last_ts_ns, bus_offset, attested, lost, closed, opening,"
+    " changed_ns, in_log"
+)
 ONE = "session=(SELECT min(session) FROM session)"
 
 CHAIN_EDITS = [
@@ -72,6 +75,7 @@ SESSION_EDITS = [
     f"INSERT OR REPLACE INTO head SELECT {COPY} FROM head WHERE {ONE} AND epoch=0",
     f"DELETE FROM session WHERE {ONE}",
     f"UPDATE session SET state='live' WHERE {ONE}",
+    f"UPDATE session SET state='incomplete' WHERE {ONE}",
     f"UPDATE session SET tenant='other' WHERE {ONE}",
     f"UPDATE session SET class='brief' WHERE {ONE}",
     f"UPDATE session SET epoch=epoch+1 WHERE {ONE}",

@@ -102,12 +102,12 @@ def remove_the_later_swaps(monkeypatch):
     """Leave only the swap of term and position between a zombie and the ledger."""
     real = steps.swap_head
 
-    def head_unchecked(connection, change):
+    def head_unchecked(connection, change, now_ns):
         head = change.after
         row = connection.execute(
             "SELECT digest FROM head WHERE session=? AND epoch=?", (head.session, head.epoch)
         ).fetchone()
-        real(connection, type(change)(row[0] if row else None, head))
+        real(connection, type(change)(row[0] if row else None, head), now_ns)
 
     def shard_unchecked(connection, shard, segments):
         for segment in segments:

@@ -8,7 +8,7 @@ import pytest
 from sealtape.ingest.keyring.sqlite import SqliteKeyring
 from sealtape.ingest.ledger import open_ledger, prepare_ledger
 from tests.conformance.postgresql import Schema
-from tests.ingest.ledger.postgresql.conftest import TABLES
+from tests.ingest.ledger.postgresql.conftest import EMPTY
 from tests.servers.postgres import postgres_server  # noqa: F401 - a fixture
 from tests.simulation.actors import without_threads
 from tests.simulation.ingest import IngestWorld
@@ -25,9 +25,7 @@ async def schema(postgres_server):  # noqa: F811
 
 
 async def run_schedule(seed, schema, folder):
-    schema.sql(
-        f"TRUNCATE {TABLES} RESTART IDENTITY; UPDATE counter SET segment=0, incident=0, event=0"
-    )
+    schema.sql(EMPTY)
     ledger = await open_ledger(schema.url("ingest"), Path())
     keyring = await SqliteKeyring.open("sqlite:keyring.db", folder)
     without_threads(keyring._database)

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from sealtape.ingest.ledger.postgresql.log import PostgresLog
 from sealtape.ingest.ledger.postgresql.publish import Prepared, publish_all
 from sealtape.ingest.ledger.postgresql.schema import LAYOUT, ledger_server
 from sealtape.ingest.ledger.rows import (
@@ -37,7 +38,7 @@ _PAGE = 500
 _OPEN = ("live", "incomplete")
 
 
-class PostgresLedger:
+class PostgresLedger(PostgresLog):
     """See `Ledger` for the contract. Open with `await PostgresLedger.open(url, base)`."""
 
     def __init__(self, database: Database) -> None:

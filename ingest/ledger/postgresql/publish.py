@@ -185,15 +185,17 @@ async def swap_heads(connection: Any, changes: HeadRound) -> None:
 
 
 _NEW_HEADS = """
-INSERT INTO head SELECT * FROM unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::bigint[],
-  $5::bigint[], $6::bytea[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::text[],
-  $12::bytea[])
+INSERT INTO head SELECT c.*, clock_timestamp(), EXISTS (SELECT 1 FROM log_entry AS e
+  WHERE e.name = 'seal/' || encode(c.session, 'hex') || '/' || c.epoch AND e.name <> '')
+FROM unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bytea[],
+  $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::text[], $12::bytea[]) AS c (session,
+  epoch, digest, lo, hi, nodes, last_ts_ns, bus_offset, attested, lost, closed, opening)
 ON CONFLICT DO NOTHING RETURNING session, epoch
 """
 _SWAP_HEADS = """
 UPDATE head AS h SET digest = c.digest, lo = c.lo, hi = c.hi, nodes = c.nodes,
   last_ts_ns = c.last_ts_ns, bus_offset = c.bus_offset, attested = c.attested, lost = c.lost,
-  closed = c.closed, opening = c.opening
+  closed = c.closed, opening = c.opening, changed_at = clock_timestamp()
 FROM unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::bigint[], $5::bigint[], $6::bytea[],
   $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::text[], $12::bytea[],
   $13::bytea[]) AS c (session, epoch, digest, lo, hi, nodes, last_ts_ns, bus_offset, attested, lost,
@@ -246,8 +248,11 @@ ON CONFLICT (session) DO UPDATE SET
 RETURNING session, revision
 """
 _SILENT = """
-UPDATE session SET state = 'incomplete', revision = revision + 1
-WHERE session = ANY($1::bytea[]) AND state = 'live'
+WITH silent AS (
+  UPDATE session SET state = 'incomplete', revision = revision + 1
+  WHERE session = ANY($1::bytea[]) AND state = 'live' RETURNING session)
+UPDATE head SET changed_at = clock_timestamp() FROM silent
+WHERE head.session = silent.session AND NOT head.in_log
 """
 _COUNT_BEFORE = """
 UPDATE session AS s SET incidents = c.found, revision = s.revision + c.found - s.incidents

@@ -15,8 +15,18 @@ __all__ = ["LAYOUT", "check_schema", "ledger_server", "prepare_schema"]
 
 LAYOUT = load_layout(Path(__file__).with_name("sql"), roles=("ingest", "reader"))
 
-_CONSTANT = ("segment", "fragment", "incident", "quarantine")
-_KEPT = (*_CONSTANT, "lease", "object", "shard", "counter", "head", "session", "migration")
+_CONSTANT = ("segment", "fragment", "incident", "quarantine", "log_entry")
+_KEPT = (
+    *_CONSTANT,
+    "lease",
+    "object",
+    "shard",
+    "counter",
+    "head",
+    "session",
+    "log_state",
+    "migration",
+)
 _CLAIM = """
 INSERT INTO lease AS l VALUES ('indexer:doctor', 0, 1, '', clock_timestamp(), 0)
 ON CONFLICT (topic, part) DO UPDATE SET term = l.term

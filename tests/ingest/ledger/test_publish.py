@@ -12,14 +12,16 @@ from sealtape.schemas.errors import Fenced
 from sealtape.schemas.segments import record_hash
 from tests.conformance.ledger import SHARD, TOPIC, A, key_of, make_head, publication, sealed_segment
 
-LAYOUT = Path(steps.__file__).with_name("sql") / "0001_first_layout.sql"
+LAYOUT = sorted(Path(steps.__file__).with_name("sql").glob("*.sql"))
+NOW_NS = 77
 LEASE = Lease(TOPIC, 0, 3, "w", 10)
 
 
 @pytest.fixture
 def connection():
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    connection.executescript(LAYOUT.read_text())
+    for script in LAYOUT:
+        connection.executescript(script.read_text())
     connection.execute("INSERT INTO lease VALUES (?,0,3,'w',0,10)", (TOPIC,))
     connection.execute("INSERT INTO object VALUES (?,'staged',?,0,3,0)", (key_of(1), TOPIC))
     yield connection
@@ -76,9 +78,9 @@ def test_a_shard_grows_record_by_record(connection):
 def test_a_head_is_replaced_only_as_it_was_read(connection):
     first, second = make_head(hi=3), make_head(hi=5)
     with pytest.raises(Fenced):
-        steps.swap_head(connection, HeadChange(first.digest(), second))
-    steps.swap_head(connection, HeadChange(None, first))
+        steps.swap_head(connection, HeadChange(first.digest(), second), NOW_NS)
+    steps.swap_head(connection, HeadChange(None, first), NOW_NS)
     with pytest.raises(Fenced):
-        steps.swap_head(connection, HeadChange(None, second))
-    steps.swap_head(connection, HeadChange(first.digest(), second))
+        steps.swap_head(connection, HeadChange(None, second), NOW_NS)
+    steps.swap_head(connection, HeadChange(first.digest(), second), NOW_NS)
     assert connection.execute("SELECT hi, digest FROM head").fetchall() == [(5, second.digest())]

@@ -61,6 +61,7 @@ def test_the_layout_is_pinned():
         "ed61df9436d9141e388347d41189e81729c2e08d019bba70b4703f183db77ca6",
         "f402e73b38845eb64f934b0122cb03a80f7dee745beb72b4c63cfc9a53775d4b",
         "21a4bbb2183148224188424f35bde0bb148fe4b5b20badbd0ff3da2cc59dc89c",
+        "492665c03d58346ec00d5fec11187b68d295e08a6dfdee1b7fb6bbee683cb37c",
     ]
 
 

@@ -8,7 +8,12 @@ from tests.conformance.postgresql import OwnServer, Schema
 from tests.servers.postgres import postgres_server  # noqa: F401 - a fixture
 
 TABLES = (
-    "lease, worker, object, shard, segment, fragment, head, session, incident, quarantine, outbox"
+    "lease, worker, object, shard, segment, fragment, head, session, incident, quarantine, outbox,"
+    " log_entry, inbox"
+)
+EMPTY = (
+    f"TRUNCATE {TABLES} RESTART IDENTITY; UPDATE counter SET segment=0, incident=0, event=0;"
+    " UPDATE log_state SET number=0, size=0, cursor='', note='', witnessed=''"
 )
 
 
@@ -25,9 +30,7 @@ def prepared(postgres_server):  # noqa: F811
 @pytest.fixture
 def schema(prepared):
     """The schema, empty."""
-    prepared.sql(
-        f"TRUNCATE {TABLES} RESTART IDENTITY; UPDATE counter SET segment=0, incident=0, event=0"
-    )
+    prepared.sql(EMPTY)
     return prepared
 
 
@@ -58,6 +61,7 @@ class Clock:
             f"UPDATE lease SET expires_at = expires_at - interval '{seconds} s';"
             f"UPDATE worker SET expires_at = expires_at - interval '{seconds} s';"
             f"UPDATE object SET staged_at = staged_at - interval '{seconds} s';"
+            f"UPDATE head SET changed_at = changed_at - interval '{seconds} s';"
         )
 
 

@@ -13,11 +13,11 @@ BASE = Path()
 MAY = {
     "ingest": {
         "INSERT": "lease worker object shard segment fragment head session incident quarantine"
-        " outbox",
-        "UPDATE": "lease worker object shard counter head session",
-        "DELETE": "worker outbox",
+        " outbox log_entry inbox",
+        "UPDATE": "lease worker object shard counter head session log_state",
+        "DELETE": "worker outbox inbox",
     },
-    "reader": {"INSERT": "lease worker", "UPDATE": "lease worker", "DELETE": "worker"},
+    "reader": {"INSERT": "lease worker inbox", "UPDATE": "lease worker", "DELETE": "worker"},
 }
 TABLES = [
     "lease",
@@ -32,6 +32,9 @@ TABLES = [
     "incident",
     "quarantine",
     "outbox",
+    "log_entry",
+    "log_state",
+    "inbox",
     "migration",
 ]
 
@@ -70,6 +73,9 @@ def test_a_role_may_do_what_it_must_and_nothing_else(prepared, word):
         "UPDATE fragment SET hi = 0",
         "UPDATE incident SET reason = ''",
         "UPDATE object SET key = 'x'",
+        "UPDATE log_entry SET entry = ''",
+        "DELETE FROM log_entry",
+        "DELETE FROM log_state",
         "DROP TABLE head",
         "ALTER TABLE lease DISABLE ROW LEVEL SECURITY",
     ],
@@ -115,6 +121,7 @@ async def test_the_layout_is_pinned():
     assert [(script.number, script.sha256.hex()) for script in LAYOUT.scripts] == [
         (1, "cae6c7d0845ce158c28b462d13e5c8f5881557388761b348386f2a043efe6395"),
         (2, "21a4bbb2183148224188424f35bde0bb148fe4b5b20badbd0ff3da2cc59dc89c"),
+        (3, "5d7ac77e7a36e1e8e6479a703cbafe498ba7371c03617fd1de0fa381f77b52b4"),
     ]
 
 
