@@ -18,6 +18,8 @@ PAGES = {
     "events.md": ["events.json"],
     "log.md": ["log.json"],
     "records.md": ["records.json"],
+    "bundle.md": ["bundle.json"],
+    "evidence-policy.md": ["bundle.json"],
     "witness.md": ["witness.json"],
 }
 FENCE = re.compile(r"^```(hex|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
