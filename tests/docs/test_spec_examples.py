@@ -18,6 +18,7 @@ PAGES = {
     "events.md": ["events.json"],
     "log.md": ["log.json"],
     "records.md": ["records.json"],
+    "timestamps.md": ["timestamps.json"],
     "bundle.md": ["bundle.json"],
     "evidence-policy.md": ["bundle.json"],
     "witness.md": ["witness.json"],
