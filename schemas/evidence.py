@@ -170,7 +170,7 @@ def _is_shard(origin: str, log: str) -> bool:
 
 
 def _threshold(document: Mapping[str, Any], admins: int) -> int:
-    threshold = _take(document, "admin_threshold", int, 1)
+    threshold: int = _take(document, "admin_threshold", int, 1)
     if not 1 <= threshold <= admins:
         _refuse(f"`admin_threshold` is {threshold}, and there are {admins} `admins`")
     return threshold
