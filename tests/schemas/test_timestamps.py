@@ -6,6 +6,7 @@ import sys
 import warnings
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import utils
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
