@@ -14,6 +14,7 @@ import pytest
 
 from tests.bench import harness
 from tests.bench.lab import Lab
+from tests.servers.postgres import postgres_server  # noqa: F401
 
 
 def pytest_addoption(parser):

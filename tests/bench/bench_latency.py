@@ -1,0 +1,122 @@
+"""How soon what was recorded is searchable, and sealed: rooms as processes, on the real servers.
+
+Load is 200 commands a second on eight connections. Beside them, twice a second, comes a statement
+with a name of its own; its time of sending is compared with when a search first finds it, and with
+when a segment that reaches its time was published.
+"""
+
+import asyncio
+import statistics
+import time
+
+from tests.bench.harness import Table, figure
+from tests.journeys.lab import Lab
+from tests.servers.stores import StoreSet
+
+PER_S = 200
+CONNECTIONS = 8
+SENTINEL_S = 0.5
+
+
+async def load(lab, until):
+    """Commands at a steady rate until a time; returns how many were answered."""
+    done = 0
+
+    async def one(number):
+        nonlocal done
+        async with lab.asyncpg() as connection:
+            count = 0
+            begun = time.monotonic()
+            while (now := time.monotonic()) < until:
+                due = begun + count * CONNECTIONS / PER_S
+                if due > now:
+                    await asyncio.sleep(due - now)
+                await connection.fetchval(f"select {number} + count(*) from generate_series(1, 5)")
+                count += 1
+                done += 1
+
+    await asyncio.gather(*(one(number) for number in range(CONNECTIONS)))
+    return done
+
+
+async def sentinels(lab, until):
+    """Seconds from sending a statement until a search finds it, and the times of sending."""
+    took, sent = [], []
+
+    async def seek(name, began):
+        while not await lab.commands(name):
+            await asyncio.sleep(0.05)
+        took.append(time.monotonic() - began)
+
+    async with lab.asyncpg() as connection, asyncio.TaskGroup() as group:
+        number = 0
+        while time.monotonic() < until:
+            name = f"sentinel{number:05d}"
+            sent.append(time.time_ns())
+            began = time.monotonic()
+            await connection.execute(f"select 1 as {name}")
+            group.create_task(seek(name, began))
+            number += 1
+            await asyncio.sleep(SENTINEL_S)
+    return sorted(took), sent
+
+
+async def measure(lab, seconds):
+    await lab.capture()
+    lab.ingest()
+    lab.index()
+    async with lab.asyncpg() as connection:
+        await connection.execute("select 1 as warmed_up")
+        await lab.until(lambda: lab.commands("warmed_up"), what="a first statement")
+    until = time.monotonic() + seconds
+    done, (found, sent) = await asyncio.gather(load(lab, until), sentinels(lab, until))
+    waits = await sealed_after(lab, sent)
+    return done, found, waits
+
+
+async def sealed_after(lab, sent):
+    """Seconds from each time of sending until a segment with it was published."""
+    (session,) = await lab.until(
+        lambda: lab.sessions("sentinel00000"), lambda found: len(found) == 1, what="its session"
+    )
+    await lab.sealed(1, "sentinel00000", seconds=120)
+    async with lab.stores() as stores:
+        fragments = await stores.ledger.fragments(session.session)
+        records = {row.segment_key: row for row in fragments}
+        sealed_at = {key: (await stores.ledger.segment(key)).record.sealed_at_ns for key in records}
+    waits = []
+    for at in sent:
+        covering = [row for row in fragments if row.record.last_ts_ns >= at]
+        first = min(covering, key=lambda row: row.record.lo)
+        waits.append((sealed_at[first.segment_key] - at) / 1e9)
+    return sorted(waits)
+
+
+def test_latency(
+    postgres_server, kafka_server, s3_server, postgres_stores, opensearch_server,
+    effort, publish, tmp_path,
+):  # fmt: skip
+    _, seconds = effort(1, 9)
+    length = 90 if seconds == 9 else 10
+    stores = StoreSet.new(
+        tmp_path, kafka=kafka_server, s3=s3_server, postgres=postgres_stores,
+        opensearch=opensearch_server,
+    )  # fmt: skip
+
+    async def run():
+        lab = Lab(tmp_path, postgres_server.port, stores=stores, ingest="segment_s = 20")
+        async with lab:
+            return await measure(lab, length)
+
+    done, found, sealed = asyncio.run(run())
+    table = Table(
+        f"From a client's statement, at {done / length:.0f} commands a second",
+        ("until it is", "median, s", "p99, s", "most, s", "samples"),
+    )
+    for name, took in (("searchable", found), ("sealed", sealed)):
+        p99 = took[int(len(took) * 0.99)]
+        table.row(
+            name, figure(statistics.median(took)), figure(p99), figure(took[-1]), str(len(took))
+        )
+        table.goal(f"{name}, p99, s", p99, 3 if name == "searchable" else 45, at_most=True)
+    publish("latency", table)
