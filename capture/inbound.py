@@ -82,6 +82,7 @@ class Inbound:
         self._max_body = max_body
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     @property
     def connections(self) -> int:
@@ -110,6 +111,7 @@ class Inbound:
 
     async def close(self) -> None:
         """Stop listening, and cut off who is being answered."""
+        self._closed = True
         if self._server is None:
             return
         self._server.close()
@@ -119,7 +121,7 @@ class Inbound:
         self._server = None
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._open) >= MAX_CONNECTIONS:
+        if self._closed or len(self._open) >= MAX_CONNECTIONS:  # accepted while it closed
             writer.transport.abort()
             return
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
