@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 import email.message
 import email.parser
+import errno
+import os
 import re
 import ssl
 from dataclasses import dataclass
@@ -191,8 +193,8 @@ def _reason(error: Exception) -> str:
         return "no answer in time"
     if isinstance(error, asyncio.IncompleteReadError):
         return "the connection ended inside the answer"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
+    if isinstance(error, OSError) and error.errno is not None and error.errno in errno.errorcode:
+        return os.strerror(error.errno).lower()
     return "the connection failed"
 
 

@@ -125,9 +125,10 @@ def make_request(digest: bytes, nonce: int) -> bytes:
 
 
 def read_timestamp(tsr: bytes) -> Timestamp:
-    """Take an answer apart; FormatError when it is malformed, or not granted. Nothing is trusted.
+    """Take an answer apart; FormatError when it is malformed, or not granted (with `status`).
 
-    It looks at all that makes the answer the time-stamp of its signer, but for the signature.
+    It looks at all that makes the answer the time-stamp of its signer, but for the signature:
+    nothing in it is to be trusted yet.
     """
     if len(tsr) > MAX_TOKEN:
         raise FormatError(f"a time-stamp has at most {MAX_TOKEN} bytes, not {len(tsr)}")
@@ -180,16 +181,23 @@ def verify_timestamp(
     return found.info
 
 
-def _check_signature(
-    found: Timestamp, roots: Iterable[x509.Certificate], between: Iterable[x509.Certificate]
-) -> None:
+def check_verifiable() -> None:
+    """Raise `SettingsError` where `rfc3161-client` is not installed: nothing can be verified."""
     try:
-        import rfc3161_client
+        import rfc3161_client  # noqa: F401 - loading it is the question
     except ImportError as exc:
         raise SettingsError(
             "Time-stamps cannot be verified: rfc3161-client is not installed.",
             hint="Install sealtape[evidence].",
         ) from exc
+
+
+def _check_signature(
+    found: Timestamp, roots: Iterable[x509.Certificate], between: Iterable[x509.Certificate]
+) -> None:
+    check_verifiable()
+    import rfc3161_client
+
     verifier = rfc3161_client.VerifierBuilder(
         roots=list(dict.fromkeys(roots)), intermediates=list(dict.fromkeys(between))
     ).build()
@@ -210,7 +218,7 @@ def _granted(status: Der) -> None:
     number = status.integer()
     if number != 0:
         what = _STATUS[number] if 0 < number < len(_STATUS) else f"status {number}"
-        raise FormatError(f"the time-stamp is not granted but {what}")
+        raise FormatError(f"the time-stamp is not granted but {what}", status=number)
     if (texts := status.optional(der.SEQUENCE)) is not None:
         while texts.tag != -1:
             texts.value(_UTF8)
