@@ -40,6 +40,9 @@ REASONS = QUARANTINE_REASONS | {
     "bus_cut": "The bus ends before what was read from it already; reading goes on from its end.",
     "topic_recreated": "The bus's topic was deleted and made anew; what was unread in it is lost.",
     "retention_half": "Half of the time is over that the bus keeps what ingest has not read.",
+    "after_seal": "Frames came for an epoch whose seal was in the log; they are sealed too.",
+    "node_silent": "A node's journal brings nothing any more; its live sessions are incomplete.",
+    "session_missing": "A session never came, though a later one of the same worker did.",
 }
 """All reasons for incidents, as `docs/ingest.md` lists them."""
 

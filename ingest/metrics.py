@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
@@ -12,6 +13,7 @@ from sealtape.capture.metrics import Measure, Readiness, Sheet
 from sealtape.capture.metrics.vitals import Probe, build, process, tried
 from sealtape.ingest.findings import REASONS
 from sealtape.ingest.snapshot import IngestSnapshot, PartitionSnapshot
+from sealtape.ingest.tlog.worker import LogSnapshot
 
 __all__ = ["MEASURES", "IngestVitals"]
 
@@ -62,9 +64,33 @@ SEALED = Measure(
 )
 RELAYED = _counter("events_relayed", "Lifecycle events put on the events bus.")
 
+LOG_HELD = _gauge("log_held", "1 when this worker is the one that writes the log, else 0.")
+LOG_STOPPED = _gauge(
+    "log_stopped", "1 when this worker refuses to write to the log, because it would fork; else 0."
+)
+LOG_APPENDED = _counter("log_appended", "Entries that this worker added to the log.")
+LOG_SIZE = _gauge("log_size", "Entries of the log's present shard, where this worker writes it.")
+LOG_SIGNED = _gauge("log_signed_size", "Size of the last checkpoint that the log signed.")
+LOG_PENDING = _gauge(
+    "log_pending", "Entries that are in the log and under no witnessed checkpoint yet."
+)
+LOG_WITNESSED = _gauge(
+    "log_witnessed_size", "Size of the last checkpoint with the policy's quorum of witnesses."
+)
+LOG_WITNESSED_AGE = _gauge(
+    "log_witnessed_age_seconds",
+    "Seconds since a checkpoint was last witnessed; infinite for never.",
+)
+LOG_STAMPED_AGE = _gauge(
+    "log_timestamp_age_seconds",
+    "Seconds since a checkpoint was last time-stamped; infinite for never.",
+)
+
 MEASURES: Final = (
     WORKERS, BEAT, PARTITIONS, HELD, CLAIMING, LAG, OLDEST, RETENTION, SEGMENTS, FRAMES, BYTES,
     DUPLICATES, INCIDENTS, GAPS, QUARANTINED, FENCED, FAILURES, SEALED, RELAYED,
+    LOG_HELD, LOG_STOPPED, LOG_APPENDED, LOG_SIZE, LOG_SIGNED, LOG_PENDING, LOG_WITNESSED,
+    LOG_WITNESSED_AGE, LOG_STAMPED_AGE,
 )  # fmt: skip
 """Every metric of the room."""
 
@@ -90,6 +116,7 @@ class IngestVitals:
         self._clock_ms = clock_ms
         self._snapshot: Callable[[], IngestSnapshot] | None = None
         self._relayed: Callable[[], int] | None = None
+        self._log: Callable[[], LogSnapshot] | None = None
         self._probes: Mapping[str, Probe] = {}
         self._topics: tuple[str, ...] = ()
         self._partitions = 0
@@ -103,14 +130,16 @@ class IngestVitals:
         partitions: int,
         retention_s: float | None,
         relayed: Callable[[], int] | None = None,
+        log: Callable[[], LogSnapshot] | None = None,
         probes: Mapping[str, Probe] | None = None,
     ) -> None:
         """Tell what `snapshot` says from now on, of buses that keep messages for so long.
 
-        `relayed` counts the events on the events bus; `probes` try stores, for readiness.
+        `relayed` counts the events on the events bus, `log` says how the log stands; `probes` try
+        stores, for readiness.
         """
         self._probes = dict(probes or {})
-        self._snapshot, self._relayed = snapshot, relayed
+        self._snapshot, self._relayed, self._log = snapshot, relayed, log
         self._topics = tuple(map(_name, topics))
         self._partitions, self._retention_s = partitions, retention_s
 
@@ -141,6 +170,8 @@ class IngestVitals:
         sheet.put(PARTITIONS, self._partitions)
         if self._relayed is not None:
             sheet.put(RELAYED, self._relayed())
+        if self._log is not None:
+            _logged(sheet, self._log())
         for topic in self._topics:
             held = sum(_name(part.topic) == topic for part in now.partitions)
             sheet.put(HELD, held, topic=topic)
@@ -178,3 +209,18 @@ def _counted(sheet: Sheet, now: IngestSnapshot) -> None:
     sheet.spread(SEALED, now.sealed_s)
     for reason in sorted(REASONS.keys() | now.incidents.keys()):
         sheet.put(INCIDENTS, now.incidents.get(reason, 0), reason=reason)
+
+
+def _logged(sheet: Sheet, now: LogSnapshot) -> None:
+    """Sizes are told by whoever writes the log, so that one of several workers tells them."""
+    sheet.put(LOG_HELD, int(now.held))
+    sheet.put(LOG_STOPPED, int(bool(now.stopped)))
+    sheet.put(LOG_APPENDED, now.appended)
+    if not now.held:
+        return
+    sheet.put(LOG_SIZE, now.size)
+    sheet.put(LOG_SIGNED, now.signed)
+    sheet.put(LOG_PENDING, now.size - now.witnessed)
+    sheet.put(LOG_WITNESSED, now.witnessed)
+    sheet.put(LOG_WITNESSED_AGE, math.inf if now.witnessed_s is None else now.witnessed_s)
+    sheet.put(LOG_STAMPED_AGE, math.inf if now.stamped_s is None else now.stamped_s)

@@ -22,6 +22,7 @@ from cryptography.x509.oid import NameOID
 
 from sealtape.capture.identity.issuer import DevelopmentIssuer
 from sealtape.indexer.cli import output
+from sealtape.indexer.cli.log_files import make_log_files, private_file
 from sealtape.indexer.cli.options import CONFIG_NAME
 from sealtape.schemas.errors import DeploymentExists, StoreError, UsageError
 from sealtape.schemas.settings.values import name as checked_name
@@ -59,6 +60,10 @@ key = "keys/issuer.key"
 
 [ingest]
 segment_s = 2                   # seal soon, so that there is something to look at
+
+[log]                           # sign and say soon that all is well, too
+checkpoint_s = 1
+heartbeat_s = 10
 
 [retention.standard]
 retain_for = "90d"
@@ -110,8 +115,8 @@ encryption = true
 """
 
 
-def create(folder: Path, *, development: bool) -> None:
-    """Make a deployment in a folder that has none.
+def create(folder: Path, *, development: bool, log: str = "") -> None:
+    """Make a deployment in a folder that has none; `log` is the name of its log.
 
     Raises:
         DeploymentExists: the folder holds a deployment already; nothing is touched.
@@ -121,6 +126,8 @@ def create(folder: Path, *, development: bool) -> None:
     if taken:
         msg = f"{folder} already holds a deployment ({', '.join(taken)})."
         raise DeploymentExists(msg, hint="Choose another folder; keys are never overwritten.")
+    text = DEVELOPMENT_TOML if development else PRODUCTION_TOML
+    usual = tomllib.loads(text)["deployment"]["log"]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         keys = folder / "keys"
@@ -134,21 +141,14 @@ def create(folder: Path, *, development: bool) -> None:
         _write_certificate(keys)
         if development:
             _write_issuer(keys)
-        (folder / CONFIG_NAME).write_text(
-            DEVELOPMENT_TOML if development else PRODUCTION_TOML, encoding="utf-8"
-        )
+        make_log_files(folder, log or usual, development=development)
+        text = text.replace(f'log = "{usual}"', f'log = "{log or usual}"')
+        (folder / CONFIG_NAME).write_text(text, encoding="utf-8")
     except OSError as exc:
         msg = f"The deployment cannot be written to {folder}: {exc.strerror or exc}."
         raise StoreError(
             msg, hint="Choose a folder you may write to, on a disk with room."
         ) from exc
-
-
-def private_file(path: Path, text: str) -> None:
-    """Write a file that only its owner may read; it must not exist yet."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(text)
 
 
 def _write_node_key(folder: Path, node: str) -> None:

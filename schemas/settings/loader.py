@@ -20,6 +20,7 @@ from sealtape.schemas.settings.model import (
     IngestSettings,
     KeySettings,
     LoginSettings,
+    LogSettings,
     PostgresListenerSettings,
     RetentionSettings,
     Settings,
@@ -38,6 +39,7 @@ TABLES: Mapping[tuple[type, str], type] = {
     (IdentitySettings, "development"): DevelopmentIssuerSettings,
     (IdentitySettings, "login"): LoginSettings,
     (Settings, "ingest"): IngestSettings,
+    (Settings, "log"): LogSettings,
     (Settings, "indexer"): IndexerSettings,
 }
 # … or a table of tables whose keys the user chooses.

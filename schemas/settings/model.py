@@ -275,6 +275,52 @@ class IngestSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """The transparency log over everything sealed; the ingest room writes it."""
+
+    signer: str = setting(
+        values.store_url,
+        "who holds the log's key: `file:PATH`, or `unix:SOCKET` of a `sealtape signer`",
+        "file:keys/log.key",
+    )
+    policy: str = setting(
+        values.text,
+        "the operator's own policy: the log's keys, the witnesses to ask, their quorum",
+        "log.policy",
+    )
+    checkpoint_s: float = setting(
+        values.parse_duration, "how often a log that grows is signed", 10.0
+    )
+    heartbeat_s: float = setting(
+        values.parse_duration, "a heartbeat is an entry at least this often", 600.0
+    )
+    final_s: float = setting(
+        values.parse_duration,
+        "an epoch that misses frames is sealed in the log when nothing came for so long",
+        120.0,
+    )
+    silent_s: float = setting(
+        values.parse_duration,
+        "a node whose journal brought nothing for so long is silent: an incident",
+        60.0,
+    )
+    missing_s: float = setting(
+        values.parse_duration,
+        "a session number that later ones passed so long ago is missing: an incident",
+        300.0,
+    )
+    timestamps: tuple[str, ...] = setting(
+        values.texts, "RFC 3161 time-stamping authorities, `NAME=URL` each", ()
+    )
+    timestamp_every: float = setting(
+        values.parse_duration, "how often they are asked, besides once a day", 3600.0
+    )
+    witness_timeout_s: float = setting(
+        values.parse_duration, "time a witness or an authority has to answer", 5.0
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IndexerSettings:
     """The index."""
 
@@ -376,6 +422,7 @@ class Settings:
     capture: CaptureSettings
     identity: IdentitySettings | None
     ingest: IngestSettings
+    log: LogSettings
     indexer: IndexerSettings
     retention: Mapping[str, RetentionSettings]
     targets: Mapping[str, TargetSettings]

@@ -112,9 +112,9 @@ class Site:
 
 def make_site(folder, *, partitions=1):
     """Make a deployment with the keys of `sealtape init --dev` and nothing in its stores."""
-    create(folder, development=True)
+    create(folder, development=True, log=LOG)
     config = folder / "sealtape.toml"
-    text = config.read_text().replace('log = "sealtape.dev/log"', f'log = "{LOG}"')
+    text = config.read_text()
     text += f'\n[stores]\nbus = "dir:bus?partitions={partitions}"\n'
     config.write_text(text)
     return site_at(folder)

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from sealtape.indexer.cli.log_files import make_log_files
 from sealtape.ingest import node as module
 from sealtape.ingest.node import limits_of, open_stores, portion, read_trust, serve, start_ingest
 from sealtape.ingest.sealer import SECOND_NS, Limits
@@ -26,6 +27,7 @@ segment_bytes = "1MiB"
 @pytest.fixture
 def settings(tmp_path):
     (tmp_path / "trust.toml").write_text(format_trust([node_signer().verifier.vkey]))
+    make_log_files(tmp_path, "sealtape.local/log", development=False)
     return load_settings(TOML, base=str(tmp_path))
 
 

@@ -1,0 +1,70 @@
+"""The log of a lab: its worker, its signer and its witnesses in one process.
+
+Witnesses that the same party runs in the same process show that everything works, and prove
+nothing to an outsider; docs/log.md says what does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from sealtape.indexer.cli.log_files import LAB_WITNESSES, introductions, make_log_files
+from sealtape.ingest.ledger import Ledger
+from sealtape.ingest.tlog.opening import log_parts, read_policy
+from sealtape.ingest.tlog.parts import LogParts
+from sealtape.ingest.tlog.signer_file import read_key
+from sealtape.ingest.vault import Vault
+from sealtape.ingest.witness.server import open_witness
+from sealtape.schemas.settings import Settings
+from sealtape.schemas.tlog.policy import LogPolicy
+
+__all__ = ["ensure_log_files", "lab_log"]
+
+ANY_PORT = "127.0.0.1:0"
+
+
+def ensure_log_files(settings: Settings) -> None:
+    """Make the log's keys and policies in a lab that has none, as an older one."""
+    folder = Path(settings.base)
+    if not (folder / settings.log.policy).exists() and not (folder / "keys/log.key").exists():
+        make_log_files(folder, settings.deployment.log, development=True)
+
+
+@asynccontextmanager
+async def lab_log(settings: Settings, ledger: Ledger, vault: Vault) -> AsyncIterator[LogParts]:
+    """What the log's worker of a lab works with; its witnesses answer meanwhile."""
+    policy = read_policy(settings)
+    async with AsyncExitStack() as stack:
+        urls = {}
+        for name, path in LAB_WITNESSES.items():
+            urls[name] = await _witness(settings, policy, path, stack)
+        witnesses = tuple(
+            replace(each, url=each.url or urls.get(each.name, "")) for each in policy.witnesses
+        )
+        parts = log_parts(
+            settings,
+            ledger,
+            vault,
+            policy=replace(policy, witnesses=witnesses),
+            introduce=introductions(settings),
+        )
+        yield await stack.enter_async_context(parts)
+
+
+async def _witness(settings: Settings, policy: LogPolicy, path: str, stack: AsyncExitStack) -> str:
+    """Open a witness in this process; returns where it answers, empty without its key."""
+    base = Path(settings.base)
+    key = read_key(base / path)
+    if key is None:
+        return ""
+    server = await open_witness(
+        state=base / Path(path).stem,
+        listen=ANY_PORT,
+        keys=[key],
+        logs=[log.verifier for log in policy.logs],
+    )
+    stack.push_async_callback(server.close)
+    return server.url

@@ -1,0 +1,62 @@
+"""What the log takes from its inbox: statements that were signed, incidents found elsewhere. Pure.
+
+The log keeps statements for others to judge. What nobody could ever count is kept out all the same:
+an entry stays for ever, and a monitor refuses a log for one that breaks the rules.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sealtape.ingest.tlog.summary import LogSummary
+from sealtape.schemas import notes
+from sealtape.schemas.errors import FormatError, SignatureError
+from sealtape.schemas.tlog.records import LogIncident, parse_entry
+from sealtape.schemas.tlog.statements import DoneStatement, IntentStatement, KeyStatement, Statement
+
+__all__ = ["INCIDENT", "STATEMENT", "check_statement", "check_submitted"]
+
+STATEMENT: Final = "statement"
+INCIDENT: Final = "incident"
+
+
+def check_submitted(kind: str, data: bytes, log: str, summary: LogSummary) -> None:
+    """Raise FormatError unless these bytes may become an entry of the log."""
+    entry = parse_entry(data)
+    if kind == INCIDENT:
+        if not isinstance(entry, LogIncident):
+            raise FormatError(f"a {entry_kind(data)} was submitted as an incident")
+        return
+    if not isinstance(entry, Statement):
+        raise FormatError(f"a {entry_kind(data)} was submitted as a statement")
+    check_statement(entry, log, summary)
+
+
+def entry_kind(data: bytes) -> str:
+    """The type of an entry, for messages."""
+    entry = parse_entry(data)
+    return getattr(entry, "kind", "segment")
+
+
+def check_statement(statement: Statement, log: str, summary: LogSummary) -> None:
+    """Raise FormatError unless it is for this log, and signed by somebody who counts there.
+
+    That is an administrator, or a reaper for what a reaper signs. The first administrators sign
+    for themselves. How many are needed is for the reader's policy to say.
+    """
+    body = statement.body
+    if body.heading.log != log:
+        raise FormatError(f"the statement is for the log {body.heading.log}, not for {log}")
+    expired = isinstance(body, IntentStatement) and body.basis == "expired"
+    role = "reaper" if expired or isinstance(body, DoneStatement) else "admin"
+    keys = summary.keys_of(role)
+    if isinstance(body, KeyStatement) and body.role == "admin" and not summary.keys_of("admin"):
+        if body.action != "introduce":
+            raise FormatError("no administrator was introduced yet")
+        keys = [notes.Verifier.from_vkey(body.key)]
+    if not keys:
+        raise FormatError(f"no key was introduced that may sign it as {role}")
+    try:
+        notes.open_note(statement.note, keys)
+    except SignatureError as error:
+        raise SignatureError(f"{body.kind} is not signed as {role}: {error.message}") from error

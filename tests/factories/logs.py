@@ -1,0 +1,80 @@
+"""The log of a deployment in a folder, written by the real worker, read back from its objects.
+
+async with logging(site) as (stores, worker): ...      # until it is left, which flushes it
+entries, checkpoint = await read_log(site)             # checked against the signed root
+"""
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from sealtape.indexer.cli.lab import lab_log
+from sealtape.ingest.node import open_stores
+from sealtape.ingest.tlog.opening import read_policy
+from sealtape.ingest.tlog.parts import Pace
+from sealtape.ingest.tlog.store import CHECKPOINT, LogStore
+from sealtape.ingest.tlog.worker import LogWorker
+from sealtape.ingest.vault import open_vault
+from sealtape.schemas import tree
+from sealtape.schemas.tlog.records import parse_entry
+
+__all__ = ["QUICK_PACE", "grow_log", "kinds", "log_of", "read_log", "writing"]
+
+QUICK_PACE = Pace(checkpoint_s=0.05, heartbeat_s=600.0, final_s=0.2, idle_s=0.02)
+
+
+@asynccontextmanager
+async def log_of(site, *, stores=None, pace=QUICK_PACE):
+    """Stores of a deployment, and what its log is made with."""
+    opened = stores or await open_stores(site.settings)
+    try:
+        async with lab_log(site.settings, opened.ledger, opened.vault) as parts:
+            yield opened, replace(parts, pace=pace)
+    finally:
+        if stores is None:
+            await opened.close()
+
+
+@asynccontextmanager
+async def writing(site, *, stores=None, pace=QUICK_PACE, owner="dev-1"):
+    """The deployment's stores with the log's worker running on them."""
+    async with log_of(site, stores=stores, pace=pace) as (opened, parts):
+        worker = LogWorker(parts, owner=owner, ttl_s=5.0)
+        task = asyncio.create_task(worker.run())
+        try:
+            yield opened, worker
+        finally:
+            worker.leave()
+            await task
+
+
+async def grow_log(site, seconds=0.0, **options):
+    """Run the worker until all that is sealed is in the log, and at least so long."""
+    async with writing(site, **options) as (_, worker):
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            await asyncio.sleep(0.02)
+        return worker
+
+
+async def read_log(site, number=1, vault=None):
+    """The entries under the last witnessed checkpoint, and that; its root is computed anew."""
+    opened = vault or await open_vault(site.settings.stores.vault, site.folder)
+    try:
+        store = LogStore(opened, number)
+        found = read_policy(site.settings).open(await store.get(CHECKPOINT))
+        assert found.quorum
+        size = found.checkpoint.size
+        entries = await store.entries(0, size)
+        assert tree.root([tree.leaf_hash(entry) for entry in entries]) == found.checkpoint.root
+        assert await store.root(size) == found.checkpoint.root
+        return [parse_entry(entry) for entry in entries], found.checkpoint
+    finally:
+        if vault is None:
+            await opened.close()
+
+
+def kinds(entries):
+    """The types of entries, in their order."""
+    return [getattr(entry, "kind", "segment") for entry in entries]
