@@ -91,7 +91,7 @@ def unpack(data: bytes | memoryview) -> dict[str, memoryview]:
     files: dict[str, memoryview] = {}
     members: list[Member] = []
     offset = 0
-    while view[offset : offset + 4] == _LOCAL:
+    while bytes(view[offset : offset + 4]) == _LOCAL:
         member, begin = _member(view, offset)
         if members and member.name <= members[-1].name:
             raise FormatError(f"{member.name!r} is out of order in the archive, or there twice")

@@ -165,6 +165,8 @@ class Log:
     entries: list = field(default_factory=list)
     notes: dict = field(default_factory=dict)
     ids: int = 0
+    hidden: int = -1
+    """An entry that is no bundle's business."""
 
     def add(self, value):
         self.entries.append(value.encode() if isinstance(value, str) else line(value).encode())
@@ -245,7 +247,7 @@ class Epoch:
         label = "facts" if kind in (2, 4) else "data"
         return hmac.digest(self.labels[label], seq.to_bytes(8, "big"), "sha256")
 
-    def begin(self):
+    def begin(self, *signers, **changes):
         """OPEN and IDENT; OPEN names the digest of IDENT, which is therefore made first."""
         ident = {
             "v": 1, "user": "ann@example.org", "subject": "", "groups": [], "issuer": "",
@@ -263,7 +265,8 @@ class Epoch:
             "class": self.class_, "policy_sha256": "00" * 32, "beacon": self.beacon,
             "anchor_ns": str(self.start_s * SECOND), "continues": self.continues,
         }  # fmt: skip
-        payload = note(line(self.opening) + "\n", "node-1").encode()
+        self.opening |= changes
+        payload = note(line(self.opening) + "\n", *(signers or ("node-1",))).encode()
         self.frames[0] = self._frame(0, 1, 0, payload)
         return self
 
@@ -302,7 +305,7 @@ class Epoch:
         text = f"{self.origin}\n{size}\n{b64(root(self.leaves()[:size]))}\n"
         return note(text, (self.origin, self.ephemeral))
 
-    def fragment(self, lo, hi, checkpoint=None, gaps=()):
+    def fragment(self, lo, hi, checkpoint=None, gaps=(), **changes):
         """The record of frames [lo, hi); `checkpoint` is a signed size."""
         times = [struct.unpack(">q", self.frames[seq][0][36:44])[0] for seq in (lo, hi - 1)]
         value = {
@@ -318,9 +321,9 @@ class Epoch:
                 {"lo": str(first), "hi": str(last), "reason": "lost"} for first, last in gaps
             ],
         }  # fmt: skip
-        return line(value).encode()
+        return line(value | changes).encode()
 
-    def open_entry(self, log):
+    def open_entry(self, log, **changes):
         names = (
             "tenant", "session", "epoch", "node", "boot", "worker", "number", "class", "anchor_ns",
             "continues",
@@ -329,9 +332,10 @@ class Epoch:
         digest = sha(self.frames[0][1]).hex()
         return log.add(
             {**log.common("session-open"), "of": "session", "opening_sha256": digest, **same}
+            | changes
         )
 
-    def seal_entry(self, log, records, closed, attested, lost=0):
+    def seal_entry(self, log, records, closed, attested, lost=0, **changes):
         times = [struct.unpack(">q", self.frames[seq][0][36:44])[0] for seq in (0, -1)]
         signed_sha = sha(self.signed(attested).encode()).hex() if attested else "00" * 32
         value = {
@@ -345,13 +349,13 @@ class Epoch:
                 "count": str(len(records)), "root": root([leaf(item) for item in records]).hex(),
             },
         }  # fmt: skip
-        return log.add(value)
+        return log.add(value | changes)
 
 
 STRANGER = b'{"a":"fragment record of another session"}'
 
 
-def segment_entry(log, n, prev, record, rows, class_=CLASS):
+def segment_entry(log, n, prev, record, rows, class_=CLASS, **changes):
     """A segment with one fragment of a stranger, then `record`; its place is 1."""
     leaves = [leaf(STRANGER), leaf(record)]
     name = f"019aac8f5c007e1ea6d10000000000{n:02x}-1"
@@ -363,7 +367,7 @@ def segment_entry(log, n, prev, record, rows, class_=CLASS):
         "bus": {"topic": "bus", "partition": 0, "first": str(n * 10), "next": str(n * 10 + 10)},
         "replaces": [], "sealed_at_ns": str((START_S + 20) * SECOND), "writer": "ingest-1",
     }  # fmt: skip
-    return log.add(value), sha(log.entries[-1]), f"{b64(inclusion(leaves, 1)[0])}"
+    return log.add(value | changes), sha(log.entries[-1]), f"{b64(inclusion(leaves, 1)[0])}"
 
 
 # -- files and the ZIP file ------------------------------------------------------------------------

@@ -207,7 +207,7 @@ def begun(*, introduced=True):
     if introduced:
         log.key("introduce", "node", "node-1")
     log.key("introduce", "reaper", "reaper")
-    log.add(line({**log.common("heartbeat"), **stranger(log)}))
+    log.hidden = log.add(line({**log.common("heartbeat"), **stranger(log)}))
     return log
 
 
@@ -243,7 +243,7 @@ def whole(  # one case more is one argument more
     epoch.seal_entry(log, [record], "client", 5)
     if again:
         epoch.seal_entry(log, [record], "client", 5)
-    wanted = [index for index in range(len(log.entries)) if index != 4]
+    wanted = [index for index in range(len(log.entries)) if index != log.hidden]
     if heartbeat:
         wanted.append(log.heartbeat())
     else:
@@ -327,7 +327,7 @@ def recovered():
         0: (first, [(records[0], one[0], one[2]), (records[1], two[0], two[2])], [(0, 4)]),
         1: (second, [(third, three[0], three[2])], [(0, 4)]),
     }
-    wanted = [index for index in range(len(log.entries) - 1) if index != 4]
+    wanted = [index for index in range(len(log.entries) - 1) if index != log.hidden]
     return files(log, wanted, epochs, bounds=(early, middle))
 
 
@@ -339,7 +339,7 @@ def unsealed():
     segment, _, path = segment_entry(log, 0, bytes(32), record, 3)
     log.heartbeat()
     log.checkpoint(40)
-    wanted = [index for index in range(len(log.entries)) if index != 4]
+    wanted = [index for index in range(len(log.entries)) if index != log.hidden]
     return files(log, wanted, {0: (epoch, [(record, segment, path)], [(0, 3)])})
 
 
@@ -354,7 +354,7 @@ def lost():
     epoch.seal_entry(log, records, "client", 2, lost=2)
     log.heartbeat()
     log.checkpoint(40)
-    wanted = [index for index in range(len(log.entries)) if index != 4]
+    wanted = [index for index in range(len(log.entries)) if index != log.hidden]
     fragments = [(records[0], one[0], one[2]), (records[1], two[0], two[2])]
     return files(log, wanted, {0: (epoch, fragments, [(0, 2), (4, 5)])})
 
@@ -386,7 +386,7 @@ def deleted(*, erasure=False, proven=True, wait_s=700, hold=False):
     log.statement("tombstone-done", done, "reaper")
     log.heartbeat()
     log.checkpoint(100 + wait_s)
-    wanted = [index for index in range(len(log.entries)) if index != 4]
+    wanted = [index for index in range(len(log.entries)) if index != log.hidden]
     spans = [(0, 5)] if erasure else []
     return files(log, wanted, {0: (epoch, [(record, segment, path)], spans)}, bounds=bounds)
 

@@ -1,0 +1,168 @@
+"""Who signed an epoch: the node its OPEN, the epoch's own key the tree; and how epochs connect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+from itertools import pairwise
+from typing import Final
+
+from sealtape.schemas.bodies import Close, Opening, parse_open
+from sealtape.schemas.bundle import entry_name, fragments_name, frames_name
+from sealtape.schemas.errors import FormatError
+from sealtape.schemas.frames import Kind
+from sealtape.schemas.notes import Verifier, open_checkpoint
+from sealtape.schemas.segments import FragmentCheckpoint
+from sealtape.schemas.tlog.records import SessionOpen
+from sealtape.schemas.verify.bundled_frames import FrameFacts
+from sealtape.schemas.verify.key_history import KeyHistory
+from sealtape.schemas.verify.sealed_epochs import SealedEpoch
+from sealtape.schemas.verify.steps import BundleReport, Span
+
+_CERTIFICATE: Final = "certificate"
+_SIGNATURES: Final = "signatures"
+_EPOCHS: Final = "epochs"
+
+
+def check_certificate(
+    epoch: SealedEpoch, facts: FrameFacts, log: str, keys: KeyHistory, report: BundleReport
+) -> Opening | None:
+    """The step `certificate` for one epoch: what OPEN says, None when that is not to be had."""
+    if facts.opening is None:
+        for step in (_CERTIFICATE, _SIGNATURES):
+            report.not_provided(step, f"OPEN of epoch {epoch.number} is not there")
+        return None
+    report.passed(_CERTIFICATE)
+    try:
+        opening, _ = parse_open(facts.opening, keys.verifiers("node", epoch.index))
+        _check_opening(opening, epoch, facts, log)
+    except FormatError as exc:
+        report.tampered(
+            _CERTIFICATE, frames_name(epoch.number), exc.message, epoch=epoch.number, frames=(0, 1)
+        )
+        return None
+    return opening
+
+
+def _check_opening(opening: Opening, epoch: SealedEpoch, facts: FrameFacts, log: str) -> None:
+    entry = epoch.opened
+    if sha256(facts.opening or b"").digest() != entry.opening_sha256:
+        raise FormatError("OPEN is not the one that the log names")
+    if opening.log != log:
+        raise FormatError(f"OPEN names the log {opening.log}, not {log}")
+    if facts.ident_sha256 not in (None, opening.ident_sha256):
+        raise FormatError("IDENT is not the one that OPEN names")
+    stated = SessionOpen(
+        at_ns=entry.at_ns,
+        of=opening.type,
+        tenant=opening.tenant,
+        session=opening.session,
+        epoch=opening.epoch,
+        node=opening.node,
+        boot=opening.boot,
+        worker=opening.worker,
+        number=opening.number,
+        retention=opening.retention,
+        anchor_ns=opening.anchor_ns,
+        continues=opening.continues,
+        opening_sha256=entry.opening_sha256,
+    )
+    if stated != entry:
+        raise FormatError(f"OPEN says other things than {entry_name(epoch.index)}")
+
+
+def check_signatures(
+    epoch: SealedEpoch, facts: FrameFacts, opening: Opening, report: BundleReport
+) -> None:
+    """The step `signatures` for one epoch."""
+    report.passed(_SIGNATURES)
+    name = fragments_name(epoch.number)
+    try:
+        verifier = Verifier.from_vkey(opening.key)
+        best = 0, bytes(32)
+        for item in epoch.fragments:
+            compared = _checkpoint(item.record.checkpoint, verifier, facts)
+            best = max(best, compared or best)
+        _check_attested(epoch, best)
+    except FormatError as exc:
+        report.tampered(_SIGNATURES, name, exc.message, epoch=epoch.number)
+
+
+def _checkpoint(
+    stated: FragmentCheckpoint | None, verifier: Verifier, facts: FrameFacts
+) -> tuple[int, bytes] | None:
+    """Size and digest of a record's checkpoint if it was compared with the tree."""
+    if stated is None:
+        return None
+    try:
+        checkpoint = open_checkpoint(stated.note.encode(), verifier)
+    except FormatError as exc:
+        raise FormatError(f"the checkpoint at size {stated.size}: {exc.message}") from exc
+    if checkpoint.size != stated.size:
+        raise FormatError(f"the checkpoint at size {stated.size} is of {checkpoint.size} frames")
+    root = facts.roots.get(stated.size)
+    if root is None:
+        return None
+    if root != checkpoint.root:
+        raise FormatError(f"the first {stated.size} frames do not have the root that was signed")
+    return stated.size, sha256(stated.note.encode()).digest()
+
+
+def _check_attested(epoch: SealedEpoch, best: tuple[int, bytes]) -> None:
+    seal = epoch.seal
+    if seal is None:
+        return
+    stated = seal.attested, seal.checkpoint_sha256
+    known = {best}
+    if any(item.absent for item in epoch.fragments):
+        known = {(0, bytes(32))}
+        for item in epoch.fragments:
+            signed = item.record.checkpoint
+            if signed is not None:
+                known.add((signed.size, sha256(signed.note.encode()).digest()))
+    if stated not in known:
+        raise FormatError(f"the seal names a signed size of {seal.attested}, here it is {best[0]}")
+
+
+# -- from epoch to epoch ---------------------------------------------------------------------------
+
+
+def check_end(epoch: SealedEpoch, facts: FrameFacts, report: BundleReport) -> None:
+    """The step `epochs`, for the end of one."""
+    report.passed(_EPOCHS)
+    seal = epoch.seal
+    if seal is None or facts.last_kind is None:
+        return
+    span = (seal.frames - 1, seal.frames)
+    reason = ""
+    try:
+        closed = Close.from_json(facts.close or b"").reason if facts.last_kind == Kind.CLOSE else ""
+    except FormatError as exc:
+        closed, reason = "", f"CLOSE cannot be read: {exc.message}"
+    if not reason and closed != seal.closed:
+        reason = f"the epoch ends as {closed or 'not closed'}, sealed is {seal.closed or 'no end'}"
+    if reason:
+        report.tampered(_EPOCHS, frames_name(epoch.number), reason, epoch=epoch.number, frames=span)
+
+
+def check_links(epochs: Sequence[SealedEpoch], report: BundleReport) -> None:
+    """The step `epochs`, for what continues what."""
+    for before, after in pairwise(epochs):
+        seal, continues = before.seal, after.opened.continues
+        if seal is None:
+            continue
+        stated = None if continues is None else (continues.epoch, continues.size)
+        wrong_root = continues is not None and not seal.lost and continues.root != seal.root
+        if stated != (before.number, seal.frames) or wrong_root:
+            report.tampered(
+                _EPOCHS,
+                entry_name(after.index),
+                f"it does not continue epoch {before.number} as that is sealed",
+                epoch=after.number,
+            )
+        elif seal.attested < seal.frames:
+            report.spans.append(Span("attested", before.number, seal.attested, seal.frames))
+            report.note(
+                f"frames {seal.attested} to {seal.frames - 1} of epoch {before.number} are attested"
+                " by the node's key after a crash, not by the session's own"
+            )
