@@ -31,18 +31,22 @@ VERSIONS = {
     "kafka": "4.4.0",
     "kafka-tools": "4.1.0",  # the newest that Maven has
     "keycloak": "26.4.7",
+    "litewitness": "0.9.0",  # newer ones need a newer Go
     "log4j": "2.24.3",
     "openbao": "2.7.2",
     "opensearch": "3.4.0",
     "opensearch-secure": "2.19.4",
     "postgres": "18.6.0",
+    "tessera": "1.0.4",
+    "timestamp": "2.1.3",  # newer ones need a newer Go
     "toxiproxy": "2.12.0",
     "versitygw": "1.8.0",
 }
 _DEPENDENCY_PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
 _HOW_TO_INSTALL = {
-    "go": "Go 1.24 or newer (https://go.dev/dl)",
+    "go": "Go 1.25 or newer (https://go.dev/dl)",
     "mvn": "Maven (Debian: apt-get install maven)",
+    "ssh-agent": "OpenSSH's clients (Debian: apt-get install openssh-client)",
 }
 BEAT_S = 15.0
 

@@ -5,15 +5,18 @@ import importlib
 # What a module registers in the cache is fetched by `make fetch-servers`, and its fixtures can be
 # asked for by every test.
 MODULES = (
+    "tests.servers.interop",
     "tests.servers.kafka",
     "tests.servers.kafka_tls",
     "tests.servers.kafka_tools",
     "tests.servers.keycloak",
+    "tests.servers.litewitness",
     "tests.servers.openbao",
     "tests.servers.opensearch",
     "tests.servers.postgres_stores",
     "tests.servers.promtool",
     "tests.servers.s3",
+    "tests.servers.timestamp",
     "tests.servers.toxiproxy",
 )
 
