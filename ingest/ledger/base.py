@@ -253,6 +253,15 @@ class Ledger(Protocol):
         """Where entries of these names are: (shard number, index). The empty name is nowhere."""
         ...
 
+    async def log_statements(
+        self, number: int, first: int = 0, limit: int = 1000
+    ) -> list[LogEntry]:
+        """At most `limit` of a shard's entries named `statement/…` from index `first` on, in order.
+
+        The work MUST grow with the statements of the log, not with its entries.
+        """
+        ...
+
     async def unsealed(
         self, after: tuple[bytes, int] | None = None, limit: int = 500
     ) -> list[Unsealed]:

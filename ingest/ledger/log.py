@@ -78,6 +78,15 @@ class SqliteLog:
 
         return await self._database.read(work)
 
+    async def log_statements(
+        self, number: int, first: int = 0, limit: int = 1000
+    ) -> list[LogEntry]:
+        """What somebody signed, in order; see `Ledger`."""
+        rows = await self._database.read(
+            lambda connection: connection.execute(_STATEMENTS, (number, first, limit)).fetchall()
+        )
+        return [LogEntry(*row) for row in rows]
+
     async def unsealed(
         self, after: tuple[bytes, int] | None = None, limit: int = 500
     ) -> list[Unsealed]:
@@ -173,6 +182,12 @@ def _state(connection: sqlite3.Connection) -> LogState:
     return LogState(*row)
 
 
+# "0" is the character behind "/": these are the names that begin with `statement/`.
+_STATEMENTS = """
+SELECT idx, name, entry FROM log_entry INDEXED BY log_entry_name
+WHERE name > 'statement/' AND name < 'statement0' AND name <> '' AND number=? AND idx>=?
+ORDER BY idx LIMIT ?
+"""
 _UNSEALED = """
 SELECT h.session, h.epoch, h.lo, h.hi, h.nodes, h.last_ts_ns, h.bus_offset, h.attested, h.lost,
   h.closed, h.opening, coalesce(s.state, 'live') AS state,

@@ -178,6 +178,18 @@ class LedgerLogConformance:
         await ledger.log_append(lease, 1, 0, entries(0, "", ""), b"c")
         assert await ledger.log_find([]) == await ledger.log_find([""]) == {}
 
+    async def test_statements_are_found_without_the_rest(self, ledger: Ledger, clock):
+        lease = await writer(ledger)
+        names = ["log/1", "statement/b", "", "statement/a", "statement", "statement0", "statemeny/"]
+        first = entries(0, *names)
+        await ledger.log_append(lease, 1, 0, first, b"c")
+        await ledger.log_append(lease, 2, 0, entries(0, "log/2", "statement/c"), b"d")
+        assert await ledger.log_statements(1) == [first[1], first[3]]
+        assert await ledger.log_statements(1, 2) == [first[3]]
+        assert await ledger.log_statements(1, 0, 1) == [first[1]]
+        assert await ledger.log_statements(1, 4) == await ledger.log_statements(3) == []
+        assert [item.index for item in await ledger.log_statements(2)] == [1]
+
     # -- what has no seal
 
     async def test_epochs_that_may_be_final_are_unsealed(self, ledger: Ledger, clock):

@@ -91,6 +91,13 @@ class PostgresLog:
         )
         return {row[0]: (row[1], row[2]) for row in rows}
 
+    async def log_statements(
+        self, number: int, first: int = 0, limit: int = 1000
+    ) -> list[LogEntry]:
+        """What somebody signed, in order; see `Ledger`."""
+        rows = await self._database.fetch(_STATEMENTS, number, first, limit)
+        return [LogEntry(*row) for row in rows]
+
     async def unsealed(
         self, after: tuple[bytes, int] | None = None, limit: int = 500
     ) -> list[Unsealed]:
@@ -163,6 +170,12 @@ WHERE head.session = name.session AND head.epoch = name.epoch
 _SUBMIT = """
 INSERT INTO inbox (kind, payload, at_ns)
 VALUES ($1, $2, (extract(epoch FROM clock_timestamp()) * 1000000000)::bigint) RETURNING id
+"""
+# "0" is the character behind "/": these are the names that begin with `statement/`.
+_STATEMENTS = """
+SELECT idx, name, entry FROM log_entry
+WHERE name > 'statement/' AND name < 'statement0' AND name <> '' AND number = $1 AND idx >= $2
+ORDER BY idx LIMIT $3
 """
 _UNSEALED = """
 SELECT h.session, h.epoch, h.lo, h.hi, h.nodes, h.last_ts_ns, h.bus_offset, h.attested, h.lost,
