@@ -25,6 +25,7 @@ from sealtape.ingest.relay import RunningRelay, start_relay
 from sealtape.ingest.sealer import SECOND_NS, Limits
 from sealtape.ingest.serving import end, together, until_stopped
 from sealtape.ingest.snapshot import Counts, IngestSnapshot
+from sealtape.ingest.tlog.opening import RunningLog, log_parts, start_log
 from sealtape.ingest.vault import Vault, open_vault
 from sealtape.schemas.errors import SettingsError, StoreError
 from sealtape.schemas.notes import Verifier
@@ -309,6 +310,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         stack.push_async_callback(events.close)
         relay = start_relay(stores.ledger, events, owner=owner, lease_s=settings.ingest.lease_s)
         stack.push_async_callback(relay.stop)
+        parts = await stack.enter_async_context(log_parts(settings, stores.ledger, stores.vault))
+        log = start_log(parts, stores.bus, owner=owner, lease_s=settings.ingest.lease_s)
+        stack.push_async_callback(log.stop)
         running = await start_ingest(
             bus=stores.bus,
             keyring=stores.keyring,
@@ -321,8 +325,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             lease_s=settings.ingest.lease_s,
         )
         stack.push_async_callback(running.stop, DRAIN_S)
-        tell(about, (stores.keys, stores.bus), running, relay)
-        await until_stopped(stop, running, relay)
+        tell(about, (stores.keys, stores.bus), running, relay, log)
+        await until_stopped(stop, running, relay, log)
 
 
 def vitals_of(settings: Settings) -> IngestVitals:
@@ -335,6 +339,7 @@ def tell(
     buses: tuple[Bus | None, Bus],
     running: RunningIngest,
     relay: RunningRelay,
+    log: RunningLog,
 ) -> None:
     """Let `about` tell how this worker is; `buses` are that of keys, if any, and that of frames."""
     bus = buses[1]
@@ -344,5 +349,6 @@ def tell(
         partitions=bus.partitions,
         retention_s=bus.retention_s,
         relayed=lambda: relay.relay.relayed,
+        log=log.worker.snapshot,
         probes={"bus": lambda: bus.bounds(0)},
     )

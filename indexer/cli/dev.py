@@ -14,6 +14,7 @@ from sealtape.capture.metrics import open_endpoint
 from sealtape.capture.node import RunningCapture, start_capture
 from sealtape.indexer.cli import output
 from sealtape.indexer.cli.deployment import create, put_target, write_runtime
+from sealtape.indexer.cli.lab import ensure_log_files, lab_log
 from sealtape.indexer.cli.options import CONFIG_NAME, settings_at
 from sealtape.indexer.cli.running import run_until_signal
 from sealtape.indexer.node import indexer_key, indexer_stores, start_room
@@ -23,6 +24,7 @@ from sealtape.ingest.node import RunningIngest, limits_of, read_trust, start_ing
 from sealtape.ingest.node import vitals_of as ingest_vitals
 from sealtape.ingest.relay import start_relay
 from sealtape.ingest.serving import until_stopped
+from sealtape.ingest.tlog.opening import start_log
 from sealtape.schemas.errors import SettingsError
 from sealtape.schemas.settings import Settings
 
@@ -61,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     if settings.deployment.mode != "dev":
         msg = f"{folder / CONFIG_NAME} is a production deployment."
         raise SettingsError(msg, hint="Run its rooms apart: sealtape capture, ingest, index.")
+    ensure_log_files(settings)
     if args.target:
         for target in args.target:
             put_target(folder, target)
@@ -87,6 +90,9 @@ async def _serve(settings: Settings, stop: asyncio.Event, *, as_json: bool) -> N
         owner, lease_s = settings.deployment.node, settings.ingest.lease_s
         relay = start_relay(stores.ledger, events, owner=owner, lease_s=lease_s)
         stack.push_async_callback(relay.stop)
+        parts = await stack.enter_async_context(lab_log(settings, stores.ledger, stores.vault))
+        log = start_log(parts, stores.bus, owner=owner, lease_s=lease_s)
+        stack.push_async_callback(log.stop)
         indexer = await start_room(settings, stores, private, events, indexing)
         stack.push_async_callback(indexer.stop)
         ingest = await start_ingest(
@@ -101,13 +107,13 @@ async def _serve(settings: Settings, stop: asyncio.Event, *, as_json: bool) -> N
             lease_s=lease_s,
         )
         stack.push_async_callback(ingest.stop)
-        tell(sealing, (stores.keys, stores.bus), ingest, relay)
+        tell(sealing, (stores.keys, stores.bus), ingest, relay, log)
         capture = await start_capture(settings, bus=stores.bus)
         runtime = write_runtime(Path(settings.base), capture.listeners)
         stack.callback(runtime.unlink, missing_ok=True)
         _ready(settings, capture, as_json=as_json)
         try:
-            await until_stopped(stop, ingest, indexer, relay)
+            await until_stopped(stop, ingest, indexer, relay, log)
         finally:
             await _drain(capture, ingest, indexer, as_json=as_json)
 

@@ -26,7 +26,7 @@ from sealtape.schemas.tlog.records import (
 )
 from sealtape.schemas.tree import CompactRange
 
-__all__ = ["Patience", "continued_at", "incident_entry", "open_entry", "seal_entry"]
+__all__ = ["Patience", "continued_at", "incident_entry", "open_entry", "place_after", "seal_entry"]
 
 Name: TypeAlias = tuple[bytes, int]
 
@@ -119,6 +119,14 @@ def continued_at(heads: Sequence[Head], epoch: int) -> int | None:
             if continues is not None and continues.epoch == epoch:
                 return continues.size
     return None
+
+
+def place_after(position: int, now_ns: int) -> int:
+    """The offset of an incident that was not found on the bus: when it was found, once.
+
+    It grows with the time, not one by one, so a ledger that was made anew gives none out again.
+    """
+    return max(position, now_ns)
 
 
 class Patience:

@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from sealtape.capture.bus import Bus
 from sealtape.ingest.ledger import Ledger
 from sealtape.ingest.tlog.parts import Introductions, LogParts, Pace, nobody
 from sealtape.ingest.tlog.signer import open_signer
+from sealtape.ingest.tlog.watch import Watch
 from sealtape.ingest.tlog.witnesses import Witnesses
 from sealtape.ingest.tlog.worker import LogWorker
 from sealtape.ingest.vault import Vault
@@ -92,24 +94,33 @@ async def log_parts(
 
 
 class RunningLog:
-    """What `start_log` started."""
+    """What `start_log` started: the log's worker, and the watch beside it."""
 
-    def __init__(self, worker: LogWorker) -> None:
+    def __init__(self, worker: LogWorker, watch: Watch) -> None:
         """Start; needs a running event loop."""
         self.worker = worker
-        self._task = asyncio.create_task(worker.run(), name="log")
+        self._watch = watch
+        self._tasks = (
+            asyncio.create_task(worker.run(), name="log"),
+            asyncio.create_task(watch.run(), name="watch"),
+        )
 
     async def wait(self) -> None:
-        """Return when it has ended; raise what ended it."""
-        await asyncio.wait({self._task})
-        self._task.result()
+        """Return when one of them has ended; raise what ended it."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
 
     async def stop(self) -> None:
-        """Add what was sealed last, sign it, release the lease. Raises failures."""
+        """Add what was sealed last, sign it, release the leases. Raises failures."""
+        self._watch.leave()
         self.worker.leave()
-        await self._task
+        await asyncio.wait(self._tasks)
+        for task in self._tasks:
+            task.result()
 
 
-def start_log(parts: LogParts, *, owner: str, lease_s: float) -> RunningLog:
+def start_log(parts: LogParts, bus: Bus, *, owner: str, lease_s: float) -> RunningLog:
     """Write the log in the background; stop it after ingest, so that the last seals are in it."""
-    return RunningLog(LogWorker(parts, owner=owner, ttl_s=lease_s))
+    worker = LogWorker(parts, owner=owner, ttl_s=lease_s)
+    return RunningLog(worker, Watch(parts, bus, owner=owner, ttl_s=lease_s))

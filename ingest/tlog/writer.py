@@ -32,6 +32,7 @@ from sealtape.ingest.tlog.derive import (
     continued_at,
     incident_entry,
     open_entry,
+    place_after,
     seal_entry,
 )
 from sealtape.ingest.tlog.gate import INCIDENT, STATEMENT, check_submitted
@@ -185,29 +186,31 @@ class Writer:
         for known in await self._ledger.incidents(0, record.session):
             if (known.reason, known.epoch, known.seq) == ("after_seal", record.epoch, record.lo):
                 return
+        now_ns = self._now()
+        place = place_after(self._position, now_ns)
         incident = Incident(
             topic=LOG,
             partition=0,
-            offset=self._position,
+            offset=place,
             reason="after_seal",
             detail=REASONS["after_seal"],
             session=record.session,
             epoch=record.epoch,
             seq=record.lo,
-            at_ns=self._now(),
+            at_ns=now_ns,
         )
         await self._ledger.publish(
             Publish(
                 lease=self._lease,
                 first=self._position,
-                next_offset=self._position + 1,
+                next_offset=place + 1,
                 shard=LOG,
-                at_ns=incident.at_ns,
+                at_ns=now_ns,
                 incidents=(incident,),
                 events=(incident_event(incident),),
             )
         )
-        self._position += 1
+        self._position = place + 1
 
     # -- segments ----------------------------------------------------------------------------------
 

@@ -74,6 +74,12 @@ async def test_all_partitions_are_sealed(stores):
     }
 
 
+async def test_without_keys_of_the_log_it_says_what_makes_them(settings, tmp_path):
+    (tmp_path / "log.policy").unlink()
+    with pytest.raises(SettingsError, match="sealtape log init"):
+        await serve(settings, asyncio.Event())
+
+
 async def test_two_workers_share_the_partitions(stores):
     first = await start_ingest(**kwargs_of(stores) | {"owner": "one"}, lease_s=1.0)
     second = await start_ingest(**kwargs_of(stores) | {"owner": "two"}, lease_s=1.0)
@@ -101,8 +107,7 @@ async def test_two_workers_share_the_partitions(stores):
     assert {row.owner for row in await stores.ledger.leases()} == {""}
 
 
-async def test_keys_have_their_own_bus(tmp_path):
-    (tmp_path / "trust.toml").write_text(format_trust([node_signer().verifier.vkey]))
+async def test_keys_have_their_own_bus(tmp_path, settings):
     text = TOML.replace("[ingest]", 'keys = "dir:keys?partitions=3"\n[ingest]')
     settings = load_settings(text, base=str(tmp_path))
     built = build_session()
