@@ -11,13 +11,25 @@ from typing import Protocol
 from sealtape.capture.checkup import Check
 from sealtape.schemas.errors import SettingsError, StoreError
 
-__all__ = ["MAX_KEY", "Buffer", "Vault", "check_key", "check_vault", "open_vault", "prepare_vault"]
+__all__ = [
+    "MAX_KEY",
+    "Buffer",
+    "Vault",
+    "check_key",
+    "check_new_key",
+    "check_swapped_key",
+    "check_vault",
+    "open_vault",
+    "prepare_vault",
+]
 
 Buffer = bytes | bytearray | memoryview
 MAX_KEY = 512
 """Longest object key, in characters (all of them ASCII)."""
 
 _PART = re.compile(r"[A-Za-z0-9_=][A-Za-z0-9_=.\-]*")
+# The checkpoints of a shard of the log, and what `sealtape doctor` tries instead of them.
+_SWAPPED = re.compile(r"log/v1/[1-9][0-9]*/checkpoint(\.pending)?|probe/[0-9a-f]{32}/checkpoint")
 
 
 def is_key(key: str) -> bool:
@@ -35,8 +47,25 @@ def check_key(key: str) -> None:
         raise StoreError(f"{key[:80]!r} cannot name an object in the vault.", key=key)
 
 
+def check_new_key(key: str) -> None:
+    """Refuse what `check_key` refuses, and the few objects that are only ever swapped."""
+    check_key(key)
+    if _SWAPPED.fullmatch(key):
+        raise StoreError(f"{key} is swapped, never created.", key=key)
+
+
+def check_swapped_key(key: str) -> None:
+    """Refuse every key but those of the few objects that change. Raises `StoreError`."""
+    check_key(key)
+    if not _SWAPPED.fullmatch(key):
+        raise StoreError(f"{key} never changes: only checkpoints of the log do.", key=key)
+
+
 class Vault(Protocol):
     """Objects by key. Creation is the only way to write one; nothing overwrites.
+
+    The exception are the newest checkpoints of the log, `log/v1/N/checkpoint` and
+    `log/v1/N/checkpoint.pending`: they are swapped, and never created.
 
     * Every method MUST refuse a key that `check_key` refuses, before any other effect.
     * Errors MUST be of the `StoreError` tree; a full disk or bucket is `StoreFull`, what may pass
@@ -53,6 +82,18 @@ class Vault(Protocol):
         none of it. MUST NOT return before the object survives a crash of the host.
         After any other error or a cancellation the object either exists whole or does not exist.
         With `retain_until_ns` MUST NOT return before the object is locked as `retain` locks it.
+        MUST refuse a key that is swapped.
+        """
+        ...
+
+    async def swap(self, key: str, data: Buffer, before: bytes | None) -> None:
+        """Replace the bytes of one of the few objects that change; None: there is none yet.
+
+        MUST raise `Fenced` when its bytes are neither `before` nor `data`, and change nothing. MUST
+        succeed when they are `data` already: so may a swap whose answer was lost be tried again. Of
+        several callers at once with the same `before` exactly one MUST get its bytes in. A reader
+        MUST see all of the old bytes or all of the new ones. MUST NOT return before the new ones
+        survive a crash of the host. After any other error or a cancellation it holds either.
         """
         ...
 

@@ -3,7 +3,8 @@
 Creation is one conditional PUT (`If-None-Match: *`, on GCS `x-goog-if-generation-match: 0`). Each
 call of `put_new` writes a random token into the object's metadata. So when the answer to a put is
 lost, the token says whether the object that is there now is the one this call made, and `Exists`
-and success are never mixed up, not even when another writer sent the same bytes.
+and success are never mixed up, not even when another writer sent the same bytes. A swap is a PUT on
+the condition that the object is still the one that was read (`If-Match`, on GCS its generation).
 
 obstore's own retries are off: after one it could not tell our first attempt from another writer.
 """
@@ -20,12 +21,18 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from obstore.store import AzureStore, GCSStore, S3Store
 
-from sealtape.ingest.vault.base import Buffer, check_key, is_key
+from sealtape.ingest.vault.base import (
+    Buffer,
+    check_key,
+    check_new_key,
+    check_swapped_key,
+    is_key,
+)
 from sealtape.ingest.vault.faults import FOREIGN, Fault, fault_of
-from sealtape.schemas.errors import Exists, StoreError
+from sealtape.schemas.errors import Exists, Fenced, StoreBusy, StoreError
 
 if TYPE_CHECKING:
-    from obstore import GetResult
+    from obstore import GetResult, UpdateVersion
 
 __all__ = ["TOKEN", "Bucket", "BucketVault", "Native"]
 
@@ -97,7 +104,7 @@ class BucketVault:
 
     async def put_new(self, key: str, data: Buffer, *, retain_until_ns: int = 0) -> None:
         """Create an object; see `Vault.put_new`."""
-        check_key(key)
+        check_new_key(key)
         view, token = memoryview(data).cast("B"), secrets.token_hex(16)
         if self._native is not None and len(view) > self._native.multipart_over:
             await self._native.put_parts(key, view, token)
@@ -105,6 +112,29 @@ class BucketVault:
             await self._put(key, view, token)
         if retain_until_ns and self._native is not None and self._native.locks:
             await self._native.retain(key, retain_until_ns)
+
+    async def swap(self, key: str, data: Buffer, before: bytes | None) -> None:
+        """Replace an object that changes; see `Vault.swap`."""
+        check_swapped_key(key)
+        wanted = bytes(data)
+        deadline, delay = time.monotonic() + PATIENCE_S, FIRST_DELAY_S
+        while True:
+            found, version = await self._current(key)
+            if found == wanted:
+                return
+            if found != before:
+                raise Fenced(f"{key} is not what it was: another has swapped it.", key=key)
+            try:
+                await self._put_over(key, wanted, version)
+                return
+            except FOREIGN as error:
+                fault, cause = fault_of(error), error
+            lost = fault.exists or fault.missing  # another was first: the next look says who
+            if not (lost or fault.again) or time.monotonic() + delay > deadline:
+                failure = fault.error(self._name, f"a swap of {key}")
+                raise (_busy(key) if lost else failure) from cause
+            await asyncio.sleep(delay * (0.5 + random.random() / 2))  # noqa: S311 (jitter)
+            delay *= 2
 
     async def get(self, key: str, start: int = 0, end: int | None = None) -> bytes:
         """Read a range; see `Vault.get`."""
@@ -219,6 +249,27 @@ class BucketVault:
             await asyncio.sleep(delay * (0.5 + random.random() / 2))  # noqa: S311 (jitter)
             delay *= 2
 
+    async def _put_over(self, key: str, data: bytes, version: UpdateVersion | None) -> None:
+        async with asyncio.timeout(self._timeout_s):
+            await self._writing.put_async(
+                key, data, mode="create" if version is None else version, use_multipart=False
+            )
+
+    async def _current(self, key: str) -> tuple[bytes | None, UpdateVersion | None]:
+        """The bytes of an object and which of its states they are; None where there is none."""
+
+        async def read() -> tuple[bytes, UpdateVersion]:
+            result = await self._reading.get_async(key)
+            data: bytes = (await result.bytes_async()).to_bytes()
+            return data, _version(result)
+
+        try:
+            return await self._tried(read, f"a get of {key}")
+        except _Failed as failed:
+            if failed.fault.missing:
+                return None, None
+            raise failed.error from failed.__cause__
+
     async def _is_ours(self, key: str, token: str, failure: StoreError) -> bool:
         """After attempts of unknown outcome: whether one of them created the object.
 
@@ -280,6 +331,20 @@ class BucketVault:
 
 def _exists(key: str) -> Exists:
     return Exists(f"The vault holds {key} already.", key=key)
+
+
+def _version(result: GetResult) -> UpdateVersion:
+    """What a condition names: the ETag, on GCS the generation."""
+    version: UpdateVersion = {}
+    if result.meta["e_tag"]:
+        version["e_tag"] = result.meta["e_tag"]
+    if result.meta["version"]:
+        version["version"] = result.meta["version"]
+    return version
+
+
+def _busy(key: str) -> StoreBusy:
+    return StoreBusy(f"{key} is being swapped by others all the time.", retry_after_s=1.0)
 
 
 class _Failed(Exception):

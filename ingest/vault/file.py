@@ -2,13 +2,15 @@
 
 An object becomes visible by a hard link made from a finished, fsync'd temporary file: `link` fails
 when the name exists, which makes creation atomic and exclusive. Folders are fsync'd after that, so
-the name survives a crash of the host too.
+the name survives a crash of the host too. The few objects that change are renamed over, under one
+lock for all processes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 import secrets
 import shutil
@@ -19,13 +21,23 @@ from itertools import islice
 from pathlib import Path
 
 from sealtape.capture.checkup import Check
-from sealtape.ingest.vault.base import Buffer, check_key
+from sealtape.ingest.vault.base import Buffer, check_key, check_new_key, check_swapped_key
 from sealtape.ingest.vault.probing import probe
-from sealtape.schemas.errors import Exists, Missing, StoreError, StoreFull
+from sealtape.schemas.errors import (
+    Exists,
+    Fenced,
+    Missing,
+    StoreBusy,
+    StoreError,
+    StoreFull,
+)
 
 __all__ = ["FileVault", "check_folder", "prepare_folder"]
 
 _STAGING = ".incoming"  # begins with a dot, so no object key can name it
+_LOCK = ".swapping"  # the same
+_LOCK_PATIENCE_S = 5.0
+_LOCK_PAUSE_S = 0.01
 _ABANDONED_AFTER_S = 24 * 3600
 _LISTING_BATCH = 512
 
@@ -39,8 +51,13 @@ class FileVault:
 
     async def put_new(self, key: str, data: Buffer, *, retain_until_ns: int = 0) -> None:
         """Create an object; see `Vault.put_new`. There are no locks in a folder."""
-        check_key(key)
+        check_new_key(key)
         await asyncio.to_thread(self._put_new, key, data)
+
+    async def swap(self, key: str, data: Buffer, before: bytes | None) -> None:
+        """Replace an object that changes; see `Vault.swap`."""
+        check_swapped_key(key)
+        await asyncio.to_thread(self._swap, key, bytes(data), before)
 
     async def get(self, key: str, start: int = 0, end: int | None = None) -> bytes:
         """Read a range; see `Vault.get`."""
@@ -105,6 +122,28 @@ class FileVault:
             finally:
                 staged.unlink(missing_ok=True)
             _sync_folder(target.parent)
+
+    def _swap(self, key: str, data: bytes, before: bytes | None) -> None:
+        with _translated(key):
+            target = self._root / key
+            self._make_folder(target.parent)
+            self._make_folder(self._root / _STAGING)
+            with _locked(self._root / _LOCK):
+                try:
+                    found = self._get(key, 0, None)
+                except Missing:
+                    found = None
+                if found not in (data, before):
+                    raise Fenced(f"{key} is not what it was: another has swapped it.", key=key)
+                if found != data:
+                    staged = self._root / _STAGING / secrets.token_hex(16)
+                    try:
+                        _write_durably(staged, data)
+                        staged.rename(target)
+                    finally:
+                        staged.unlink(missing_ok=True)
+                # Also when it was there: whoever put it may have crashed before this.
+                _sync_folder(target.parent)
 
     def _get(self, key: str, start: int, end: int | None) -> bytes:
         if start < 0 or (end is not None and end < start):
@@ -208,6 +247,28 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file, against all processes. Raises `StoreBusy` when another keeps it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        deadline = time.monotonic() + _LOCK_PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise StoreBusy(
+                        f"Another process keeps {path.name} of the vault locked.",
+                        retry_after_s=_LOCK_PATIENCE_S,
+                    ) from None
+            time.sleep(_LOCK_PAUSE_S)
+        yield
     finally:
         os.close(descriptor)
 

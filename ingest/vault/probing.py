@@ -1,22 +1,34 @@
-"""Trying a vault: an object of a name that nothing else has is created, read and removed again."""
+"""Trying a vault: objects of names that nothing else has are made, read and removed again."""
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 
 from sealtape.capture.checkup import Check
 from sealtape.ingest.vault.base import Vault
-from sealtape.schemas.errors import Exists, Missing, StoreBusy, StoreError
+from sealtape.schemas.errors import Exists, Fenced, Missing, StoreBusy, StoreError
 
 __all__ = ["PROBE_PREFIX", "probe"]
 
 PROBE_PREFIX = "probe/"
 """What lies below is nobody's: `sealtape doctor` makes it and removes it."""
 
+_SWAPS = 3
+_SWAPPERS = 4
+
 
 async def probe(vault: Vault) -> list[Check]:
-    """Create, create again, read, size, list and erase an object; stops at the first failure."""
+    """Create, create again, read, size, list and erase an object, then swap another.
+
+    Stops at the first failure.
+    """
+    found = await _try_creation(vault)
+    return [found] if found.level == "error" else [found, await _try_swaps(vault)]
+
+
+async def _try_creation(vault: Vault) -> Check:
     key, data = f"{PROBE_PREFIX}{secrets.token_hex(16)}", secrets.token_bytes(64)
     started = time.monotonic()
     doing = "create an object"
@@ -33,23 +45,46 @@ async def probe(vault: Vault) -> list[Check]:
         kept = await _kept(vault, key)
         gone = bool(kept) or await _gone(vault, key)
     except StoreError as error:
-        return [Check("vault: access", "error", f"Could not {doing}. {error.message}", error.hint)]
+        return Check("vault: access", "error", f"Could not {doing}. {error.message}", error.hint)
     if overwritten:
-        return [
-            Check(
-                "vault: create-only",
-                "error",
-                "The store lets a second put overwrite an object: it ignores If-None-Match.",
-                "Use a store with conditional writes; evidence must not be overwritable.",
-            )
-        ]
+        return Check(
+            "vault: create-only",
+            "error",
+            "The store lets a second put overwrite an object: it ignores If-None-Match.",
+            "Use a store with conditional writes; evidence must not be overwritable.",
+        )
     if not (same and listed and gone):
         what = "read back" if not same else "list" if not listed else "remove"
         message = f"The store did not {what} what was put."
-        return [Check("vault: access", "error", message, "Do not use this store.")]
+        return Check("vault: access", "error", message, "Do not use this store.")
     took = (time.monotonic() - started) * 1000
     message = f"Create, refuse to overwrite, read, list and remove work ({took:.0f} ms)."
-    return [Check("vault: access", "ok", kept or message)]
+    return Check("vault: access", "ok", kept or message)
+
+
+async def _try_swaps(vault: Vault) -> Check:
+    """Let several swap one object at once; more than one that gets through is an error."""
+    name, key = "vault: swaps", f"{PROBE_PREFIX}{secrets.token_hex(16)}/checkpoint"
+    before: bytes | None = None
+    try:
+        for _ in range(_SWAPS):
+            each = [secrets.token_bytes(16) for _ in range(_SWAPPERS)]
+            results = await asyncio.gather(
+                *(vault.swap(key, data, before) for data in each), return_exceptions=True
+            )
+            failed = [r for r in results if r is not None and not isinstance(r, Fenced)]
+            if failed:
+                raise failed[0]
+            if len([result for result in results if result is None]) != 1:
+                message = "The store lets one swap overwrite another: it ignores If-Match."
+                hint = "Use a store with conditional writes: the log keeps its checkpoint in it."
+                return Check(name, "error", message, hint)
+            before = await vault.get(key)
+        await _kept(vault, key)
+    except StoreError as error:
+        message = f"Could not swap an object. {error.message}"
+        return Check(name, "error", message, error.hint)
+    return Check(name, "ok", "Of several swaps of one object one gets through.")
 
 
 async def _overwritten(vault: Vault, key: str) -> bool:

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from sealtape.ingest.vault import Vault
-from sealtape.schemas.errors import Exists, Missing, StoreBusy, StoreError
+from sealtape.schemas.errors import Exists, Fenced, Missing, StoreBusy, StoreError
 
 BAD_KEYS = [
     "",
@@ -27,6 +27,24 @@ BAD_KEYS = [
     "é",
     "-flag",
     "a" * 513,
+]
+
+
+NEWEST, PENDING = "log/v1/1/checkpoint", "log/v1/1/checkpoint.pending"
+NOT_SWAPPED = [
+    "checkpoint",
+    "log/v1/checkpoint",
+    "log/v1/0/checkpoint",
+    "log/v1/01/checkpoint",
+    "log/v1/x/checkpoint",
+    "log/v1/1/checkpoints/00000000000000000001",
+    "log/v1/1/checkpoint.pending/x",
+    "log/v1/1/checkpoint.other",
+    "log/v1/1/tile/0/000",
+    "log/v2/1/checkpoint",
+    "a/log/v1/1/checkpoint",
+    "seg/v1/checkpoint",
+    "probe/checkpoint",
 ]
 
 
@@ -70,6 +88,91 @@ class VaultConformance:
         assert len(winners) == 1
         assert all(isinstance(r, Exists) for i, r in enumerate(results) if i not in winners)
         assert await vault.get("a/b/c") == bytes(winners) * 9000
+
+    async def test_a_checkpoint_is_swapped(self, vault: Vault):
+        await vault.swap(NEWEST, b"1", None)
+        await vault.swap(PENDING, bytearray(b"p"), None)
+        assert await vault.get(NEWEST) == b"1"
+        await vault.swap(NEWEST, memoryview(b"22"), b"1")
+        assert await vault.get(NEWEST) == b"22"
+        assert await vault.size(NEWEST) == 2
+        assert await vault.get(PENDING) == b"p"
+        await vault.put_new("log/v1/1/checkpoints/2", b"22")
+        assert [key async for key in vault.keys("log/v1/1/checkpoint")] == [
+            NEWEST,
+            PENDING,
+            "log/v1/1/checkpoints/2",
+        ]
+
+    async def test_only_what_is_as_it_was_is_swapped(self, vault: Vault):
+        with pytest.raises(Fenced):
+            await vault.swap(NEWEST, b"1", b"0")
+        with pytest.raises(Missing):
+            await vault.get(NEWEST)
+        await vault.swap(NEWEST, b"1", None)
+        for before in (None, b"", b"0", b"11"):
+            with pytest.raises(Fenced):
+                await vault.swap(NEWEST, b"2", before)
+        assert await vault.get(NEWEST) == b"1"
+
+    async def test_a_swap_may_be_repeated(self, vault: Vault):
+        for _ in range(2):
+            await vault.swap(NEWEST, b"1", None)
+        for _ in range(2):
+            await vault.swap(NEWEST, b"2", b"1")
+        assert await vault.get(NEWEST) == b"2"
+        with pytest.raises(Fenced):
+            await vault.swap(NEWEST, b"1", None)
+
+    async def test_of_two_racing_writers_one_swaps(self, vault: Vault):
+        before = None
+        for turn in range(8):
+            each = [b"%d by %d" % (turn, number) for number in range(6)]
+            results = await asyncio.gather(
+                *(vault.swap(NEWEST, data, before) for data in each), return_exceptions=True
+            )
+            (winner,) = [data for data, result in zip(each, results, strict=True) if result is None]
+            assert sum(isinstance(result, Fenced) for result in results) == 5
+            assert await vault.get(NEWEST) == winner
+            before = winner
+
+    async def test_every_swap_counts(self, vault: Vault):
+        """Writers that read and add: nothing that one of them added is lost."""
+        await vault.swap(NEWEST, b"", None)
+
+        async def add(word):
+            for number in range(3):
+                mine = b"%s%d " % (word, number)
+                while True:
+                    before = await vault.get(NEWEST)
+                    try:
+                        await vault.swap(NEWEST, before + mine, before)
+                        break
+                    except Fenced:
+                        await asyncio.sleep(0)
+
+        await asyncio.gather(*(add(word) for word in (b"a", b"b", b"c")))
+        words = (await vault.get(NEWEST)).split()
+        assert sorted(words) == [b"%c%d" % (w, n) for w in b"abc" for n in range(3)]
+
+    async def test_what_is_swapped_may_be_erased(self, vault: Vault):
+        await vault.swap(NEWEST, b"1", None)
+        await vault.swap(NEWEST, b"2", b"1")
+        await vault.erase(NEWEST)
+        with pytest.raises(Missing):
+            await vault.get(NEWEST)
+        with pytest.raises(Fenced):
+            await vault.swap(NEWEST, b"3", b"2")
+        await vault.swap(NEWEST, b"3", None)
+
+    async def test_nothing_else_is_swapped_and_nothing_swapped_is_created(self, vault: Vault):
+        for key in NOT_SWAPPED:
+            with pytest.raises(StoreError, match="never changes"):
+                await vault.swap(key, b"x", None)
+        for key in (NEWEST, PENDING, f"probe/{'0' * 32}/checkpoint"):
+            with pytest.raises(StoreError, match="never created"):
+                await vault.put_new(key, b"x")
+        assert [key async for key in vault.keys("")] == []
 
     async def test_large_objects_are_not_overwritten_either(self, vault: Vault):
         await vault.put_new("a/b", b"first")
@@ -119,6 +222,7 @@ class VaultConformance:
     async def test_no_key_leaves_the_vault(self, vault: Vault, key: str):
         for call in (
             vault.put_new(key, b"x"),
+            vault.swap(key, b"x", None),
             vault.get(key),
             vault.size(key),
             vault.erase(key),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from sealtape.capture.bus.base import Batch, Record, partition_of
-from sealtape.ingest.vault import check_key
-from sealtape.schemas.errors import Exists, Missing
+from sealtape.ingest.vault.base import check_new_key, check_swapped_key
+from sealtape.schemas.errors import Exists, Fenced, Missing
 
 SECOND = 1_000_000_000
 START_NS = 1_800_000_000 * SECOND
@@ -88,11 +88,17 @@ class MemoryVault:
         self.locked = {}
 
     async def put_new(self, key, data, *, retain_until_ns=0):
-        check_key(key)
+        check_new_key(key)
         if key in self.objects:
             raise Exists(key)
         self.objects[key] = bytes(data)
         self.locked[key] = retain_until_ns
+
+    async def swap(self, key, data, before):
+        check_swapped_key(key)
+        if self.objects.get(key) not in (before, bytes(data)):
+            raise Fenced(key)
+        self.objects[key] = bytes(data)
 
     async def get(self, key, start=0, end=None):
         if key not in self.objects:
