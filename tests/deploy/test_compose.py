@@ -155,25 +155,18 @@ def test_only_loopback_is_published():
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
-def _compose():
-    """The words that call it; none where Docker's client is there without its plugin, too."""
-    for words in (["docker-compose"], ["docker", "compose"]):
-        if shutil.which(words[0]):
-            asked = subprocess.run([*words, "version"], capture_output=True, check=False)
-            if asked.returncode == 0:
-                return words
-    return []
+def test_compose_takes_it(compose_config):
+    """By the library that `docker compose config` is made of."""
+    project = compose_config(DEPLOY / "compose.yaml")
+    assert set(project["services"]) == set(SERVICES)
+    assert set(project["volumes"]) == set(COMPOSE["volumes"])
 
 
-def test_compose_takes_it():
-    words = _compose()
-    if not words:
-        pytest.skip("there is no docker compose here")
-    done = subprocess.run(
-        [*words, "-f", DEPLOY / "compose.yaml", "config", "--quiet"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+def test_compose_says_what_is_wrong(compose_config, tmp_path):
+    broken = tmp_path / "compose.yaml"
+    broken.write_text("services: {one: {image: x, no_such_key: 1}}\n")
+    with pytest.raises(AssertionError, match="no_such_key"):
+        compose_config(broken)
 
 
 async def test_the_rooms_database_users_may_do_their_work_and_no_more(out, postgres_stores_alone):

@@ -5,6 +5,7 @@ import importlib
 # What a module registers in the cache is fetched by `make fetch-servers`, and its fixtures can be
 # asked for by every test.
 MODULES = (
+    "tests.servers.compose",
     "tests.servers.interop",
     "tests.servers.kafka",
     "tests.servers.kafka_tls",
