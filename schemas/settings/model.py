@@ -310,7 +310,10 @@ class LogSettings:
         300.0,
     )
     timestamps: tuple[str, ...] = setting(
-        values.texts, "RFC 3161 time-stamping authorities, `NAME=URL` each", ()
+        values.texts,
+        "RFC 3161 time-stamping authorities: `NAME=URL`, and behind it what is known of each: PEM"
+        " files `roots=FILE` (then its answers are verified), `chain=FILE`, `ca=FILE` for `https`",
+        (),
     )
     timestamp_every: float = setting(
         values.parse_duration, "how often they are asked, besides once a day", 3600.0
