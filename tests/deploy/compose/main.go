@@ -10,7 +10,7 @@ import (
 )
 
 func main() {
-	options, err := cli.NewProjectOptions(os.Args[1:], cli.WithName("sealtape"), cli.WithOsEnv)
+	options, err := cli.NewProjectOptions(os.Args[1:], cli.WithName("sealtape"), cli.WithOsEnv, cli.WithProfiles([]string{"*"}))
 	if err == nil {
 		project, failed := options.LoadProject(context.Background())
 		if failed == nil {
