@@ -32,6 +32,7 @@ from sealtape.indexer.cli import (
     status,
     token,
     verify,
+    witness,
 )
 from sealtape.indexer.cli.options import add_common
 from sealtape.schemas.errors import SealtapeError
@@ -58,6 +59,7 @@ COMMANDS: tuple[ModuleType, ...] = (
     ledger,
     log,
     keys,
+    witness,
 )
 
 DESCRIPTION = """\

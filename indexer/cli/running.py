@@ -69,7 +69,27 @@ def run_until_signal(
         loop: `uvloop`, `asyncio`, or `auto` for uvloop where it is installed.
     """
     deployment = settings.deployment
-    configure(deployment.log_format, room=room, node=deployment.node, worker=worker)
+    run_apart(
+        serve,
+        log_format=deployment.log_format,
+        node=deployment.node,
+        room=room,
+        worker=worker,
+        loop=loop,
+    )
+
+
+def run_apart(
+    serve: Callable[[asyncio.Event], Awaitable[None]],
+    *,
+    log_format: str,
+    node: str,
+    room: str,
+    worker: str = "",
+    loop: str = "auto",
+) -> None:
+    """Like `run_until_signal`, for what runs without a deployment's settings."""
+    configure(log_format, room=room, node=node, worker=worker)
     with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
         runner.run(_serve(serve))
 

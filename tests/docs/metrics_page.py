@@ -9,6 +9,7 @@ from sealtape.capture.metrics import room as capture
 from sealtape.capture.metrics import vitals
 from sealtape.indexer import metrics as indexer
 from sealtape.ingest import metrics as ingest
+from sealtape.ingest.witness import metrics as witness
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 REFERENCE = "## Reference\n"
@@ -18,6 +19,7 @@ ROOMS = {
     "Capture": capture.MEASURES,
     "Ingest": ingest.MEASURES,
     "Indexer": indexer.MEASURES,
+    "Witness": witness.MEASURES,
 }
 
 
