@@ -13,6 +13,7 @@ from sealtape.capture.metrics import Measure, Readiness, Sheet
 from sealtape.capture.metrics.vitals import Probe, build, process, tried
 from sealtape.ingest.findings import REASONS
 from sealtape.ingest.snapshot import IngestSnapshot, PartitionSnapshot
+from sealtape.ingest.tlog import timestamping, witnesses
 from sealtape.ingest.tlog.worker import LogSnapshot
 
 __all__ = ["MEASURES", "IngestVitals"]
@@ -85,12 +86,24 @@ LOG_STAMPED_AGE = _gauge(
     "log_timestamp_age_seconds",
     "Seconds since a checkpoint was last time-stamped; infinite for never.",
 )
+WITNESS_ANSWERS = _counter(
+    "witness_answers",
+    "What a witness answered when it was asked to cosign (docs/witness.md).",
+    "witness",
+    "state",
+)
+WITNESS_FINDINGS = _counter(
+    "witness_findings", "Answers that mean that the log or the witness has lied.", "witness"
+)
+STAMP_ANSWERS = _counter(
+    "timestamp_answers", "What a time-stamping authority answered.", "authority", "state"
+)
 
 MEASURES: Final = (
     WORKERS, BEAT, PARTITIONS, HELD, CLAIMING, LAG, OLDEST, RETENTION, SEGMENTS, FRAMES, BYTES,
     DUPLICATES, INCIDENTS, GAPS, QUARANTINED, FENCED, FAILURES, SEALED, RELAYED,
     LOG_HELD, LOG_STOPPED, LOG_APPENDED, LOG_SIZE, LOG_SIGNED, LOG_PENDING, LOG_WITNESSED,
-    LOG_WITNESSED_AGE, LOG_STAMPED_AGE,
+    LOG_WITNESSED_AGE, LOG_STAMPED_AGE, WITNESS_ANSWERS, WITNESS_FINDINGS, STAMP_ANSWERS,
 )  # fmt: skip
 """Every metric of the room."""
 
@@ -224,3 +237,12 @@ def _logged(sheet: Sheet, now: LogSnapshot) -> None:
     sheet.put(LOG_WITNESSED, now.witnessed)
     sheet.put(LOG_WITNESSED_AGE, math.inf if now.witnessed_s is None else now.witnessed_s)
     sheet.put(LOG_STAMPED_AGE, math.inf if now.stamped_s is None else now.stamped_s)
+    for witness in now.witnesses:
+        for state in witnesses.STATES:
+            count = witness.answers.get(state, 0)
+            sheet.put(WITNESS_ANSWERS, count, witness=witness.name, state=state)
+        sheet.put(WITNESS_FINDINGS, witness.findings, witness=witness.name)
+    for authority in now.authorities:
+        for state in timestamping.STATES:
+            count = authority.answers.get(state, 0)
+            sheet.put(STAMP_ANSWERS, count, authority=authority.name, state=state)

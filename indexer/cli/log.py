@@ -12,6 +12,7 @@ from sealtape.indexer.cli import output
 from sealtape.indexer.cli.log_files import log_key_path, make_log_files, make_shard_keys
 from sealtape.indexer.cli.options import read_settings
 from sealtape.indexer.cli.stores import ledger_of
+from sealtape.ingest.ledger import Ledger
 from sealtape.ingest.tlog.opening import read_policy
 from sealtape.ingest.tlog.publish import checkpoint_of
 from sealtape.ingest.tlog.signer_file import key_paths, shard_of
@@ -37,6 +38,7 @@ Rotate once a year, or when a key may be known to others. The last checkpoint of
 stands in the first entry of the new one. Nothing is removed; docs/log.md says what else is to do.
 """
 
+SECOND_NS: Final = 1_000_000_000
 _FIRST_WITNESS: Final = re.compile(r"^(?=witness |group |quorum )", re.MULTILINE)
 
 
@@ -52,12 +54,12 @@ def run(args: argparse.Namespace) -> int:
         return _init(settings, as_json=args.json)
     if args.action == "rotate":
         return _rotate(settings, as_json=args.json)
-    shown = asyncio.run(log_status(settings))
+    shown = asyncio.run(_status(settings))
     if args.json:
         output.json_line(shown)
         return 0
     for key, value in shown.items():
-        print(f"{key:14} {value}")
+        print(f"{key:14} {output.shown(value)}")
     return 0
 
 
@@ -125,24 +127,29 @@ def _add_keys(path: Path, vkeys: tuple[str, str]) -> None:
     fresh.replace(path)
 
 
-async def log_status(settings: Settings) -> dict[str, Any]:
-    """How the log stands, as the ledger has it."""
+async def _status(settings: Settings) -> dict[str, Any]:
     async with ledger_of(settings) as ledger:
-        state = await ledger.log_state()
-        waiting = len(await ledger.inbox())
+        return await log_of(settings, ledger)
+
+
+async def log_of(settings: Settings, ledger: Ledger) -> dict[str, Any]:
+    """How the log stands, as the ledger has it."""
+    state = await ledger.log_state()
     signed, witnessed = checkpoint_of(state.note), checkpoint_of(state.witnessed)
+    size = 0 if witnessed is None else witnessed.size
     shown: dict[str, Any] = {
-        "origin": f"{settings.deployment.log}/{state.number}" if state.number else "",
+        "origin": f"{settings.deployment.log}/{state.number}" if state.number else None,
         "size": state.size,
         "signed": 0 if signed is None else signed.size,
-        "witnessed": 0 if witnessed is None else witnessed.size,
-        "pending": state.size - (0 if witnessed is None else witnessed.size),
+        "witnessed": size,
+        "pending": state.size - size,
         "witnesses": {},
-        "submitted": waiting,
+        "submitted": len(await ledger.inbox()),
     }
     try:
         if state.witnessed:
-            shown["witnesses"] = dict(read_policy(settings).open(state.witnessed).times)
+            times = read_policy(settings).open(state.witnessed).times
+            shown["witnesses"] = {name: output.iso(at * SECOND_NS) for name, at in times.items()}
     except (FormatError, SettingsError) as error:
         shown["error"] = error.message
     return shown

@@ -16,6 +16,7 @@ from sealtape.capture.bus import open_bus
 from sealtape.capture.metrics.asking import metrics_at, readiness_at
 from sealtape.indexer.cli import output
 from sealtape.indexer.cli.deployment import read_runtime
+from sealtape.indexer.cli.log import log_of
 from sealtape.indexer.cli.options import inside, read_settings
 from sealtape.indexer.cli.stores import index_of, ledger_of
 from sealtape.indexer.worker import lease_topic
@@ -29,7 +30,8 @@ HELP = "how far each part has come, and what needs looking at"
 DESCRIPTION = """\
 Shows whether a node runs from this deployment and what it says of itself, how many sessions are
 live, closed and sealed, how far ingest and the indexer are behind the bus and who works on which
-partition, the segments sealed, and incidents. What cannot be reached is said, the rest is shown.
+partition, the segments sealed, how far the log is signed and witnessed, and incidents. What cannot
+be reached is said, the rest is shown.
 """
 
 OUTBOX: Final = 1000
@@ -62,19 +64,11 @@ def run(args: argparse.Namespace) -> int:
         print(part)
         for key, value in facts.items():
             if key != "partitions":
-                print(f"  {key:16} {_shown(value)}")
+                print(f"  {key:16} {output.shown(value)}")
         if rows := facts.get("partitions"):
-            cells = [["", *map(_shown, row.values())] for row in rows]
+            cells = [["", *map(output.shown, row.values())] for row in rows]
             output.table(["", *rows[0]], cells)
     return 0
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key}: {each}" for key, each in value.items()) or "-"
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "-"
-    return "-" if value is None else str(value)
 
 
 async def _status(settings: Settings) -> dict[str, dict[str, Any]]:
@@ -90,6 +84,7 @@ async def _status(settings: Settings) -> dict[str, dict[str, Any]]:
                 status["bus"] = {"error": str(exc)}
             leases = {(row.topic, row.partition): row for row in await ledger.leases()}
             status["ingest"] = await _ingest(ledger, logs, leases)
+            status["log"] = await log_of(settings, ledger)
     except StoreError as exc:
         status["stores"] = {"error": str(exc)}
         return status

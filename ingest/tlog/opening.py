@@ -11,6 +11,7 @@ from sealtape.capture.bus import Bus
 from sealtape.ingest.ledger import Ledger
 from sealtape.ingest.tlog.parts import Introductions, LogParts, Pace, nobody
 from sealtape.ingest.tlog.signer import open_signer
+from sealtape.ingest.tlog.timestamping import Timestamping, read_authorities
 from sealtape.ingest.tlog.watch import Watch
 from sealtape.ingest.tlog.witnesses import Witnesses
 from sealtape.ingest.tlog.worker import LogWorker
@@ -71,12 +72,13 @@ async def log_parts(
 
     Raises `SettingsError`.
     """
-    policy = policy or read_policy(settings)
-    signer = await open_signer(settings.log.signer, Path(settings.base))
-    cosigners = None
+    policy, base = policy or read_policy(settings), Path(settings.base)
+    authorities = read_authorities(settings.log.timestamps, base)
+    signer = await open_signer(settings.log.signer, base)
+    cosigners, timeout_s = None, settings.log.witness_timeout_s
     try:
         if policy.witnesses:
-            cosigners = Witnesses(policy, timeout_s=settings.log.witness_timeout_s)
+            cosigners = Witnesses(policy, timeout_s=timeout_s)
         yield LogParts(
             ledger=ledger,
             vault=vault,
@@ -84,6 +86,7 @@ async def log_parts(
             policy=policy,
             log=settings.deployment.log,
             cosigners=cosigners,
+            stamping=Timestamping(authorities, timeout_s=timeout_s) if authorities else None,
             pace=pace_of(settings.log),
             introduce=introduce,
         )

@@ -9,10 +9,12 @@ from typing import Protocol, TypeAlias
 
 from sealtape.ingest.ledger import Ledger
 from sealtape.ingest.tlog.signer import LogSigner
+from sealtape.ingest.tlog.timestamping import AuthorityStatus, Stamp
+from sealtape.ingest.tlog.witnesses import WitnessStatus
 from sealtape.ingest.vault import Vault
 from sealtape.schemas.tlog.policy import LogPolicy
 
-__all__ = ["Cosigners", "Introductions", "LogParts", "Pace", "Prove", "Stamped", "Stamping"]
+__all__ = ["Cosigners", "Introductions", "LogParts", "Pace", "Prove", "Stamping"]
 
 Introductions: TypeAlias = Callable[[int], Sequence[bytes]]
 """The entries that follow entry 0 of a shard, by the shard's number."""
@@ -46,28 +48,21 @@ class Cosigners(Protocol):
         """
         ...
 
-
-class Stamped(Protocol):
-    """A token of a time-stamping authority, and the certificates that its signature needs."""
-
-    @property
-    def name(self) -> str:
-        """The authority's name in the settings."""
-        ...
-
-    @property
-    def der(self) -> bytes:
-        """The TimeStampResp, verbatim."""
-        ...
-
-    @property
-    def chain_pem(self) -> bytes:
-        """Certificates in PEM; empty when they are in the token."""
+    def snapshot(self) -> tuple[WitnessStatus, ...]:
+        """How each witness does."""
         ...
 
 
-Stamping: TypeAlias = Callable[[bytes], Awaitable[Sequence[Stamped]]]
-"""Has a SHA-256 time-stamped; authorities that are away are left out, never an error."""
+class Stamping(Protocol):
+    """Who asks time-stamping authorities; `sealtape.ingest.tlog.timestamping` is the real one."""
+
+    async def stamp(self, digest: bytes) -> list[Stamp]:
+        """Have a SHA-256 stamped; authorities that are away are left out, never an error."""
+        ...
+
+    def snapshot(self) -> tuple[AuthorityStatus, ...]:
+        """How each authority does."""
+        ...
 
 
 def nobody(_: int) -> Sequence[bytes]:
@@ -88,7 +83,7 @@ class LogParts:
     policy: LogPolicy
     log: str
     cosigners: Cosigners | None = None
-    stamp: Stamping | None = None
+    stamping: Stamping | None = None
     pace: Pace = Pace()
     introduce: Introductions = nobody
     clock_ns: Callable[[], int] = time.time_ns

@@ -19,6 +19,8 @@ from sealtape.ingest.serving import end, together
 from sealtape.ingest.tlog.kept import recall
 from sealtape.ingest.tlog.parts import LogParts
 from sealtape.ingest.tlog.publish import Publisher
+from sealtape.ingest.tlog.timestamping import AuthorityStatus
+from sealtape.ingest.tlog.witnesses import WitnessStatus
 from sealtape.ingest.tlog.writer import LOG, Writer
 from sealtape.schemas.errors import StoreCorrupt
 
@@ -46,6 +48,7 @@ class LogSnapshot:
         witnessed: size of the last one with the policy's quorum.
         appended: entries that this process added.
         stopped: why it writes no more; empty while it does.
+        witnesses, authorities: how each does, in the policy's and the settings' order.
     """
 
     held: bool = False
@@ -57,6 +60,8 @@ class LogSnapshot:
     witnessed_s: float | None = None
     stamped_s: float | None = None
     stopped: str = ""
+    witnesses: tuple[WitnessStatus, ...] = ()
+    authorities: tuple[AuthorityStatus, ...] = ()
 
 
 class LogWorker:
@@ -95,6 +100,7 @@ class LogWorker:
         if writer is None or publisher is None:
             return LogSnapshot(appended=self._appended, stopped=self._stopped)
         witnessed = publisher.witnessed_at or self._witnessed_at
+        cosigners, stamping = self._parts.cosigners, self._parts.stamping
         return LogSnapshot(
             held=True,
             number=writer.summary.number,
@@ -105,6 +111,8 @@ class LogWorker:
             witnessed_s=None if witnessed is None else now - witnessed,
             stamped_s=None if self._stamped is None else now - self._stamped[0],
             stopped=self._stopped,
+            witnesses=() if cosigners is None else cosigners.snapshot(),
+            authorities=() if stamping is None else stamping.snapshot(),
         )
 
     async def _attempt(self) -> bool:
@@ -218,17 +226,17 @@ class LogWorker:
 
     async def _stamp(self, publisher: Publisher) -> None:
         """Have a witnessed checkpoint time-stamped: hourly, and first thing on a new day."""
-        stamp = self._parts.stamp
+        stamping = self._parts.stamping
         now, day = self._parts.monotonic(), self._parts.clock_ns() // DAY_NS
         before = self._stamped
-        if stamp is None or (
+        if stamping is None or (
             before is not None
             and before[1] == day
             and now - before[0] < self._parts.pace.timestamp_s
         ):
             return
         note = publisher.witnessed
-        stamps = await stamp(sha256(note).digest())
+        stamps = await stamping.stamp(sha256(note).digest())
         for item in stamps:
             name = f"timestamps/{publisher.witnessed_size:020d}/{item.name}"
             await publisher.store.create(f"{name}.tsr", item.der)
