@@ -151,7 +151,7 @@ func checkForm(data []byte) error {
 		return errors.New("a control character")
 	}
 	at := bytes.LastIndex(data, []byte("\n\n"))
-	if at < 0 || data[len(data)-1] != '\n' {
+	if at < 0 || at+2 == len(data) || data[len(data)-1] != '\n' {
 		return errors.New("no signatures behind an empty line")
 	}
 	lines := strings.Split(string(data[at+2:len(data)-1]), "\n")
