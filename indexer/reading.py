@@ -18,7 +18,7 @@ from sealtape.ingest.vault import Vault
 from sealtape.schemas import messages
 from sealtape.schemas.errors import FormatError, KeyUnavailable, Missing, NotFound
 from sealtape.schemas.frames import Frame, Suite
-from sealtape.schemas.keys import Packer, label_of, open_payload
+from sealtape.schemas.keys import Packer, frame_key, label_of, open_payload
 from sealtape.schemas.messages import KeyMessage
 from sealtape.schemas.wraps import PrivateKey, Wrap, unwrap
 
@@ -61,6 +61,13 @@ class Keys:
         if label is not None and frame.suite == Suite.AES256GCM:
             key = await self._key(frame.session, frame.epoch, label)
         return open_payload(frame, key, self._packer)
+
+    async def of_frame(self, session: bytes, epoch: int, kind: int, seq: int) -> bytes:
+        """The key of one encrypted frame, which opens no other. Raises KeyUnavailable."""
+        label = label_of(kind)
+        if label is None:
+            raise KeyUnavailable(f"Frames of kind {kind} are under no key of ours.")
+        return frame_key(await self._key(session, epoch, label), seq)
 
     async def _key(self, session: bytes, epoch: int, label: str) -> bytes:
         name = (session, epoch, label)

@@ -124,29 +124,6 @@ def parse_evidence_policy(data: bytes) -> EvidencePolicy:
     return policy
 
 
-def format_evidence_policy(
-    log: str,
-    tlog_policy: str,
-    admins: Sequence[str],
-    *,
-    monitors: Sequence[str] = (),
-    require: Sequence[str] = (),
-) -> str:
-    """Return the text of a policy, to be copied to where verification runs."""
-    text = (
-        "# Whose signatures count when evidence is verified. Keep a copy apart from the system.\n"
-        f'v = 1\nlog = "{log}"\ntlog_policy = """\n{tlog_policy}"""\n'
-        f"admins = {_list(admins)}\nadmin_threshold = 1\nmonitors = {_list(monitors)}\n"
-        f"require = {_list(require)}\n"
-    )
-    parse_evidence_policy(text.encode())
-    return text
-
-
-def _list(items: Sequence[str]) -> str:
-    return "[" + ", ".join(f'"{item}"' for item in items) + "]"
-
-
 # -- members ---------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sealtape.capture.kms import read_private_key
 from sealtape.indexer.audit import Audit
-from sealtape.indexer.cli import output
+from sealtape.indexer.cli import output, verify_bundle
 from sealtape.indexer.cli.options import inside, read_settings
 from sealtape.indexer.cli.stores import keyring_of, ledger_of
 from sealtape.indexer.contents import ContentChecker
@@ -25,12 +25,17 @@ from sealtape.schemas.verify import Report
 from sealtape.schemas.wraps import PrivateKey
 
 NAME = "verify"
-HELP = "verify one session, or everything that is sealed"
+HELP = "verify one session, everything that is sealed, or an evidence bundle"
 DESCRIPTION = """\
 Reads the vault and the ledger and says whether anything was changed, dropped, reordered or
 replaced since it was recorded: file hashes, the chain of segments, every frame's digest and leaf,
 each session's root and the signatures made while it was recorded, the node's certificate against
 the trust file. Needs no key, and never writes to the deployment.
+
+  sealtape verify BUNDLE.zip --policy POLICY.toml [--html REPORT.html]
+
+verifies an evidence bundle, offline, by a policy of your own (docs/spec/evidence-policy.md), and
+needs neither a deployment nor its settings.
 
 With --decrypt each payload is opened with the auditors' key too; --deep decodes the recorded
 bytes again and compares them with the facts that search shows.
@@ -42,8 +47,15 @@ exit codes: 0 verified, 1 tampered, 2 incomplete (live, a gap, nothing there), 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     parser.add_argument(
-        "session", nargs="?", metavar="SESSION", help="session id, or its first digits"
+        "session",
+        nargs="?",
+        metavar="SESSION|BUNDLE",
+        help="session id, or its first digits; or the file of an evidence bundle",
     )
+    parser.add_argument(
+        "--policy", metavar="FILE", help="your evidence policy, by which a bundle is judged"
+    )
+    parser.add_argument("--html", metavar="FILE", help="a bundle's report as one HTML page")
     parser.add_argument("--all", action="store_true", help="everything that is sealed")
     parser.add_argument(
         "--trust", metavar="FILE", help="your own trust file (else the deployment's)"
@@ -59,6 +71,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Verify, print the report, return the verdict's exit code."""
+    if verify_bundle.names_bundle(args.session):
+        return verify_bundle.run(args)
     if bool(args.session) == bool(args.all):
         msg = "Name one session, or say --all."
         raise UsageError(msg, hint="`sealtape sessions` lists them.")
@@ -97,7 +111,7 @@ async def _verify(args: argparse.Namespace) -> Report:
             )
             if args.all:
                 return await audit.everything(listed)
-            return await audit.session(await _session(ledger, args.session))
+            return await audit.session(await session_of(ledger, args.session))
     finally:
         progress.done()
         await vault.close()
@@ -130,7 +144,8 @@ def _trust(settings: Settings, given: str | None) -> Trust:
         ) from exc
 
 
-async def _session(ledger: Ledger, prefix: str) -> bytes:
+async def session_of(ledger: Ledger, prefix: str) -> bytes:
+    """Return the sealed session whose id begins so. Raises NotFound or Ambiguous."""
     wanted = prefix.lower()
     if len(wanted) == 32 and all(c in "0123456789abcdef" for c in wanted):
         return bytes.fromhex(wanted)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sealtape.schemas import evidence
 from sealtape.schemas.errors import SettingsError
-from sealtape.schemas.evidence import format_evidence_policy, parse_evidence_policy
+from sealtape.schemas.evidence import parse_evidence_policy
 from tests.vectors.bundle_parts import ORIGIN, ed25519, ml_dsa, vkey
 from tests.vectors.generate_bundle import FILE, policy
 
@@ -136,17 +136,6 @@ def test_a_log_that_is_no_shard_of_a_number():
 def test_not_more_authorities_than_are_read():
     many = "".join(TSA.replace('"one"', f'"n{number}"') for number in range(17))
     assert "at most 16" in refusal(TEXT + many)
-
-
-def test_what_init_writes_can_be_read():
-    tlog = TEXT.split('"""')[1].lstrip("\n")
-    text = format_evidence_policy(
-        "sealtape.example/log", tlog, [ANN], monitors=["monitor"], require=["monitor"]
-    )
-    found = parse_evidence_policy(text.encode())
-    assert (found.monitors, found.require) == (("monitor",), {"monitor"})
-    with pytest.raises(SettingsError):
-        format_evidence_policy("sealtape.example/log", tlog, [])
 
 
 def test_a_log_key_of_ml_dsa_alone_counts_for_its_origin():

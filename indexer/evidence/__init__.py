@@ -1,0 +1,1 @@
+"""Taking one session out of a deployment as an evidence bundle."""
