@@ -14,10 +14,11 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from sealtape.ingest.tlog.parts import Introductions
 from sealtape.ingest.tlog.signer_file import key_paths, read_key
 from sealtape.schemas import notes
 from sealtape.schemas.cosignatures import ED25519, ML_DSA_44
@@ -155,14 +156,18 @@ def key_statement(
     return sign_statement(body, signers).to_json()
 
 
-def introductions(settings: Settings) -> Callable[[int], Sequence[bytes]]:
-    """The entries by which a lab's administrator introduces its keys at the start of a shard."""
+def introductions(settings: Settings, signers: Sequence[notes.Signer] = ()) -> Introductions:
+    """The entries by which administrators introduce a deployment's keys at the start of a shard.
+
+    Without `signers` it is the one whose key lies in the deployment's folder.
+    """
     log, base = settings.deployment.log, Path(settings.base)
 
     def introduce(number: int) -> Sequence[bytes]:
-        admin = admin_key(base / ADMIN)
-        keys = [("admin", admin.vkey), *_public_keys(settings, number)]
-        return [key_statement(log, role, key, [admin]) for role, key in keys]
+        admins = list(signers) or [admin_key(base / ADMIN)]
+        keys = [("admin", admin.vkey) for admin in admins]
+        keys += _public_keys(settings, number)
+        return [key_statement(log, role, key, admins) for role, key in keys]
 
     return introduce
 
