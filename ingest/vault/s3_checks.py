@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ __all__ = ["check_bucket"]
 
 MOST_SKEW_S = 60.0
 """S3 refuses requests signed 15 minutes off; a minute is where to start looking."""
+_PENDING = re.compile(r"log/v1/[1-9][0-9]*/checkpoint\.pending")
 
 
 async def check_bucket(vault: BucketVault, native: S3Native) -> list[Check]:
@@ -141,13 +143,23 @@ def _only_markers(rule: Mapping[str, Any]) -> bool:
 
 
 def _touches(rule: Mapping[str, Any], prefix: str) -> bool:
+    """Whether a rule may delete evidence below the vault's prefix.
+
+    What `doctor` leaves behind is none, nor are pending checkpoints that newer ones replaced.
+    """
+    theirs = _prefix(rule)
+    if theirs.startswith(prefix + PROBE_PREFIX):
+        return False
+    if "Expiration" not in rule and theirs.startswith(prefix):
+        return _PENDING.fullmatch(theirs.removeprefix(prefix)) is None
+    return theirs.startswith(prefix) or prefix.startswith(theirs)
+
+
+def _prefix(rule: Mapping[str, Any]) -> str:
     filters = rule.get("Filter", {})
     parts: Sequence[Any] = (rule.get("Prefix"), filters.get("Prefix"), filters.get("And", {}))
     given = parts[2].get("Prefix") if isinstance(parts[2], Mapping) else None
-    theirs = str(next((part for part in (parts[0], parts[1], given) if part), ""))
-    if theirs.startswith(prefix + PROBE_PREFIX):
-        return False
-    return theirs.startswith(prefix) or prefix.startswith(theirs)
+    return str(next((part for part in (parts[0], parts[1], given) if part), ""))
 
 
 def _public(answer: Mapping[str, Any] | Fault) -> Check:

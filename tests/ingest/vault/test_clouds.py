@@ -80,6 +80,40 @@ async def test_creation_is_conditional_there_too(tmp_path, monkeypatch):
         await vault.close()
 
 
+async def test_a_swap_is_conditional_there_too(tmp_path, monkeypatch, key_file):
+    """As above: Azure is told the ETag, Google the generation."""
+    monkeypatch.setenv("KEY", ACCOUNT_KEY)
+    found = [
+        'ETag: "7"',
+        "x-goog-generation: 42",
+        "Last-Modified: Sun, 22 Nov 2026 00:00:00 GMT",
+        "Content-Type: text/plain",
+    ]
+    async with fault_proxy("http://127.0.0.1:1") as proxy:
+        token = b'{"access_token":"t","expires_in":3600,"token_type":"Bearer"}'
+        account = json.loads((tmp_path / key_file).read_text())
+        account["token_uri"] = f"{proxy.url}/token"
+        (tmp_path / key_file).write_text(json.dumps(account))
+        proxy.answer(
+            lambda r: r.method == "POST",
+            "200 OK",
+            token,
+            headers=["Content-Type: application/json"],
+        )
+        for url in (
+            f"az://account@container/p?password_env=KEY&endpoint={proxy.url}&allow_http=1",
+            f"gs://bucket/p?credentials_file={key_file}&endpoint={proxy.url}&allow_http=1",
+        ):
+            vault = await open_vault(url, tmp_path)
+            proxy.answer(lambda r: r.method == "GET", "200 OK", b"old", headers=found)
+            proxy.answer(lambda r: r.method == "PUT", "201 Created", headers=found)
+            await vault.swap("log/v1/1/checkpoint", b"new", b"old")
+            await vault.close()
+    azure, google = [request for request in proxy.seen if request.method == "PUT"]
+    assert azure.headers["if-match"] == '"7"'
+    assert google.headers["x-goog-if-generation-match"] == "42"
+
+
 async def test_what_these_adapters_do_not_have(tmp_path, monkeypatch):
     monkeypatch.setenv("KEY", ACCOUNT_KEY)
     async with fault_proxy("http://127.0.0.1:1") as proxy:

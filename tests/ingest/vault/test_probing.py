@@ -1,15 +1,16 @@
 """A folder that breaks its promises one at a time: a subclass of the real adapter."""
 
+import asyncio
+
 from sealtape.ingest.vault.file import FileVault
 from sealtape.ingest.vault.probing import PROBE_PREFIX, probe
-from sealtape.schemas.errors import StoreBusy
+from sealtape.schemas.errors import Fenced, Missing, StoreBusy, StoreError
 
 
 async def test_a_good_vault_is_ok_and_left_clean(tmp_path):
     vault = FileVault(tmp_path)
     await vault.put_new("seg/a", b"1")
-    (check,) = await probe(vault)
-    assert check.level == "ok"
+    assert [check.level for check in await probe(vault)] == ["ok", "ok"]
     assert [key async for key in vault.keys("")] == ["seg/a"]
 
 
@@ -55,10 +56,43 @@ class Locking(FileVault):
 
 async def test_a_lock_that_keeps_the_probe_is_told(tmp_path):
     vault = Locking(tmp_path)
-    (check,) = await probe(vault)
-    assert check.level == "ok"
+    check, swaps = await probe(vault)
+    assert (check.level, swaps.level) == ("ok", "ok")
     assert "locked until tomorrow" in check.message
-    assert [key.startswith(PROBE_PREFIX) async for key in vault.keys("")] == [True]
+    assert [key.startswith(PROBE_PREFIX) async for key in vault.keys("")] == [True, True]
+
+
+class Unconditional(FileVault):
+    """Compares what it has read, and then puts without a condition."""
+
+    async def swap(self, key, data, before):
+        try:
+            found = await self.get(key)
+        except Missing:
+            found = None
+        if found != before:
+            raise Fenced(key)
+        await asyncio.sleep(0.05)
+        await self.erase(key)
+        (self._root / key).parent.mkdir(parents=True, exist_ok=True)
+        (self._root / key).write_bytes(data)
+
+
+class Unswapping(FileVault):
+    async def swap(self, key, data, before):
+        raise StoreError("The vault answered 501.")
+
+
+async def test_a_store_that_swaps_without_a_condition_is_an_error(tmp_path):
+    access, swaps = await probe(Unconditional(tmp_path))
+    assert (access.level, swaps.level) == ("ok", "error")
+    assert "If-Match" in swaps.message
+
+
+async def test_a_store_that_cannot_swap_is_an_error(tmp_path):
+    access, swaps = await probe(Unswapping(tmp_path))
+    assert (access.level, swaps.level) == ("ok", "error")
+    assert swaps.message == "Could not swap an object. The vault answered 501."
 
 
 async def test_a_failure_says_at_what(tmp_path):

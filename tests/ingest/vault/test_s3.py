@@ -266,6 +266,8 @@ class TestPermissions:
         await vault.put_new("b", b"in parts")
         assert await vault.get("b") == b"in parts"
         assert [key async for key in vault.keys("")] == ["a", "b"]
+        await vault.swap("log/v1/1/checkpoint", b"1", None)
+        await vault.swap("log/v1/1/checkpoint", b"2", b"1")
         assert await vault.tidy() == 0
         with pytest.raises(StoreError, match="403") as caught:
             await vault.erase("a")
@@ -292,7 +294,11 @@ class TestPermissions:
         assert await vault.get("a", 1) == b"23"
         assert await vault.size("a") == 3
         assert [key async for key in vault.keys("")] == ["a"]
-        for call in (vault.put_new("b", b""), vault.erase("a")):
+        for call in (
+            vault.put_new("b", b""),
+            vault.swap("log/v1/1/checkpoint", b"1", None),
+            vault.erase("a"),
+        ):
             with pytest.raises(StoreError, match="403"):
                 await call
         await vault.close()

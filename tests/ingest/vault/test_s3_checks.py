@@ -30,6 +30,7 @@ async def test_a_plain_bucket(s3, tmp_path):
     found = await checked(s3_url(s3, bucket), tmp_path)
     assert {name for name, check in found.items() if check.level == "ok"} >= {
         "access",
+        "swaps",
         "uploads in parts",
         "clock",
         "versions",
@@ -58,6 +59,7 @@ async def test_a_bucket_with_locks(s3, raw, tmp_path):
     assert "1 days (GOVERNANCE)" in found["object lock"].message
     assert found["access"].level == "ok"
     assert "default retention" in found["access"].message
+    assert found["swaps"].level == "ok"
 
 
 async def test_locks_that_are_wanted_and_not_there(s3, tmp_path):
@@ -122,6 +124,8 @@ OLD_VERSIONS = (
     "<NoncurrentVersionExpiration><NoncurrentDays>1</NoncurrentDays></NoncurrentVersionExpiration>"
 )
 
+PENDING = "deep/prefix/log/v1/1/checkpoint.pending"
+
 
 @pytest.mark.parametrize(
     ("answer", "level"),
@@ -132,6 +136,11 @@ OLD_VERSIONS = (
         (rule(EXPIRES, "<Filter><And><Prefix>deep/prefix/seg</Prefix></And></Filter>"), "error"),
         (rule(EXPIRES, "<Filter><Prefix>other/</Prefix></Filter>"), "ok"),
         (rule(EXPIRES, "<Filter><Prefix>deep/prefix/probe/</Prefix></Filter>"), "ok"),
+        (rule(OLD_VERSIONS, f"<Prefix>{PENDING}</Prefix>"), "ok"),
+        (rule(EXPIRES + OLD_VERSIONS, f"<Prefix>{PENDING}</Prefix>"), "error"),
+        (rule(EXPIRES, f"<Prefix>{PENDING}</Prefix>"), "error"),
+        (rule(OLD_VERSIONS, "<Prefix>deep/prefix/log/v1/1/checkpoint</Prefix>"), "error"),
+        (rule(OLD_VERSIONS, "<Prefix>deep/prefix/log/v1/</Prefix>"), "error"),
         (rule(EXPIRES, status="Disabled"), "ok"),
         (
             rule(
