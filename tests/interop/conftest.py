@@ -58,6 +58,12 @@ def big_log(tmp_path_factory):
 
 
 @pytest.fixture
+def make_log(tmp_path):
+    """Logs of any size."""
+    return lambda size: grow(tmp_path / f"log-{size}", size)
+
+
+@pytest.fixture
 def small_log(tmp_path):
     """300 entries."""
     return grow(tmp_path / "log", 300, (1, 7, 256))
