@@ -1,7 +1,8 @@
 """The log of a deployment in a folder, written by the real worker, read back from its objects.
 
-async with logging(site) as (stores, worker): ...      # until it is left, which flushes it
+async with writing(site) as (stores, worker): ...      # until it is left, which flushes it
 entries, checkpoint = await read_log(site)             # checked against the signed root
+await grow_log(site, life=Life(3))         # killed at the third write; raises Killed
 """
 
 import asyncio
@@ -19,27 +20,93 @@ from sealtape.ingest.vault import open_vault
 from sealtape.schemas import tree
 from sealtape.schemas.tlog.records import parse_entry
 
-__all__ = ["QUICK_PACE", "grow_log", "kinds", "log_of", "read_log", "writing"]
+__all__ = [
+    "QUICK_PACE",
+    "Killed",
+    "Life",
+    "alone",
+    "grow_log",
+    "kinds",
+    "log_of",
+    "read_log",
+    "writing",
+]
 
 QUICK_PACE = Pace(checkpoint_s=0.05, heartbeat_s=600.0, final_s=0.2, idle_s=0.02)
 
 
+class Killed(Exception):
+    """The process died here."""
+
+
+class Life:
+    """Ends with the `last`-th write, before it is done or after it; 0 is never."""
+
+    def __init__(self, last=0, *, after=False):
+        self.last = last
+        self.after = after
+        self.writes = []
+
+    def of(self, store, *names):
+        """A store whose methods of these names are writes."""
+        return _Mortal(self, store, names)
+
+
+class _Mortal:
+    def __init__(self, life, store, names):
+        self._life = life
+        self._store = store
+        self._names = names
+
+    def __getattr__(self, name):
+        found = getattr(self._store, name)
+        if name not in self._names:
+            return found
+
+        async def call(*arguments, **options):
+            life = self._life
+            life.writes.append(name)
+            last = len(life.writes) == life.last
+            if last and not life.after:
+                raise Killed(name)
+            result = await found(*arguments, **options)
+            if last:
+                raise Killed(name)
+            return result
+
+        return call
+
+
+def alone(parts):
+    """The same log, which asks no witness and needs none."""
+    policy = replace(parts.policy, witnesses=(), groups=(), quorum=None)
+    return replace(parts, policy=policy, cosigners=None)
+
+
 @asynccontextmanager
-async def log_of(site, *, stores=None, pace=QUICK_PACE):
-    """Stores of a deployment, and what its log is made with."""
+async def log_of(site, *, stores=None, **changes):
+    """Stores of a deployment, and what its log is made with; quick unless told otherwise."""
     opened = stores or await open_stores(site.settings)
     try:
         async with lab_log(site.settings, opened.ledger, opened.vault) as parts:
-            yield opened, replace(parts, pace=pace)
+            yield opened, replace(parts, **({"pace": QUICK_PACE} | changes))
     finally:
         if stores is None:
             await opened.close()
 
 
 @asynccontextmanager
-async def writing(site, *, stores=None, pace=QUICK_PACE, owner="dev-1"):
-    """The deployment's stores with the log's worker running on them."""
-    async with log_of(site, stores=stores, pace=pace) as (opened, parts):
+async def writing(site, *, owner="dev-1", witnesses=True, life=None, **options):
+    """The deployment's stores with the log's worker running on them until it is left."""
+    async with log_of(site, **options) as (opened, parts):
+        parts = parts if witnesses else alone(parts)
+        if life is not None:
+            parts = replace(
+                parts,
+                ledger=life.of(opened.ledger, "log_append", "log_noted", "publish", "taken"),
+                vault=life.of(opened.vault, "put_new", "swap"),
+                signer=life.of(parts.signer, "sign"),
+            )
         worker = LogWorker(parts, owner=owner, ttl_s=5.0)
         task = asyncio.create_task(worker.run())
         try:
@@ -64,7 +131,6 @@ async def read_log(site, number=1, vault=None):
     try:
         store = LogStore(opened, number)
         found = read_policy(site.settings).open(await store.get(CHECKPOINT))
-        assert found.quorum
         size = found.checkpoint.size
         entries = await store.entries(0, size)
         assert tree.root([tree.leaf_hash(entry) for entry in entries]) == found.checkpoint.root
