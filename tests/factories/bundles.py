@@ -6,6 +6,8 @@
 What they are made of is `tests/vectors/bundle_parts.py`, put together by hand.
 """
 
+import json
+
 from sealtape.schemas.evidence import parse_evidence_policy
 from sealtape.schemas.verify.bundle import verify_bundle
 from tests.factories import timestamps as tsa
@@ -39,7 +41,7 @@ def story(  # one part is one argument
         spans: ranges of frames that are there; all without.
         introduced: whether the node's key is in the log.
         gaps: by the number of the fragment.
-        bounds: (function of the log that returns a size) no; sizes that `before`, `after` noted.
+        bounds: sizes of earlier checkpoints; without, of all that the functions had made.
         keys: the file of epoch 0.
     """
     log = begun(introduced=introduced)
@@ -119,6 +121,4 @@ def trusting(rules, *names):
 
 def reworded(given, name, **members):
     """A JSON file of the bundle with other members."""
-    import json
-
     return {**given, name: line(json.loads(given[name]) | members).encode()}
