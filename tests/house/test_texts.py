@@ -12,7 +12,8 @@ REGISTRIES = [
     ("pythonhosted", "org"),
     ("npmjs", "org"),
     ("crates", "io"),
-    ("golang", "org"),
+    ("proxy.golang", "org"),  # golang, org alone begins the names of Go modules
+    ("sum.golang", "org"),
     ("repo1.maven", "org"),
 ]
 REGISTRY = re.compile("|".join(rf"\b{re.escape('.'.join(parts))}\b" for parts in REGISTRIES))
