@@ -95,8 +95,13 @@ class LogSummary:
         self.nodes: dict[Worker, Numbering] = {}
 
     def take(self, data: bytes) -> Entry:
-        """Add the next entry; FormatError when it is none, or belongs elsewhere."""
+        """Add the bytes of the next entry; FormatError when they are none, or belong elsewhere."""
         entry = parse_entry(data)
+        self.add(entry, data)
+        return entry
+
+    def add(self, entry: Entry, data: bytes) -> None:
+        """Add the next entry, of which `data` are the bytes; FormatError: it belongs elsewhere."""
         if isinstance(entry, LogStart):
             self._begin(entry)
         elif not self.size:
@@ -108,7 +113,6 @@ class LogSummary:
             self.beaten_ns, self.since_beat = entry.at_ns, 0
         if not isinstance(entry, (SegmentRecord, Statement)):
             self.at_ns = max(self.at_ns, entry.at_ns)
-        return entry
 
     def heartbeat(self, now_ns: int, every_s: int) -> Heartbeat:
         """The heartbeat that would be the next entry."""

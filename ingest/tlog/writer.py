@@ -72,6 +72,7 @@ class _Item:
 
     name: str
     data: bytes
+    entry: Entry
     cursor: Cursor
 
 
@@ -101,10 +102,10 @@ class Writer:
         """Begin the next shard; `before` is the last checkpoint of this one. Raises `Fenced`."""
         number = self.summary.number + 1
         start = LogStart(self._parts.log, number, self._now(), before.decode())
-        entries = [encode_entry(start), *self._parts.introduce(number)]
+        entries = [start, *map(parse_entry, self._parts.introduce(number))]
         named = [
-            LogEntry(index, name_of(parse_entry(data), index, number), data)
-            for index, data in enumerate(entries)
+            _Item(name_of(entry, index, number), encode_entry(entry), entry, self._cursor)
+            for index, entry in enumerate(entries)
         ]
         await self._add(number, 0, named, self._cursor)
         log.info("shard %d of the log %s begins", number, self._parts.log)
@@ -325,7 +326,7 @@ class Writer:
     def _item(self, entry: Entry, data: bytes = b"", *, cursor: Cursor | None = None) -> _Item:
         data = data or encode_entry(entry)
         name = name_of(entry, self.summary.size, self.summary.number)
-        return _Item(name, data, cursor or self._cursor)
+        return _Item(name, data, entry, cursor or self._cursor)
 
     async def _append(self, items: Sequence[_Item]) -> int:
         """Append what is not in the log yet, and move the cursor; returns how many were new."""
@@ -335,24 +336,21 @@ class Writer:
             fresh = {item.name: item for item in part}
             for name in await self._ledger.log_find(list(fresh)):
                 del fresh[name]
-            first = self.summary.size
-            entries = [
-                LogEntry(first + place, item.name, item.data)
-                for place, item in enumerate(fresh.values())
-            ]
             cursor = part[-1].cursor
-            if entries or cursor != self._cursor:
-                await self._add(self.summary.number, first, entries, cursor)
+            if fresh or cursor != self._cursor:
+                number, first = self.summary.number, self.summary.size
+                await self._add(number, first, list(fresh.values()), cursor)
         return self.appended - before
 
-    async def _add(
-        self, number: int, first: int, entries: Sequence[LogEntry], cursor: Cursor
-    ) -> None:
+    async def _add(self, number: int, first: int, items: Sequence[_Item], cursor: Cursor) -> None:
+        entries = [
+            LogEntry(first + place, item.name, item.data) for place, item in enumerate(items)
+        ]
         await self._ledger.log_append(self._lease, number, first, entries, cursor.to_json())
         self._cursor = cursor
-        for entry in entries:
-            self.summary.take(entry.entry)
-        self.appended += len(entries)
+        for item in items:
+            self.summary.add(item.entry, item.data)
+        self.appended += len(items)
 
     def _now(self) -> int:
         """The time that an entry states; it does not go back within the log."""

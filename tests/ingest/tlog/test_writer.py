@@ -216,7 +216,6 @@ async def test_more_than_a_batch_at_once(site):
     began = time.monotonic()
     await grow_log(site)
     seconds = time.monotonic() - began
-    print(seconds)
     entries, _ = await read_log(site)
     assert kinds(entries).count("session-open") == kinds(entries).count("session-seal") == 700
     assert len(entries) / seconds > 100  # 500 a second on a machine with nothing else to do
