@@ -45,8 +45,8 @@ def _epoch(
 ) -> int:
     """How many payloads of an epoch were opened."""
     opened = 0
-    keys = _Keys(bundle.bytes_of(keys_name(epoch)))
     try:
+        keys = _Keys(bundle.bytes_of(keys_name(epoch)))
         for frame in _frames(bundle, epoch):
             header = frame.header
             key = keys.of(header.seq)

@@ -56,7 +56,7 @@ def story(  # one part is one argument
     for number, end in enumerate(ends):
         stated = (gaps or {}).get(number, ())
         begin = stated[-1][1] if stated else begin
-        data = epoch.fragment(begin, end, checkpoint=end, gaps=stated, **(record or {}))
+        data = epoch.fragment(begin, end, signed=end, missing=stated, **(record or {}))
         index, prev, path = segment_entry(
             log, number, prev, data, end - begin, epoch.class_, **(segment or {})
         )

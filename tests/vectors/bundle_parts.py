@@ -305,8 +305,8 @@ class Epoch:
         text = f"{self.origin}\n{size}\n{b64(root(self.leaves()[:size]))}\n"
         return note(text, (self.origin, self.ephemeral))
 
-    def fragment(self, lo, hi, checkpoint=None, gaps=(), **changes):
-        """The record of frames [lo, hi); `checkpoint` is a signed size."""
+    def fragment(self, lo, hi, /, signed=None, missing=(), **changes):
+        """The record of frames [lo, hi); `signed` is a size that its key signed."""
         times = [struct.unpack(">q", self.frames[seq][0][36:44])[0] for seq in (lo, hi - 1)]
         value = {
             "v": 1, "type": "fragment", "tenant": "main", "class": self.class_["name"],
@@ -315,10 +315,10 @@ class Epoch:
             "rows": ["0", str(hi - lo)], "first_ts_ns": str(times[0]), "last_ts_ns": str(times[1]),
             "bytes": str(sum(len(payload) for _, payload in self.frames[lo:hi])),
             "checkpoint": None
-            if checkpoint is None
-            else {"size": str(checkpoint), "note": self.signed(checkpoint)},
+            if signed is None
+            else {"size": str(signed), "note": self.signed(signed)},
             "gaps": [
-                {"lo": str(first), "hi": str(last), "reason": "lost"} for first, last in gaps
+                {"lo": str(first), "hi": str(last), "reason": "lost"} for first, last in missing
             ],
         }  # fmt: skip
         return line(value | changes).encode()
@@ -335,7 +335,7 @@ class Epoch:
             | changes
         )
 
-    def seal_entry(self, log, records, closed, attested, lost=0, **changes):
+    def seal_entry(self, log, records, closed, attested, lost=0, /, **changes):
         times = [struct.unpack(">q", self.frames[seq][0][36:44])[0] for seq in (0, -1)]
         signed_sha = sha(self.signed(attested).encode()).hex() if attested else "00" * 32
         value = {

@@ -238,7 +238,7 @@ def whole(  # one case more is one argument more
         log.key("revoke", "node", "node-1", since=5)
     epoch = built(gap=gap)
     epoch.open_entry(log)
-    record = epoch.fragment(0, 5, checkpoint=5)
+    record = epoch.fragment(0, 5, signed=5)
     segment, _, path = segment_entry(log, 0, bytes(32), record, 5)
     epoch.seal_entry(log, [record], "client", 5)
     if again:
@@ -308,7 +308,7 @@ def recovered():
     }  # fmt: skip
     first = Epoch(0, beacon=beacon, start_s=START_S + 4).begin().add(3, DATA).add(3, DATA)
     first.open_entry(log)
-    records = [first.fragment(0, 2, checkpoint=2), first.fragment(2, 4)]
+    records = [first.fragment(0, 2, signed=2), first.fragment(2, 4)]
     one = segment_entry(log, 0, bytes(32), records[0], 2)
     middle = log.checkpoint(30)
     continues = {"epoch": 0, "size": "4", "root": root(first.leaves()).hex()}
@@ -316,7 +316,7 @@ def recovered():
     second.close("aborted", {"epoch": 0, "from": "2", "to": "4"})
     second.open_entry(log)
     two = segment_entry(log, 1, one[1], records[1], 2)
-    third = second.fragment(0, 4, checkpoint=4)
+    third = second.fragment(0, 4, signed=4)
     three = segment_entry(log, 2, two[1], third, 4)
     first.seal_entry(log, records, "", 2)
     second.seal_entry(log, [third], "aborted", 4)
@@ -335,7 +335,7 @@ def unsealed():
     log = begun()
     epoch = built()
     epoch.open_entry(log)
-    record = epoch.fragment(0, 3, checkpoint=2)
+    record = epoch.fragment(0, 3, signed=2)
     segment, _, path = segment_entry(log, 0, bytes(32), record, 3)
     log.heartbeat()
     log.checkpoint(40)
@@ -348,10 +348,10 @@ def lost():
     log = begun()
     epoch = built()
     epoch.open_entry(log)
-    records = [epoch.fragment(0, 2, checkpoint=2), epoch.fragment(4, 5, gaps=[(2, 4)])]
+    records = [epoch.fragment(0, 2, signed=2), epoch.fragment(4, 5, missing=[(2, 4)])]
     one = segment_entry(log, 0, bytes(32), records[0], 2)
     two = segment_entry(log, 1, one[1], records[1], 1)
-    epoch.seal_entry(log, records, "client", 2, lost=2)
+    epoch.seal_entry(log, records, "client", 2, 2)
     log.heartbeat()
     log.checkpoint(40)
     wanted = [index for index in range(len(log.entries)) if index != log.hidden]
@@ -363,7 +363,7 @@ def deleted(*, erasure=False, proven=True, wait_s=700, hold=False):
     log = begun()
     epoch = built(class_=SHORT)
     epoch.open_entry(log)
-    record = epoch.fragment(0, 5, checkpoint=5)
+    record = epoch.fragment(0, 5, signed=5)
     segment, digest, path = segment_entry(log, 0, bytes(32), record, 5, SHORT)
     epoch.seal_entry(log, [record], "client", 5)
     bounds = [log.checkpoint(40)]
