@@ -21,9 +21,10 @@ NAME = "ledger"
 HELP = "make the ledger anew from the vault and the bus"
 DESCRIPTION = """\
 `sealtape ledger rebuild` fills an empty ledger with what vault and bus prove: segments, fragments,
-heads, sessions, positions, what could not be sealed. It reads every object and refuses a vault with
-holes. No ingest and no indexer may run meanwhile. Name a new file or schema in stores.ledger (run
-`sealtape setup` for the latter), rebuild, and start ingest: it reads on where the lost ledger was.
+heads, sessions, positions, what could not be sealed, and the log. It reads every object and refuses
+a vault with holes. No ingest and no indexer may run meanwhile. Name a new file or schema in
+stores.ledger (run `sealtape setup` for the latter), rebuild, and start ingest: it reads on where
+the lost ledger was.
 
 With --no-bus the bus is left out, where it is gone too; ingest then reads the last publication of
 each partition again. docs/spec/ledger.md says which rows come back.
@@ -77,6 +78,8 @@ def _report(done: Rebuilt) -> None:
         f"rebuilt {done.segments} segments with {done.frames} frames in {done.shards} shards,"
         f" {done.quarantined} quarantined messages, {done.incidents} incidents"
     )
+    if done.entries:
+        print(f"rebuilt {done.entries} entries of the log")
     for (topic, partition), offset in sorted(done.positions.items()):
         print(f"  {topic}/{partition}: ingest reads on at {offset}")
     if done.unplaced:

@@ -24,12 +24,14 @@ from sealtape.ingest.ledger.rows import (
     Quarantined,
     SealedSegment,
 )
-from sealtape.ingest.rebuild.chains import Link, chain_up, publications
+from sealtape.ingest.rebuild.chains import Chains, Link, chain_up, publications
 from sealtape.ingest.rebuild.derive import Name, Pace, Remark, breaks_off, derive, remarks_of
+from sealtape.ingest.rebuild.log import FoundLog, LogRebuild, has_log, place_of
 from sealtape.ingest.rebuild.objects import Leaves, Segment, list_vault, read_segment
 from sealtape.ingest.rebuild.reread import Found, Reread
+from sealtape.ingest.tlog.writer import LOG
 from sealtape.ingest.vault.base import Vault
-from sealtape.schemas.errors import StoreBusy, StoreError
+from sealtape.schemas.errors import StoreBusy, StoreCorrupt, StoreError
 from sealtape.schemas.layout import day_of, quarantine_key
 from sealtape.schemas.notes import Verifier
 
@@ -46,6 +48,7 @@ class Rebuilt:
     """What a rebuild put into the ledger, and what it did not know what to do with.
 
     Attributes:
+        entries: those of the log, in all its shards.
         left: keys in the vault that were never published, as far as the chains tell.
         positions: where ingest will read on, by (topic, partition).
         unplaced: epochs whose place on the bus is not known exactly, since the bus has not kept all
@@ -59,6 +62,7 @@ class Rebuilt:
     incidents: int = 0
     quarantined: int = 0
     unplaced: int = 0
+    entries: int = 0
     left: list[str] = field(default_factory=list)
     positions: dict[tuple[str, int], int] = field(default_factory=dict)
 
@@ -98,12 +102,18 @@ class _Rebuild:
         self._vault = vault
         self._verifiers = verifiers
         self._done = Rebuilt()
+        self._log = FoundLog()
         self._shards: dict[str, _Shard] = {}
 
     async def run(self, bus: Bus | None, keys: Bus | None) -> Rebuilt:
         await _require_empty(self._ledger)
+        writer = await self._claim(LOG, 0) if await has_log(self._vault) else None
+        if writer is not None:
+            self._log = await LogRebuild(self._ledger, self._vault).run(writer)
+            self._done.entries = self._log.entries
         links, bare = await list_vault(self._vault)
         chains = chain_up(links)
+        _check_against(self._log, chains)
         self._done.left = sorted([*chains.left, *bare])
         for name, chain in chains.links.items():
             if chain:
@@ -117,9 +127,13 @@ class _Rebuild:
             await self._publish(self._shards[group[0].shard], group)
         for shard in self._shards.values():
             await self._finish(shard, bus)
+        if writer is not None:
+            await self._tell_others(writer)
+            await self._ledger.release(writer)
         if keys is not None:
             await self._read_again(keys)
-        self._done.positions = await self._ledger.positions()
+        positions = await self._ledger.positions()
+        self._done.positions = {place: at for place, at in positions.items() if place[0] != LOG}
         return self._done
 
     async def _claim(self, topic: str, partition: int) -> Lease:
@@ -223,14 +237,10 @@ class _Rebuild:
 
     async def _tell(self, shard: _Shard, found: Found) -> None:
         """Add incidents and quarantined messages, and set the position."""
-        topic, partition = shard.lease.topic, shard.lease.partition
-        incidents = list(found.incidents)
-        for number, remark in enumerate(shard.remarks):
-            place = (remark.session, remark.epoch, remark.at_seq)
-            # A place that the bus has not kept is given as a number that no offset has.
-            offset = found.places.get(place, -1 - number)
-            incidents.append(_incident(topic, partition, offset, remark))
+        incidents = [self._log.known(incident) for incident in self._placed(shard, found)]
         incidents.sort(key=lambda incident: incident.offset)
+        for incident in incidents:
+            self._log.incidents.pop(place_of(incident), None)
         quarantined = await self._with_objects(shard, found.quarantined)
         await self._ledger.publish(
             replace(
@@ -242,6 +252,29 @@ class _Rebuild:
         )
         self._done.incidents += len(incidents)
         self._done.quarantined += len(quarantined)
+
+    def _placed(self, shard: _Shard, found: Found) -> Iterator[Incident]:
+        """All incidents that bus and sealed frames show, with their offsets."""
+        topic, partition = shard.lease.topic, shard.lease.partition
+        yield from found.incidents
+        # A place that neither bus nor log has kept is given as a number that no offset has.
+        nowhere = self._log.lowest(topic, partition) - 1
+        for number, remark in enumerate(shard.remarks):
+            name = (remark.session, remark.epoch, remark.seq)
+            offset = found.places.get((remark.session, remark.epoch, remark.at_seq))
+            if offset is None:
+                offset = self._log.offset_of(topic, partition, remark.reason, name)
+            if offset is None:
+                offset = nowhere - number
+            yield _incident(topic, partition, offset, remark)
+
+    async def _tell_others(self, lease: Lease) -> None:
+        """Add the incidents that only the log has."""
+        others = tuple(self._log.incidents.values())
+        if others:
+            shard = _Shard(LOG, [], lease)
+            await self._ledger.publish(replace(_publication(shard, 0, 0), incidents=others))
+            self._done.incidents += len(others)
 
     async def _with_objects(
         self, shard: _Shard, quarantined: Sequence[Quarantined]
@@ -277,8 +310,20 @@ class _Rebuild:
             await self._ledger.release(lease)
 
 
+def _check_against(log: FoundLog, chains: Chains) -> None:
+    """Raise `StoreCorrupt` unless the last records that the log has of each chain are there."""
+    for name, (n, digest) in log.records.items():
+        chain = chains.links.get(name, [])
+        if len(chain) <= n or chain[n].hash != digest:
+            raise StoreCorrupt(
+                f"The log has a record {n} of shard {name}, and no manifest in the vault is it.",
+                hint="Bring manifest and segment back from a copy, or see sealtape verify.",
+            )
+
+
 async def _require_empty(ledger: Ledger) -> None:
     used = bool(await ledger.positions() or await ledger.shards())
+    used = used or (await ledger.log_state()).number > 0
     async for _ in ledger.sessions():
         used = True
         break
