@@ -139,15 +139,21 @@ class SignerServer:
             raise SettingsError(
                 f"Another signer answers at {self._path}.", hint="End it before you start this one."
             )
-        with mapped("listen at", self._path):
-            self._path.unlink(missing_ok=True)
-            listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            before = os.umask(0o177)  # the socket is never open to others, not for a moment
-            try:
-                listening.bind(str(self._path))
-            finally:
-                os.umask(before)
-        self._server = await asyncio.start_unix_server(self._answer, sock=listening, limit=MAX_LINE)
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            with mapped("listen at", self._path):
+                self._path.unlink(missing_ok=True)
+                before = os.umask(0o177)  # the socket is never open to others, not for a moment
+                try:
+                    listening.bind(str(self._path))
+                finally:
+                    os.umask(before)
+            self._server = await asyncio.start_unix_server(
+                self._answer, sock=listening, limit=MAX_LINE
+            )
+        except BaseException:
+            listening.close()
+            raise
 
     async def stop(self) -> None:
         """Close the socket and remove it."""
