@@ -1,8 +1,9 @@
 """The log's rows, out of its entry bundles in the vault.
 
 The bundles say all: which entries there are, what they are named, what incidents there were and
-which segment records were published. The cursor of the log's writer does not come back; it begins
-anew and passes over what has its name in the log already.
+which segment records were published. Where the log's writer stood in the ledger does not come back;
+it begins anew and passes over what has its name in the log already. What it remembers of a long log
+is made on the way.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ from dataclasses import dataclass, field, replace
 from sealtape.ingest.findings import REASONS
 from sealtape.ingest.ledger.base import Ledger
 from sealtape.ingest.ledger.rows import Incident, Lease, LogEntry
+from sealtape.ingest.tlog.kept import Cursor, keep
 from sealtape.ingest.tlog.names import name_of
 from sealtape.ingest.tlog.store import CHECKPOINT, PENDING, LogStore
+from sealtape.ingest.tlog.summary import LogSummary
+from sealtape.ingest.tlog.writer import KEEP_EVERY
 from sealtape.ingest.vault.base import Vault
 from sealtape.schemas.errors import Fenced, FormatError, StoreCorrupt
 from sealtape.schemas.notes import Checkpoint, parse_checkpoint, parse_note
 from sealtape.schemas.segments import SegmentRecord, record_hash
-from sealtape.schemas.tlog.records import Entry, LogIncident, parse_entry
+from sealtape.schemas.tlog.records import Entry, LogIncident
 from sealtape.schemas.tlog.tiles import WIDTH, Tile
 from sealtape.schemas.tree import CompactRange, leaf_hash
 
@@ -40,13 +44,12 @@ class FoundLog:
     """What the log in the vault says.
 
     Attributes:
-        number, entries: its last shard, and how many entries all shards have.
+        entries: how many all its shards have.
         records: the last segment record of each chain, as (n, hash).
         incidents: all that are in it, by their places.
         places: the offsets of incidents, by what they are about.
     """
 
-    number: int = 0
     entries: int = 0
     records: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     incidents: dict[Place, Incident] = field(default_factory=dict)
@@ -86,13 +89,17 @@ class LogRebuild:
         self._ledger = ledger
         self._vault = vault
         self._found = FoundLog()
+        self._summary = LogSummary()
 
     async def run(self, lease: Lease) -> FoundLog:
         """Append every entry that the vault has, under the log's lease. Raises `StoreCorrupt`."""
         number = 1
         while await self._shard(lease, number):
-            self._found.number = number
             number += 1
+        summary = self._summary
+        if summary.size > KEEP_EVERY:
+            cursor = await keep(self._vault, summary, Cursor())
+            await self._ledger.log_append(lease, summary.number, summary.size, [], cursor.to_json())
         return self._found
 
     async def _shard(self, lease: Lease, number: int) -> bool:
@@ -166,7 +173,7 @@ class LogRebuild:
     ) -> Iterator[LogEntry]:
         for index, each in enumerate(data, first):
             try:
-                entry = parse_entry(each)
+                entry = self._summary.take(each)
             except FormatError as error:
                 raise StoreCorrupt(
                     f"Entry {index} of {store.prefix} is not understood: {error.message}."

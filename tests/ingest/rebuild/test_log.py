@@ -1,11 +1,11 @@
 """The log after its ledger was lost: the same entries, and it goes on without a fork."""
 
-import asyncio
 from dataclasses import replace
 
 import pytest
 
 from sealtape.ingest.ledger import open_ledger
+from sealtape.ingest.tlog.kept import recall
 from sealtape.ingest.tlog.names import name_of
 from sealtape.ingest.tlog.store import CHECKPOINT, PENDING, LogStore
 from sealtape.ingest.vault import open_vault
@@ -14,7 +14,15 @@ from sealtape.schemas.tlog.records import LogStart, encode_entry, parse_entry
 from sealtape.schemas.tlog.tiles import ENTRIES, Growth, Tile, encode_entries
 from tests.factories.deployments import make_site, seal
 from tests.factories.logs import Killed, Life, grow_log, kinds, read_log
-from tests.ingest.rebuild.test_run import assert_same, original, rebuilt, trouble, use
+from tests.factories.s3_vaults import SECRET_VARIABLE, s3_url
+from tests.ingest.rebuild.test_run import (  # noqa: F401 - `ledgers` is a fixture
+    assert_same,
+    ledgers,
+    original,
+    rebuilt,
+    trouble,
+    use,
+)
 
 AGAIN = "sqlite:again.db"
 
@@ -38,6 +46,17 @@ async def log_rows(site, url):
         return replace(state, cursor=b""), entries, unsealed
     finally:
         await ledger.close()
+
+
+async def recalled(site, url):
+    """What the log's writer begins with."""
+    ledger = await open_ledger(url, site.folder)
+    vault = await open_vault(site.settings.stores.vault, site.folder)
+    try:
+        return await recall(ledger, vault, await ledger.log_state())
+    finally:
+        await ledger.close()
+        await vault.close()
 
 
 async def edit_log(site, work):
@@ -159,6 +178,19 @@ async def test_a_second_shard_comes_back_with_the_first(site):
     assert done.entries == len(found)
 
 
+async def test_a_long_log_is_summed_up_for_its_writer(site, monkeypatch):
+    monkeypatch.setattr("sealtape.ingest.rebuild.log.KEEP_EVERY", 5)
+    await seal(site, [site.session()])
+    await grow_log(site)
+    expected = await recalled(site, site.settings.stores.ledger)
+    await rebuilt(site)
+    summary, cursor = await recalled(site, AGAIN)
+    assert summary.to_json() == expected[0].to_json()
+    assert (cursor.segment, cursor.incident, cursor.size) == (0, 0, summary.size)
+    use(site, AGAIN)
+    assert (await grow_log(site)).snapshot().stopped == ""
+
+
 async def test_a_pending_checkpoint_that_is_gone_leaves_the_witnessed_one(site):
     await seal(site, [site.session()])
     await grow_log(site)
@@ -232,4 +264,20 @@ async def test_without_a_log_nothing_comes_back(site):
     assert done.entries == 0
     ledger = await open_ledger(AGAIN, site.folder)
     assert (await ledger.log_state()).number == 0
-    await asyncio.gather(ledger.close())
+    await ledger.close()
+
+
+async def test_on_real_stores_too(tmp_path, ledgers, s3_server, monkeypatch):  # noqa: F811
+    """Ledger on PostgreSQL, vault on S3."""
+    monkeypatch.setenv(SECRET_VARIABLE, s3_server.secret_key)
+    site = make_site(tmp_path / "site")
+    use(site, s3_url(s3_server, s3_server.bucket()), store="vault")
+    use(site, ledgers[0])
+    await seal(site, [site.session(), site.session(close=None)])
+    await grow_log(site)
+    entries, _ = await read_log(site)
+    expected, before = await original(site), await log_rows(site, ledgers[0])
+    done, found = await rebuilt(site, url=ledgers[1])
+    assert_same(found, expected)
+    assert await log_rows(site, ledgers[1]) == before
+    assert done.entries == len(entries)
