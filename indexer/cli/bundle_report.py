@@ -131,7 +131,7 @@ def as_html(report: BundleReport, name: str) -> str:
         for step, meaning in STEPS.items()
     ]
     findings = [
-        (escape(item.verdict), escape(item.step), f"{escape(_where(item))}<br>{_text(item.reason)}")
+        (escape(item.verdict), escape(item.step), f"{_text(_where(item))}<br>{_text(item.reason)}")
         for item in report.findings[:_SHOWN]
     ]
     times = [
