@@ -11,10 +11,10 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from sealtape.capture.files import mapped
 from sealtape.ingest.tlog.signer import LogSigner
@@ -49,6 +49,8 @@ _KNOWN: Final[tuple[type[SealtapeError], ...]] = (
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 class SocketSigner:
     """See `LogSigner` for the contract; nothing is asked before the first call."""
@@ -58,29 +60,22 @@ class SocketSigner:
         self._path = path
 
     async def signed(self, origin: str) -> int | None:
-        fields = await self._ask({"v": 1, "ask": "signed", "origin": origin})
-        size = None if fields.null("size") else fields.decimal("size", 0, MAX_TREE_SIZE)
-        fields.end()
-        return size
+        return await self._ask({"v": 1, "ask": "signed", "origin": origin}, _size)
 
     async def sign(self, old_size: int, proof: Sequence[bytes], text: str) -> bytes:
-        fields = await self._ask(
-            {
-                "v": 1,
-                "ask": "sign",
-                "old_size": str(old_size),
-                "proof": [item.hex() for item in proof],
-                "text": text,
-            }
-        )
-        note = fields.text("note", max_bytes=MAX_LINE).encode()
-        fields.end()
-        return note
+        question: dict[str, Json] = {
+            "v": 1,
+            "ask": "sign",
+            "old_size": str(old_size),
+            "proof": [item.hex() for item in proof],
+            "text": text,
+        }
+        return await self._ask(question, _note)
 
     async def close(self) -> None:
         """Nothing is held: each question has its own connection."""
 
-    async def _ask(self, question: dict[str, Json]) -> Fields:
+    async def _ask(self, question: dict[str, Json], read: Callable[[Fields], T]) -> T:
         line = canonical.encode(question) + b"\n"
         try:
             answer = await asyncio.wait_for(self._exchange(line), ANSWER_S)
@@ -95,11 +90,13 @@ class SocketSigner:
             fields.version(1)
             if fields.has("error"):
                 _raise(fields)
+            found = read(fields)
+            fields.end()
+        except SignatureError:
+            raise
         except FormatError as error:
-            if isinstance(error, SignatureError):
-                raise
             raise StoreError(f"What answers at {self._path} is no signer of a log.") from error
-        return fields
+        return found
 
     async def _exchange(self, line: bytes) -> bytes:
         reader, writer = await asyncio.open_unix_connection(str(self._path), limit=MAX_LINE)
@@ -114,6 +111,14 @@ class SocketSigner:
         if not answer.endswith(b"\n"):
             raise ConnectionError("it hung up")
         return answer[:-1]
+
+
+def _size(fields: Fields) -> int | None:
+    return None if fields.null("size") else fields.decimal("size", 0, MAX_TREE_SIZE)
+
+
+def _note(fields: Fields) -> bytes:
+    return fields.text("note", max_bytes=MAX_LINE).encode()
 
 
 def _raise(fields: Fields) -> None:
