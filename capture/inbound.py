@@ -1,8 +1,8 @@
 """Requests of other parties: HTTP/1.1 with bounds on size, time and number.
 
-Metrics and witnesses are served with this. What is taken from anybody is kept small: a head of at
-most 8 KiB, a body only where one is wanted and only as long as it may be, one request per
-connection, a few at the same time, and a few seconds for all of it.
+Metrics, witnesses and the log are served with this. What is taken from anybody is kept small: a
+head of at most 8 KiB, a body only where one is wanted and only as long as it may be, one request
+per connection, a few at the same time, and a few seconds for all of it.
 """
 
 from __future__ import annotations
@@ -73,13 +73,21 @@ class Inbound:
         answer: what is asked. A `SealtapeError` of its becomes a 503, any other error a 500; the
             text of neither is told to who asked.
         max_body: of a request, in bytes; at 0 one with a body is refused.
+        connections: at the same time; more are cut off.
     """
 
-    def __init__(self, answer: Callable[[Asked], Awaitable[Reply]], *, max_body: int = 0) -> None:
+    def __init__(
+        self,
+        answer: Callable[[Asked], Awaitable[Reply]],
+        *,
+        max_body: int = 0,
+        connections: int = MAX_CONNECTIONS,
+    ) -> None:
         self.address = ""
         """Where it answers; empty while it does not."""
         self._answer = answer
         self._max_body = max_body
+        self._most = connections
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -100,7 +108,7 @@ class Inbound:
         host, port = split_address(address)
         try:
             self._server = await asyncio.start_server(
-                self._connected, host, port, limit=MAX_HEAD, backlog=MAX_CONNECTIONS, ssl=tls
+                self._connected, host, port, limit=MAX_HEAD, backlog=self._most, ssl=tls
             )
         except OSError as exc:
             raise TargetError(
@@ -121,7 +129,7 @@ class Inbound:
         self._server = None
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._closed or len(self._open) >= MAX_CONNECTIONS:  # accepted while it closed
+        if self._closed or len(self._open) >= self._most:  # accepted while it closed
             writer.transport.abort()
             return
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))

@@ -26,6 +26,7 @@ from sealtape.ingest.sealer import SECOND_NS, Limits
 from sealtape.ingest.serving import end, together, until_stopped
 from sealtape.ingest.snapshot import Counts, IngestSnapshot
 from sealtape.ingest.tlog.opening import RunningLog, log_parts, start_log
+from sealtape.ingest.tlog.serving import serve_log
 from sealtape.ingest.vault import Vault, open_vault
 from sealtape.schemas.errors import SettingsError, StoreError
 from sealtape.schemas.notes import Verifier
@@ -306,7 +307,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         stack.push_async_callback(endpoint.close)
         stores = await open_stores(settings)
         stack.push_async_callback(stores.close)
-        events = open_bus(settings.stores.events, Path(settings.base))
+        base = Path(settings.base)
+        server = await serve_log(settings.log, base, stores.ledger, stores.vault)
+        stack.push_async_callback(server.close)
+        events = open_bus(settings.stores.events, base)
         stack.push_async_callback(events.close)
         relay = start_relay(stores.ledger, events, owner=owner, lease_s=settings.ingest.lease_s)
         stack.push_async_callback(relay.stop)

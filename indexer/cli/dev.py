@@ -7,6 +7,7 @@ import asyncio
 import os
 import sys
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from sealtape.capture.bus import open_bus
@@ -14,7 +15,7 @@ from sealtape.capture.metrics import open_endpoint
 from sealtape.capture.node import RunningCapture, start_capture
 from sealtape.indexer.cli import output
 from sealtape.indexer.cli.deployment import create, put_target, write_runtime
-from sealtape.indexer.cli.lab import ensure_log_files, lab_log
+from sealtape.indexer.cli.lab import ANY_PORT, ensure_log_files, lab_log
 from sealtape.indexer.cli.options import CONFIG_NAME, settings_at
 from sealtape.indexer.cli.running import run_until_signal
 from sealtape.indexer.node import indexer_key, indexer_stores, start_room
@@ -25,6 +26,7 @@ from sealtape.ingest.node import vitals_of as ingest_vitals
 from sealtape.ingest.relay import start_relay
 from sealtape.ingest.serving import until_stopped
 from sealtape.ingest.tlog.opening import start_log
+from sealtape.ingest.tlog.serving import serve_log
 from sealtape.schemas.errors import SettingsError
 from sealtape.schemas.settings import Settings
 
@@ -85,6 +87,10 @@ async def _serve(settings: Settings, stop: asyncio.Event, *, as_json: bool) -> N
         stack.push_async_callback((await open_endpoint(settings.ingest.metrics, sealing)).close)
         stack.push_async_callback((await open_endpoint(settings.indexer.metrics, indexing)).close)
         stores = await stack.enter_async_context(indexer_stores(settings))
+        served = await serve_log(
+            settings.log, Path(settings.base), stores.ledger, stores.vault, address=ANY_PORT
+        )
+        stack.push_async_callback(served.close)
         events = open_bus(settings.stores.events, Path(settings.base))
         stack.push_async_callback(events.close)
         owner, lease_s = settings.deployment.node, settings.ingest.lease_s
@@ -108,7 +114,7 @@ async def _serve(settings: Settings, stop: asyncio.Event, *, as_json: bool) -> N
         )
         stack.push_async_callback(ingest.stop)
         tell(sealing, (stores.keys, stores.bus), ingest, relay, log)
-        capture = await start_capture(settings, bus=stores.bus)
+        capture = await start_capture(_asking(settings, served.url), bus=stores.bus)
         runtime = write_runtime(Path(settings.base), capture.listeners)
         stack.callback(runtime.unlink, missing_ok=True)
         _ready(settings, capture, as_json=as_json)
@@ -116,6 +122,12 @@ async def _serve(settings: Settings, stop: asyncio.Event, *, as_json: bool) -> N
             await until_stopped(stop, ingest, indexer, relay, log)
         finally:
             await _drain(capture, ingest, indexer, as_json=as_json)
+
+
+def _asking(settings: Settings, url: str) -> Settings:
+    """The same settings, with a capture node that asks the log of this process."""
+    capture = settings.capture
+    return replace(settings, capture=replace(capture, log=capture.log or url))
 
 
 async def _drain(

@@ -21,7 +21,7 @@ from sealtape.ingest.witness.server import open_witness
 from sealtape.schemas.settings import Settings
 from sealtape.schemas.tlog.policy import LogPolicy
 
-__all__ = ["ensure_log_files", "lab_log"]
+__all__ = ["ANY_PORT", "ensure_log_files", "lab_log"]
 
 ANY_PORT = "127.0.0.1:0"
 

@@ -197,6 +197,11 @@ def _check_targets(settings: Settings) -> list[tuple[str, str]]:
             wanted = target.retention
             message = f"`targets.{name}.retention`: there is no class `{wanted}`."
             problems.append((message, f"Add [retention.{wanted}] or take one of: {known}."))
+        # `dev` serves the log to itself.
+        asks = target.on_seal == "receipt" and not settings.capture.log
+        if asks and settings.deployment.mode != "dev":
+            message = f"`targets.{name}.on_seal`: without `capture.log` no receipt can be had."
+            problems.append((message, "Name the log's server there: https://HOST:PORT."))
     for name, retention in settings.retention.items():
         if retention.delete_after < retention.retain_for:
             problems.append(

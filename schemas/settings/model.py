@@ -193,6 +193,24 @@ class CaptureSettings:
         "address of `/metrics`, `/healthz` and `/readyz`; empty: none",
         "",
     )
+    log: str = setting(
+        values.optional(values.http_url),
+        "where ingest serves the log (`log.serve`): `https://HOST:PORT`; empty: no beacon in OPEN,"
+        " no receipts",
+        "",
+    )
+    log_ca: str | None = setting(
+        values.text, "CA certificates (PEM) of that server; else the system's", None
+    )
+    log_policy: str = setting(
+        values.text, "the node's own policy over the log: keys, witnesses, quorum", "log.policy"
+    )
+    receipt_s: float = setting(
+        values.parse_duration,
+        "a receipt that has not come so long after CLOSE is overdue: an alarm, and the spool is"
+        " sent again",
+        600.0,
+    )
     postgres: PostgresListenerSettings = field(default_factory=PostgresListenerSettings)
 
 
@@ -321,6 +339,19 @@ class LogSettings:
     witness_timeout_s: float = setting(
         values.parse_duration, "time a witness or an authority has to answer", 5.0
     )
+    serve: str = setting(
+        values.optional(values.address),
+        "address where the log, its beacon and receipts are read; empty: none",
+        "",
+    )
+    tls_certificate: str = setting(
+        values.optional(values.text),
+        "certificate chain (PEM) shown there; empty: plain HTTP",
+        "",
+    )
+    tls_key: str = setting(
+        values.optional(values.text), "private key (PEM) of that certificate", ""
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -396,6 +427,11 @@ class TargetSettings:
         values.one_of("end", "continue"),
         "when recording fails: end sessions, or state a gap",
         "end",
+    )
+    on_seal: str = setting(
+        values.one_of("none", "receipt"),
+        "`receipt`: the spool keeps a session until the log's receipt for it is verified",
+        "none",
     )
     on_expiry: str = setting(
         values.one_of("end", "keep"), "at the token's `exp`: end the session, or keep it", "end"

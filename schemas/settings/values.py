@@ -163,6 +163,14 @@ def store_url(value: Any) -> str:
     return value
 
 
+def http_url(value: Any) -> str:
+    """Return the `http://` or `https://` address of a server."""
+    if not isinstance(value, str) or not re.fullmatch(r"https?://[!-~]+", value):
+        msg = 'a server\'s address such as "https://HOST:PORT"'
+        raise ValueError(msg)
+    return value
+
+
 def key_source(value: Any) -> str:
     """Return `file:PATH` or an `https://` address of a JWKS document."""
     if not isinstance(value, str) or not value.startswith(("file:", "https://")):

@@ -47,6 +47,14 @@ def test_a_whole_deployment():
 
 
 @pytest.mark.parametrize(
+    "more", ['[capture]\nlog = "https://log.internal:7443"', '[deployment]\nmode = "dev"']
+)
+def test_receipts_need_a_log_to_ask(more):
+    settings = load(more + TARGET + 'on_seal = "receipt"')
+    assert settings.targets["shop"].on_seal == "receipt"
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
         ("a = [", "not valid TOML"),
@@ -64,6 +72,7 @@ def test_a_whole_deployment():
         ("[targets.shop]", "`targets.shop.address` is missing: where the target listens"),
         ('[identity]\njwks = "file:x"', "`identity.issuer` is missing"),
         (TARGET + 'retention = "gold"', "there is no class `gold`"),
+        (TARGET + 'on_seal = "receipt"', "without `capture.log` no receipt can be had"),
         ('[retention.x]\nretain_for = "2d"\ndelete_after = "1d"', "delete_after is shorter"),
         ('[capture.postgres]\nplaintext = "loopback"', "allowed only in `dev`"),
         (
