@@ -11,8 +11,9 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from sealtape.indexer.cli.lab import lab_log
+from sealtape.indexer.cli.log_files import introductions
 from sealtape.ingest.node import open_stores
-from sealtape.ingest.tlog.opening import read_policy
+from sealtape.ingest.tlog.opening import log_parts, read_policy
 from sealtape.ingest.tlog.parts import Pace
 from sealtape.ingest.tlog.store import CHECKPOINT, LogStore
 from sealtape.ingest.tlog.worker import LogWorker
@@ -24,7 +25,6 @@ __all__ = [
     "QUICK_PACE",
     "Killed",
     "Life",
-    "alone",
     "grow_log",
     "kinds",
     "log_of",
@@ -77,18 +77,21 @@ class _Mortal:
         return call
 
 
-def alone(parts):
-    """The same log, which asks no witness and needs none."""
-    policy = replace(parts.policy, witnesses=(), groups=(), quorum=None)
-    return replace(parts, policy=policy, cosigners=None)
-
-
 @asynccontextmanager
-async def log_of(site, *, stores=None, **changes):
-    """Stores of a deployment, and what its log is made with; quick unless told otherwise."""
-    opened = stores or await open_stores(site.settings)
+async def log_of(site, *, stores=None, witnesses=True, **changes):
+    """Stores of a deployment, and what its log is made with; quick unless told otherwise.
+
+    One at a time has its `witnesses`; without them its log asks none and needs none.
+    """
+    settings = site.settings
+    opened = stores or await open_stores(settings)
+    lab = lab_log(settings, opened.ledger, opened.vault)
+    if not witnesses:
+        policy = replace(read_policy(settings), witnesses=(), groups=(), quorum=None)
+        introduce = introductions(settings)
+        lab = log_parts(settings, opened.ledger, opened.vault, policy=policy, introduce=introduce)
     try:
-        async with lab_log(site.settings, opened.ledger, opened.vault) as parts:
+        async with lab as parts:
             yield opened, replace(parts, **({"pace": QUICK_PACE} | changes))
     finally:
         if stores is None:
@@ -96,10 +99,9 @@ async def log_of(site, *, stores=None, **changes):
 
 
 @asynccontextmanager
-async def writing(site, *, owner="dev-1", witnesses=True, life=None, **options):
+async def writing(site, *, owner="dev-1", life=None, **options):
     """The deployment's stores with the log's worker running on them until it is left."""
     async with log_of(site, **options) as (opened, parts):
-        parts = parts if witnesses else alone(parts)
         if life is not None:
             parts = replace(
                 parts,

@@ -22,7 +22,6 @@ from tests.factories.logs import (
     QUICK_PACE,
     Killed,
     Life,
-    alone,
     grow_log,
     kinds,
     log_of,
@@ -386,8 +385,8 @@ async def store_has_all(site):
 
 async def test_what_was_signed_and_not_witnessed_is_witnessed_later(site):
     await seal(site, [site.session()])
-    async with log_of(site) as (_, parts):
-        worker = LogWorker(alone(parts), owner="dev-1")
+    async with log_of(site, witnesses=False) as (_, parts):
+        worker = LogWorker(parts, owner="dev-1")
         task = asyncio.create_task(worker.run())
         worker.leave()
         await task
