@@ -16,6 +16,7 @@ from dataclasses import replace
 from hashlib import sha256
 from itertools import islice
 
+from sealtape.indexer.audit_log import LogAudit, LogTrust
 from sealtape.indexer.contents import ContentChecker
 from sealtape.indexer.reconcile import MALFORMED, Ending, differences
 from sealtape.ingest.findings import QUARANTINE_REASONS
@@ -50,6 +51,7 @@ class Audit:
         now_ns: int,
         contents: ContentChecker | None = None,
         progress: Progress | None = None,
+        log_trust: LogTrust | None = None,
     ) -> None:
         """Take what to read and whom to trust; `contents` opens payloads where a key is given."""
         self._ledger = ledger
@@ -60,6 +62,14 @@ class Audit:
         self._contents = contents
         self._progress = progress
         self.report = Report()
+        self.log = LogAudit(
+            ledger=ledger,
+            vault=vault,
+            log=log,
+            trust=log_trust or LogTrust(),
+            now_ns=now_ns,
+            report=self.report,
+        )
         self._chains: dict[str, ChainVerifier] = {}
         self._segments: list[SegmentRow] = []
         self._read_to = 0
@@ -81,6 +91,7 @@ class Audit:
             await self._segment(segment, None)
         await self._strangers(listed)
         await self._finish_sessions()
+        await self.log.everything(self._segments, self._sessions)
         await self._unverified_rows()
         await self._partitions()
         await self._incidents(None)
@@ -102,6 +113,8 @@ class Audit:
                 "session", "ledger", "no frame of it is sealed yet", session=session
             )
         await self._finish_sessions()
+        places = [row for row in self._segments if wanted is None or row.key in wanted]
+        await self.log.session(session, self._sessions.get(session), places)
         await self._incidents(session)
         return self.report
 

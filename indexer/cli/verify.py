@@ -13,6 +13,7 @@ from sealtape.indexer.audit import Audit
 from sealtape.indexer.cli import output, verify_bundle
 from sealtape.indexer.cli.options import inside, read_settings
 from sealtape.indexer.cli.stores import keyring_of, ledger_of
+from sealtape.indexer.cli.verify_log import keep_seen, log_trust
 from sealtape.indexer.contents import ContentChecker
 from sealtape.indexer.deep import deep_checks
 from sealtape.ingest.ledger import Ledger
@@ -30,7 +31,8 @@ DESCRIPTION = """\
 Reads the vault and the ledger and says whether anything was changed, dropped, reordered or
 replaced since it was recorded: file hashes, the chain of segments, every frame's digest and leaf,
 each session's root and the signatures made while it was recorded, the node's certificate against
-the trust file. Needs no key, and never writes to the deployment.
+the trust file; then the log over all of it: entries, tiles, checkpoints by the evidence policy, the
+monitor's rules. Needs no key, and never writes to the deployment.
 
   sealtape verify BUNDLE.zip --policy POLICY.toml [--html REPORT.html]
 
@@ -53,7 +55,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="session id, or its first digits; or the file of an evidence bundle",
     )
     parser.add_argument(
-        "--policy", metavar="FILE", help="your evidence policy, by which a bundle is judged"
+        "--policy",
+        metavar="FILE",
+        help="your evidence policy: whose signatures on the log count (needed for a bundle)",
+    )
+    parser.add_argument(
+        "--since",
+        metavar="STATE",
+        help="with --all: what an earlier run saw must still be there; the file is then rewritten",
     )
     parser.add_argument("--html", metavar="FILE", help="a bundle's report as one HTML page")
     parser.add_argument("--all", action="store_true", help="everything that is sealed")
@@ -76,6 +85,8 @@ def run(args: argparse.Namespace) -> int:
     if bool(args.session) == bool(args.all):
         msg = "Name one session, or say --all."
         raise UsageError(msg, hint="`sealtape sessions` lists them.")
+    if args.since and not args.all:
+        raise UsageError("--since goes with --all.", hint="It looks at the whole log.")
     report = asyncio.run(_verify(args))
     if args.json:
         output.json_line(report.to_json())
@@ -99,6 +110,7 @@ async def _verify(args: argparse.Namespace) -> Report:
                 keyring = await stack.enter_async_context(keyring_of(settings))
                 deep = deep_checks() if args.deep else None
                 contents = ContentChecker(keyring, private, deep=deep)
+            trusted = await log_trust(settings, vault, policy=args.policy, since=args.since)
             ledger = await stack.enter_async_context(ledger_of(settings, snapshot=True))
             audit = Audit(
                 ledger=ledger,
@@ -108,9 +120,12 @@ async def _verify(args: argparse.Namespace) -> Report:
                 now_ns=time.time_ns(),
                 contents=contents,
                 progress=progress.at,
+                log_trust=trusted,
             )
             if args.all:
-                return await audit.everything(listed)
+                report = await audit.everything(listed)
+                keep_seen(args.since, audit.log.seen, report)
+                return report
             return await audit.session(await session_of(ledger, args.session))
     finally:
         progress.done()

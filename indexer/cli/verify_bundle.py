@@ -10,8 +10,8 @@ from pathlib import Path
 
 from sealtape.indexer.cli import output
 from sealtape.indexer.cli.bundle_report import as_html, as_text
-from sealtape.schemas.errors import NotFound, SettingsError, StoreError, UsageError
-from sealtape.schemas.evidence import EvidencePolicy, parse_evidence_policy
+from sealtape.indexer.cli.verify_log import read_policy
+from sealtape.schemas.errors import NotFound, StoreError, UsageError
 from sealtape.schemas.verify.bundle import verify_bundle
 
 __all__ = ["names_bundle", "run"]
@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.policy:
         msg = "A bundle is verified by your own policy, which is never in it."
         raise UsageError(msg, hint="Name it with --policy; docs/verify.md says what it has.")
-    policy = _policy(Path(args.policy))
+    policy = read_policy(Path(args.policy))
     place = Path(args.session)
     report = verify_bundle(_mapped(place), policy, now_ns=time.time_ns())
     if args.html:
@@ -41,14 +41,6 @@ def run(args: argparse.Namespace) -> int:
         for line in as_text(report):
             print(output.printable(line))
     return report.exit_code
-
-
-def _policy(path: Path) -> EvidencePolicy:
-    try:
-        return parse_evidence_policy(path.read_bytes())
-    except OSError as exc:
-        msg = f"The policy {path} cannot be read."
-        raise SettingsError(msg, hint="It is your own file: --policy names it.") from exc
 
 
 def _mapped(path: Path) -> memoryview:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sealtape.indexer.audit import Audit
+from sealtape.indexer.audit_log import LogTrust, signed_sizes
 from sealtape.indexer.cli.deployment import create
 from sealtape.indexer.contents import ContentChecker
 from sealtape.ingest.keyring import open_keyring
@@ -92,8 +93,9 @@ class Site:
         """Two epochs: one that a crash ended unsigned, and the one that took it up."""
         first = self.session(**({"close": None, "final_checkpoint": False} | options))
         second = self.session(
-            commands=0, session=first.session, epoch=1, continues=first.continues, close="aborted"
-        )
+            commands=0, session=first.session, epoch=1, continues=first.continues, close="aborted",
+            number=options.get("number", 1),
+        )  # fmt: skip
         return [first, second]
 
     def journal(self, **options):
@@ -193,13 +195,23 @@ async def reading(site):
             await store.close()
 
 
-async def audit(site, session=None, *, trust=(), key=None, deep=None, now_ns=None, stores=None):
+async def audit(site, session=None, **options):
+    """Verify everything, or one session, and return the report; see `audited`."""
+    return (await audited(site, session, **options)).report
+
+
+async def audited(
+    site, session=None, *, trust=(), key=None, deep=None, now_ns=None, stores=None,
+    policy=None, since=None,
+):  # fmt: skip
     """Verify everything, or one session; `key` opens the payloads, `trust` None trusts any.
 
-    `stores` are those of `reading`, where many runs are to be quick.
+    `stores` are those of `reading`, where many runs are to be quick. `policy` and `since` are for
+    the log.
     """
     vault = await open_vault(site.settings.stores.vault, site.folder)
     listed = [name async for name in vault.keys(SEGMENT_PREFIX)]
+    log_trust = LogTrust(policy, await signed_sizes(vault), since)
     async with reading(site) if stores is None else nullcontext(stores) as (ledger, vault, keyring):
         run = Audit(
             ledger=ledger,
@@ -208,8 +220,10 @@ async def audit(site, session=None, *, trust=(), key=None, deep=None, now_ns=Non
             trust=site.trusted if trust == () else trust,
             now_ns=now_ns or time.time_ns(),
             contents=None if key is None else ContentChecker(keyring, key, deep=deep),
+            log_trust=log_trust,
         )
-        return await (run.everything(listed) if session is None else run.session(session))
+        await (run.everything(listed) if session is None else run.session(session))
+        return run
 
 
 class Forger:

@@ -1,0 +1,74 @@
+"""What `sealtape verify` brings for the log: the policy, and the state of an earlier run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from sealtape.indexer.audit_log import LogTrust, signed_sizes
+from sealtape.indexer.cli.options import inside
+from sealtape.ingest.vault import Vault
+from sealtape.schemas.errors import FormatError, SettingsError, StoreError, UsageError
+from sealtape.schemas.evidence import EvidencePolicy, parse_evidence_policy
+from sealtape.schemas.settings import Settings
+from sealtape.schemas.verify import Report
+from sealtape.schemas.verify.findings import Verdict
+from sealtape.schemas.verify.log_state import SeenLog
+
+__all__ = ["keep_seen", "log_trust", "read_policy"]
+
+DEFAULT_POLICY: Final = "policy.toml"
+"""In a deployment's folder. Like its trust file it is a beginning, to be copied away from there."""
+
+
+def read_policy(path: Path) -> EvidencePolicy:
+    """An evidence policy. Raises `SettingsError`."""
+    try:
+        return parse_evidence_policy(path.read_bytes())
+    except OSError as exc:
+        msg = f"The policy {path} cannot be read."
+        raise SettingsError(msg, hint="It is your own file: --policy names it.") from exc
+
+
+async def log_trust(
+    settings: Settings, vault: Vault, *, policy: str | None, since: str | None
+) -> LogTrust:
+    """What to trust about the log; call it before the ledger is opened."""
+    found = None
+    if policy:
+        found = read_policy(Path(policy))
+    elif (own := inside(settings, DEFAULT_POLICY)).is_file():
+        found = read_policy(own)
+    return LogTrust(found, await signed_sizes(vault), read_seen(since))
+
+
+def read_seen(path: str | None) -> SeenLog | None:
+    """The state of an earlier run; None before the first. Raises `UsageError`."""
+    if not path or not Path(path).exists():
+        return None
+    try:
+        return SeenLog.from_json(Path(path).read_bytes())
+    except (OSError, FormatError) as exc:
+        msg = f"{path} is not the state of an earlier run: {exc}"
+        raise UsageError(
+            msg, hint="Name the file that an earlier --since wrote, or a new one."
+        ) from exc
+
+
+def keep_seen(path: str | None, seen: SeenLog | None, report: Report) -> None:
+    """Keep what this run has seen, unless something was wrong: then the old state is evidence."""
+    if not path or seen is None:
+        return
+    if report.verdict == Verdict.TAMPERED:
+        report.note(f"{path} stays as it was: it shows what was seen before")
+        return
+    fresh = Path(path + ".new")
+    try:
+        with fresh.open("wb") as file:
+            file.write(seen.to_json())
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError as exc:
+        raise StoreError(f"The state {path} cannot be written: {exc}.") from exc
