@@ -11,13 +11,21 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final
+from typing import Final, NamedTuple
 
 from sealtape.schemas import archive, canonical, notes
 from sealtape.schemas.canonical import base64_bytes, base64_text, decimal_int
 from sealtape.schemas.cosignatures import ML_DSA_44_SIGNATURE_SIZE
 from sealtape.schemas.errors import FormatError
-from sealtape.schemas.frames import HEADER_SIZE, SESSION_SIZE, Header, leaf_hash, parse_header
+from sealtape.schemas.frames import (
+    HEADER,
+    HEADER_SIZE,
+    MAGIC,
+    MAX_PAYLOAD,
+    MAX_SEQ,
+    SESSION_SIZE,
+    parse_header,
+)
 from sealtape.schemas.tlog.tiles import MAX_ENTRY
 from sealtape.schemas.tree import HASH_SIZE, node_hash
 from sealtape.schemas.tree import leaf_hash as entry_hash
@@ -382,12 +390,19 @@ def record_lines(data: bytes) -> list[bytes]:
 # -- frames ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class BundledFrame:
-    """A frame: its header, its leaf, and the payload, None where it is withheld."""
+class BundledFrame(NamedTuple):
+    """A frame: its header's 84 bytes and fields, and the payload, None where it is withheld."""
 
-    header: Header
-    leaf: bytes
+    raw: bytes
+    session: bytes
+    epoch: int
+    seq: int
+    ts_ns: int
+    kind: int
+    suite: int
+    flags: int
+    payload_len: int
+    payload_sha256: bytes
     payload: memoryview | None
 
 
@@ -408,22 +423,25 @@ class FrameReader:
 
     def read(self) -> BundledFrame:
         """The next frame; FormatError where there is none, or half of one."""
-        begin = self._at + HEADER_SIZE + 4
-        if begin > len(self._data):
+        data, at = self._data, self._at
+        begin = at + HEADER_SIZE + 4
+        if begin > len(data):
             raise FormatError("the frames end inside a frame")
-        raw = bytes(self._data[self._at : begin - 4])
-        header = parse_header(raw)
-        size = int.from_bytes(self._data[begin - 4 : begin], "big")
-        if size == WITHHELD:
-            self._at = begin
-            return BundledFrame(header, leaf_hash(raw), None)
-        if size != header.payload_len:
-            raise FormatError(f"the payload has {size} bytes, not {header.payload_len}")
-        payload = self._data[begin : begin + size]
-        if len(payload) != size:
+        raw = bytes(data[at : begin - 4])
+        magic, session, epoch, seq, ts_ns, kind, suite, flags, length, digest = HEADER.unpack(raw)
+        if magic != MAGIC or seq > MAX_SEQ or length > MAX_PAYLOAD:
+            parse_header(raw)  # which says what is wrong
+        size = int.from_bytes(data[begin - 4 : begin], "big")
+        end = begin if size == WITHHELD else begin + size
+        if size not in (WITHHELD, length):
+            raise FormatError(f"the payload has {size} bytes, not {length}")
+        if end > len(data):
             raise FormatError("the frames end inside a payload")
-        self._at = begin + size
-        return BundledFrame(header, leaf_hash(raw), payload)
+        self._at = end
+        payload = None if size == WITHHELD else data[begin:end]
+        return BundledFrame(
+            raw, session, epoch, seq, ts_ns, kind, suite, flags, length, digest, payload
+        )
 
 
 def encode_frame(header: bytes, payload: bytes | None) -> bytes:

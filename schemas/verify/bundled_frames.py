@@ -15,6 +15,7 @@ from sealtape.schemas.frames import (
     PUBLIC_KINDS,
     Kind,
     Suite,
+    leaf_hash,
 )
 from sealtape.schemas.keys import COMMIT_SIZE, SALT_SIZE, TAG_SIZE
 from sealtape.schemas.segments import FragmentRecord
@@ -23,7 +24,14 @@ from sealtape.schemas.verify.sealed_epochs import SealedEpoch, SealedFragment
 from sealtape.schemas.verify.steps import BundleReport, Span
 
 _STEP: Final = "frames"
-_LEAST: Final = {Suite.SALTED: SALT_SIZE, Suite.AES256GCM: COMMIT_SIZE + TAG_SIZE}
+_ENOUGH: Final = COMMIT_SIZE + TAG_SIZE
+_LEAST: Final = {Suite.SALTED: SALT_SIZE, Suite.AES256GCM: _ENOUGH}
+_ORDINARY: Final = frozenset(
+    (kind, suite, 0)
+    for kind in (Kind.DATA, Kind.FACTS, Kind.STATE)
+    for suite in (Suite.SALTED, Suite.AES256GCM)
+)
+"""Kind, suite and flags of nearly all frames: those of which nothing more is to be said."""
 
 
 @dataclass(slots=True)
@@ -61,6 +69,7 @@ class FrameWalk:
         self._removed = removed
         self._report = report
         self._name = frames_name(epoch.number)
+        self._epoch_name = epoch.opened.session, epoch.number
         self._tree: CompactRange | None = CompactRange()
         self._last_ts_ns = -(2**63)
         self._closed = False
@@ -105,11 +114,10 @@ class FrameWalk:
             frame = self._read(seq)
             if frame is None:
                 return False
-            header = frame.header
             if seq == record.lo:
-                first_ts_ns = header.ts_ns
-            size += header.payload_len
-            run.append(frame.leaf)
+                first_ts_ns = frame.ts_ns
+            size += frame.payload_len
+            run.append(leaf_hash(frame.raw))
             self._look(frame)
             if seq + 1 == checkpoint and self._tree is not None:
                 tree = self._tree.copy()
@@ -128,9 +136,7 @@ class FrameWalk:
         except FormatError as exc:
             self._tampered(exc.message, seq)
             return None
-        header = frame.header
-        here = (self._epoch.opened.session, self._epoch.number, seq)
-        if (header.session, header.epoch, header.seq) != here:
+        if (frame.session, frame.epoch, frame.seq) != (*self._epoch_name, seq):
             self._tampered("another frame stands in its place", seq)
             return None
         return frame
@@ -138,39 +144,36 @@ class FrameWalk:
     # -- one frame ------------------------------------------------------------------------------
 
     def _look(self, frame: BundledFrame) -> None:
-        header, payload = frame.header, frame.payload
-        seq, kind = header.seq, header.kind
+        payload, seq, kind = frame.payload, frame.seq, frame.kind
         if payload is None:
             self._withheld(seq)
-            if header.suite == Suite.PUBLIC:
+            if frame.suite == Suite.PUBLIC:
                 self._tampered("a public payload is withheld", seq)
-        elif sha256(payload).digest() != header.payload_sha256:
+        elif sha256(payload).digest() != frame.payload_sha256:
             self._tampered("the payload is not the one that was sealed", seq)
-        if header.ts_ns < self._last_ts_ns:
+        if frame.ts_ns < self._last_ts_ns:
             self._tampered("its time lies before the frame before it", seq)
         if self._closed:
             self._tampered("a frame follows CLOSE", seq)
-        self._last_ts_ns = header.ts_ns
-        self._kind(frame)
+        self._last_ts_ns = frame.ts_ns
         self.facts.last_kind = kind
-        if kind == Kind.OPEN and seq == 0 and payload is not None:
-            self.facts.opening = bytes(payload)
-        elif kind == Kind.IDENT:
-            self.facts.ident_sha256 = header.payload_sha256
-        elif kind == Kind.CLOSE:
-            self._closed = True
-            self.facts.close = None if payload is None else bytes(payload)
+        if (
+            (kind, frame.suite, frame.flags) not in _ORDINARY
+            or seq < 2
+            or frame.payload_len < _ENOUGH
+        ):
+            self._kind(frame)
 
     def _kind(self, frame: BundledFrame) -> None:
-        header = frame.header
-        seq, kind, suite = header.seq, header.kind, header.suite
+        """What is not just one more frame of what was done."""
+        seq, kind, suite = frame.seq, frame.kind, frame.suite
         if (seq == 0) != (kind == Kind.OPEN) or (seq == 1) != (kind == Kind.IDENT):
             self._tampered("an epoch begins with OPEN and IDENT, and has each once", seq)
         if kind in PUBLIC_KINDS and suite != Suite.PUBLIC:
             self._tampered(f"{KIND_NAMES[kind]} is not public", seq)
         elif kind in KIND_NAMES and kind not in PUBLIC_KINDS and suite == Suite.PUBLIC:
             self._tampered(f"{KIND_NAMES[kind]} is public", seq)
-        if header.payload_len < _LEAST.get(suite, 0):
+        if frame.payload_len < _LEAST.get(suite, 0):
             self._tampered("the payload is shorter than its suite allows", seq)
         if kind == Kind.GAP:
             self._incomplete("the node states that it did not record here", seq)
@@ -178,8 +181,19 @@ class FrameWalk:
             self._incomplete(f"kind {kind} is unknown to this version", seq)
         if suite > Suite.AES256GCM:
             self._incomplete(f"suite {suite} is unknown to this version", seq)
-        if header.flags & ~DEFINED_FLAGS:
-            self._incomplete(f"flags {header.flags:#06x} are unknown to this version", seq)
+        if frame.flags & ~DEFINED_FLAGS:
+            self._incomplete(f"flags {frame.flags:#06x} are unknown to this version", seq)
+        self._keep(frame)
+
+    def _keep(self, frame: BundledFrame) -> None:
+        payload = None if frame.payload is None else bytes(frame.payload)
+        if frame.kind == Kind.OPEN and frame.seq == 0:
+            self.facts.opening = payload
+        elif frame.kind == Kind.IDENT:
+            self.facts.ident_sha256 = frame.payload_sha256
+        elif frame.kind == Kind.CLOSE:
+            self._closed = True
+            self.facts.close = payload
 
     def _withheld(self, seq: int) -> None:
         spans = self._report.spans

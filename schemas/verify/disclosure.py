@@ -48,14 +48,13 @@ def _epoch(
     try:
         keys = _Keys(bundle.bytes_of(keys_name(epoch)))
         for frame in _frames(bundle, epoch):
-            header = frame.header
-            key = keys.of(header.seq)
+            key = keys.of(frame.seq)
             if key is not None:
                 _open(frame, key, packer)
                 opened += 1
-            elif wanted and frame.payload is not None and header.suite == Suite.AES256GCM:
+            elif wanted and frame.payload is not None and frame.suite == Suite.AES256GCM:
                 reason = "a payload has no key"
-                span = (header.seq, header.seq + 1)
+                span = (frame.seq, frame.seq + 1)
                 report.incomplete(_STEP, keys_name(epoch), reason, epoch=epoch, frames=span)
         keys.end()
     except FormatError as exc:
@@ -94,24 +93,23 @@ def _frames(bundle: Bundle, epoch: int) -> Iterator[BundledFrame]:
 
 
 def _open(frame: BundledFrame, key: bytes, packer: Packer) -> None:
-    header = frame.header
-    if frame.payload is None or header.suite != Suite.AES256GCM:
-        raise FormatError(f"frame {header.seq} has a key and no payload that it could open")
+    if frame.payload is None or frame.suite != Suite.AES256GCM:
+        raise FormatError(f"frame {frame.seq} has a key and no payload that it could open")
     if frame.payload[:COMMIT_SIZE] != commitment(key):
-        raise FormatError(f"frame {header.seq} was not sealed under the key that is given for it")
-    if header.kind not in KIND_NAMES or header.flags & ~DEFINED_FLAGS:
+        raise FormatError(f"frame {frame.seq} was not sealed under the key that is given for it")
+    if frame.kind not in KIND_NAMES or frame.flags & ~DEFINED_FLAGS:
         return  # what is inside is not ours to read
     stored = Frame(
-        header.session,
-        header.epoch,
-        header.seq,
-        header.ts_ns,
-        header.kind,
-        header.suite,
-        header.flags,
+        frame.session,
+        frame.epoch,
+        frame.seq,
+        frame.ts_ns,
+        frame.kind,
+        frame.suite,
+        frame.flags,
         bytes(frame.payload),
     )
     try:
         open_frame_with_key(stored, key, packer)
     except FormatError as exc:
-        raise FormatError(f"frame {header.seq}: {exc.message}") from exc
+        raise FormatError(f"frame {frame.seq}: {exc.message}") from exc

@@ -26,6 +26,7 @@ from sealtape.schemas.bundle import (
     whole_note,
 )
 from sealtape.schemas.errors import FormatError
+from sealtape.schemas.frames import parse_header
 from tests.vectors.bundle_parts import SESSION, apart, leaf, note, packed, zipped
 from tests.vectors.generate_bundle import FILE, built, whole, with_ml_dsa
 
@@ -304,9 +305,9 @@ def test_frames():
     for seq, (header, payload) in enumerate(frames):
         assert reader.next_seq == seq
         frame = reader.read()
-        assert (frame.header.encode(), bytes(frame.payload), frame.leaf) == (
-            header, payload, leaf(header),
-        )  # fmt: skip
+        assert (frame.raw, bytes(frame.payload)) == (header, payload)
+        fields = parse_header(header)
+        assert frame[1:10] == tuple(getattr(fields, name) for name in fields.__slots__)
     assert reader.next_seq is None
     with pytest.raises(FormatError, match="inside a frame"):
         reader.read()
@@ -316,7 +317,7 @@ def test_a_withheld_frame():
     header, _ = built().frames[2]
     reader = FrameReader(memoryview(encode_frame(header, None)))
     frame = reader.read()
-    assert (frame.payload, frame.header.seq) == (None, 2)
+    assert (frame.payload, frame.seq) == (None, 2)
     assert reader.next_seq is None
 
 
@@ -328,6 +329,14 @@ def test_frames_cut_anywhere():
             FrameReader(memoryview(data)[:end]).read()
     with pytest.raises(FormatError, match="bytes, not"):
         FrameReader(memoryview(encode_frame(header, payload + b"x"))).read()
+
+
+@pytest.mark.parametrize(("at", "value"), [(0, b"SEALFRM2"), (28, b"\x80"), (48, b"\xff")])
+def test_headers_that_are_none(at, value):
+    header, payload = built().frames[2]
+    header = header[:at] + value + header[at + len(value) :]
+    with pytest.raises(FormatError, match="frame header|must be"):
+        FrameReader(memoryview(encode_frame(header, payload))).read()
 
 
 @given(st.dictionaries(st.integers(0, 2**63 - 1), st.binary(min_size=32, max_size=32), min_size=1))

@@ -367,7 +367,8 @@ def segment_entry(log, n, prev, record, rows, class_=CLASS, **changes):
         "bus": {"topic": "bus", "partition": 0, "first": str(n * 10), "next": str(n * 10 + 10)},
         "replaces": [], "sealed_at_ns": str((START_S + 20) * SECOND), "writer": "ingest-1",
     }  # fmt: skip
-    return log.add(value | changes), sha(log.entries[-1]), f"{b64(inclusion(leaves, 1)[0])}"
+    data = line(value | changes)
+    return log.add(data), sha(data.encode()), b64(inclusion(leaves, 1)[0])
 
 
 # -- files and the ZIP file ------------------------------------------------------------------------
