@@ -23,7 +23,7 @@ is never in a bundle.
 A second verifier, one file that needs nothing but Python 3.11, was written from the description of
 the format alone:
 
-  python3 sealtape_verify.py BUNDLE.zip POLICY.toml
+  python3 sealtape_verify.py BUNDLE.zip --policy POLICY.toml
 {second}
 Both exit with 0 (complete and verified), 1 (tampered), 2 (incomplete), 3 (deleted by policy).
 
