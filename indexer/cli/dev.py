@@ -18,6 +18,7 @@ from sealtape.indexer.cli.deployment import create, put_target, write_runtime
 from sealtape.indexer.cli.lab import ANY_PORT, ensure_log_files, lab_log
 from sealtape.indexer.cli.options import CONFIG_NAME, settings_at
 from sealtape.indexer.cli.running import run_until_signal
+from sealtape.indexer.lane import IndexerStores
 from sealtape.indexer.node import indexer_key, indexer_stores, start_room
 from sealtape.indexer.node import vitals_of as indexer_vitals
 from sealtape.indexer.worker import RunningIndexer
@@ -25,7 +26,7 @@ from sealtape.ingest.node import RunningIngest, limits_of, read_trust, start_ing
 from sealtape.ingest.node import vitals_of as ingest_vitals
 from sealtape.ingest.relay import start_relay
 from sealtape.ingest.serving import until_stopped
-from sealtape.ingest.tlog.opening import start_log
+from sealtape.ingest.tlog.opening import RunningLog, start_log
 from sealtape.ingest.tlog.serving import serve_log
 from sealtape.schemas.errors import SettingsError
 from sealtape.schemas.settings import Settings
@@ -96,9 +97,7 @@ async def _serve(settings: Settings, stop: asyncio.Event, *, as_json: bool) -> N
         owner, lease_s = settings.deployment.node, settings.ingest.lease_s
         relay = start_relay(stores.ledger, events, owner=owner, lease_s=lease_s)
         stack.push_async_callback(relay.stop)
-        parts = await stack.enter_async_context(lab_log(settings, stores.ledger, stores.vault))
-        log = start_log(parts, stores.bus, owner=owner, lease_s=lease_s)
-        stack.push_async_callback(log.stop)
+        log = await _start_log(settings, stores, stack)
         indexer = await start_room(settings, stores, private, events, indexing)
         stack.push_async_callback(indexer.stop)
         ingest = await start_ingest(
@@ -122,6 +121,17 @@ async def _serve(settings: Settings, stop: asyncio.Event, *, as_json: bool) -> N
             await until_stopped(stop, ingest, indexer, relay, log)
         finally:
             await _drain(capture, ingest, indexer, as_json=as_json)
+
+
+async def _start_log(
+    settings: Settings, stores: IndexerStores, stack: AsyncExitStack
+) -> RunningLog:
+    """Write the log until `stack` is left, after what is stopped before it has sealed its last."""
+    parts = await stack.enter_async_context(lab_log(settings, stores.ledger, stores.vault))
+    owner, lease_s = settings.deployment.node, settings.ingest.lease_s
+    log = start_log(parts, stores.bus, owner=owner, lease_s=lease_s)
+    stack.push_async_callback(log.stop)
+    return log
 
 
 def _asking(settings: Settings, url: str) -> Settings:

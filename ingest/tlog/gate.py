@@ -11,7 +11,8 @@ from typing import Final
 from sealtape.ingest.tlog.summary import LogSummary
 from sealtape.schemas import notes
 from sealtape.schemas.errors import FormatError, SignatureError
-from sealtape.schemas.tlog.records import LogIncident, parse_entry
+from sealtape.schemas.segments import SegmentRecord
+from sealtape.schemas.tlog.records import Entry, LogIncident, parse_entry
 from sealtape.schemas.tlog.statements import DoneStatement, IntentStatement, KeyStatement, Statement
 
 __all__ = ["INCIDENT", "STATEMENT", "check_statement", "check_submitted"]
@@ -25,17 +26,16 @@ def check_submitted(kind: str, data: bytes, log: str, summary: LogSummary) -> No
     entry = parse_entry(data)
     if kind == INCIDENT:
         if not isinstance(entry, LogIncident):
-            raise FormatError(f"a {entry_kind(data)} was submitted as an incident")
+            raise FormatError(f"an entry of type {kind_of(entry)} was submitted as an incident")
         return
     if not isinstance(entry, Statement):
-        raise FormatError(f"a {entry_kind(data)} was submitted as a statement")
+        raise FormatError(f"an entry of type {kind_of(entry)} was submitted as a statement")
     check_statement(entry, log, summary)
 
 
-def entry_kind(data: bytes) -> str:
-    """The type of an entry, for messages."""
-    entry = parse_entry(data)
-    return getattr(entry, "kind", "segment")
+def kind_of(entry: Entry) -> str:
+    """The type of an entry."""
+    return "segment" if isinstance(entry, SegmentRecord) else entry.kind
 
 
 def check_statement(statement: Statement, log: str, summary: LogSummary) -> None:

@@ -128,6 +128,14 @@ class LogWorker:
             return False
 
     async def _work(self, hold: Hold) -> None:
+        try:
+            await self._write(hold)
+        except StoreCorrupt:
+            # Who was followed by another meanwhile sees that one's work, and it is no fork: Fenced.
+            await self._parts.ledger.renew(hold.lease, self._ttl_s)
+            raise
+
+    async def _write(self, hold: Hold) -> None:
         parts = self._parts
         state = await parts.ledger.log_state()
         summary, cursor = await recall(parts.ledger, parts.vault, state)

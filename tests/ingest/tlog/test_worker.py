@@ -15,7 +15,7 @@ from sealtape.ingest.tlog.store import CHECKPOINT, PENDING, LogStore, noted_key
 from sealtape.ingest.tlog.worker import LogWorker
 from sealtape.ingest.tlog.writer import LOG, Writer
 from sealtape.ingest.vault import open_vault
-from sealtape.schemas.errors import Fenced
+from sealtape.schemas.errors import Fenced, SettingsError
 from sealtape.schemas.tree import consistency_ranges, verify_consistency
 from tests.factories.deployments import make_site, seal
 from tests.factories.logs import (
@@ -214,6 +214,30 @@ async def test_a_writer_that_lost_its_lease_adds_nothing(site):
         with pytest.raises(Fenced):
             await zombie.step()
         assert (await stores.ledger.log_state()).size == size
+
+
+async def test_one_that_was_overtaken_does_not_call_it_a_fork(site):
+    """A process that slept finds that another has signed more than it knows of."""
+    async with log_of(site) as (stores, parts):
+
+        class Overtaken:
+            times = 0
+
+            async def signed(self, origin):
+                self.times += 1
+                if self.times == 2:
+                    await stores.ledger.claim(LOG, 0, "slept", 0.01)
+                    return 1_000_000
+                return await parts.signer.signed(origin)
+
+            def __getattr__(self, name):
+                return getattr(parts.signer, name)
+
+        worker = LogWorker(replace(parts, signer=Overtaken()), owner="slept", ttl_s=5.0)
+        task = asyncio.create_task(worker.run())
+        with pytest.raises(SettingsError, match="under the name"):
+            await task
+        assert not worker.snapshot().stopped
 
 
 async def killed(site, folder, last, after):

@@ -1,0 +1,120 @@
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from sealtape.ingest.tlog.gate import INCIDENT, STATEMENT, check_submitted
+from sealtape.ingest.tlog.summary import LogSummary
+from sealtape.schemas import notes
+from sealtape.schemas.errors import FormatError
+from sealtape.schemas.tlog.records import BusPlace, LogIncident, encode_entry
+from sealtape.schemas.tlog.statements import (
+    DoneStatement,
+    Heading,
+    HoldStatement,
+    IntentStatement,
+    KeyStatement,
+    sign_statement,
+)
+from tests.ingest.tlog.test_names import vectors
+from tests.ingest.tlog.test_summary import LOG, START
+
+ANN, BOB, REAPER = (
+    notes.Signer(name, Ed25519PrivateKey.from_private_bytes(bytes(31) + bytes([number])))
+    for number, name in enumerate(("ann", "bob", "reaper"), 1)
+)
+IDS = iter(range(1, 256))
+
+
+def made(body, *signers, log=LOG, **members):
+    heading = Heading(log, bytes([next(IDS)]) * 16, 5)
+    return sign_statement(body(heading, **members), signers).to_json()
+
+
+def key(role, who, *signers, **options):
+    members = {"action": "introduce", "role": role, "key": who.vkey}
+    return made(KeyStatement, *signers, **members, **options)
+
+
+def hold(*signers, **options):
+    return made(HoldStatement, *signers, matter=bytes(32), sessions=(bytes(16),), **options)
+
+
+def log_with(*entries):
+    summary = LogSummary()
+    for entry in (START, *entries):
+        summary.take(entry)
+    return summary
+
+
+def refused(entry, *known, kind=STATEMENT, match=None):
+    with pytest.raises(FormatError, match=match):
+        check_submitted(kind, entry, LOG, log_with(*known))
+
+
+def taken(entry, *known, kind=STATEMENT):
+    check_submitted(kind, entry, LOG, log_with(*known))
+
+
+def test_the_first_administrator_signs_for_himself():
+    taken(key("admin", ANN, ANN))
+    refused(key("admin", ANN, BOB), match="not signed as admin")
+    refused(key("node", BOB, ANN), match="no key was introduced")
+    refused(hold(ANN), match="no key was introduced")
+
+
+def test_the_first_administrator_is_not_revoked_before():
+    entry = made(
+        KeyStatement, ANN, action="revoke", role="admin", key=ANN.vkey, replaces="", since=0
+    )
+    refused(entry, match="no administrator")
+
+
+def test_later_ones_are_introduced_by_those_there_are():
+    ann = key("admin", ANN, ANN)
+    taken(key("admin", BOB, ANN), ann)
+    refused(key("admin", BOB, BOB), ann, match="not signed as admin")
+
+
+def test_a_hold_is_signed_by_an_administrator():
+    ann = key("admin", ANN, ANN)
+    taken(hold(ANN), ann)
+    taken(hold(BOB, ANN), ann)
+    refused(hold(BOB), ann, match="not signed as admin")
+
+
+def test_another_logs_statement_is_refused():
+    refused(hold(ANN, log="another/log"), key("admin", ANN, ANN), match="for the log another/log")
+
+
+def test_what_a_reaper_signs():
+    known = (key("admin", ANN, ANN), key("reaper", REAPER, ANN))
+    members = {"matter": bytes(32), "sessions": (bytes(16),), "basis": "expired"}
+    taken(made(IntentStatement, REAPER, **members), *known)
+    refused(made(IntentStatement, ANN, **members), *known, match="as reaper")
+    done = {"intent": bytes(16), "index": 3, "wraps": 1, "documents": 0, "objects": ()}
+    taken(made(DoneStatement, REAPER, **done), *known)
+    refused(made(DoneStatement, REAPER, **done), known[0], match="no key was introduced")
+    erasure = members | {"basis": "erasure", "matter": b"\1" * 32}
+    taken(made(IntentStatement, ANN, **erasure), *known)
+    refused(made(IntentStatement, REAPER, **erasure), *known, match="as admin")
+
+
+def test_a_changed_signature_is_refused():
+    entry = hold(ANN).replace(b'\\"sessions\\":[\\"00', b'\\"sessions\\":[\\"01')
+    refused(entry, key("admin", ANN, ANN), match="does not verify")
+
+
+def test_only_statements_and_incidents_come_that_way():
+    incident = encode_entry(LogIncident(1, "gap", BusPlace("t", 0, 1)))
+    taken(incident, kind=INCIDENT)
+    refused(incident, match="type incident was submitted as a statement")
+    refused(hold(ANN), kind=INCIDENT, match="type hold was submitted as an incident")
+    for entry in vectors():
+        if getattr(entry, "kind", "segment") in ("segment", "session-seal", "heartbeat", "log"):
+            refused(encode_entry(entry))
+            refused(encode_entry(entry), kind=INCIDENT)
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"garbage", b"[]"])
+def test_what_is_no_entry_is_refused(data):
+    for kind in (STATEMENT, INCIDENT):
+        refused(data, kind=kind)
