@@ -244,7 +244,7 @@ class LogRules:
             case Heartbeat():
                 self._pulse.tick(place, entry.at_ns)
                 self._pulse.beat(place, entry, self._standing())
-            case LogStart():
+            case _:  # `log`: what it says is looked at by itself
                 self._pulse.tick(place, entry.at_ns)
 
     def _standing(self) -> Standing:
