@@ -127,15 +127,16 @@ class Exporter:
         chosen = await select(self._ledger, self._vault, session)
         done = Exported(session.hex(), log_size=chosen.size, lacking=chosen.lacking)
         writer = BundleWriter(place.parent)
+        partial = place.with_name(place.name + ".partial")
         try:
             _log_files(writer, chosen)
             for epoch in chosen.fragments:
                 await self._epoch(writer, chosen, epoch, redact or Frames(), disclose, done)
-            partial = place.with_name(place.name + ".partial")
             with partial.open("wb") as out:
                 done.size = writer.write(out)
             partial.rename(place)
         finally:
+            partial.unlink(missing_ok=True)
             writer.close()
         return done
 
@@ -155,7 +156,7 @@ class Exporter:
             return
         lines, paths = [], []
         frames: Spooled | None = None
-        keys: list[bytes] = []
+        keys: Spooled | None = None
         for row, index in fragments:
             paths.append(await self._path(row, index))
             lines.append(row.record.to_json() + b"\n")
@@ -166,13 +167,14 @@ class Exporter:
                 done.frames += 1
                 done.withheld += withheld
                 if not withheld and (disclose is None or disclose.has(epoch, stored.seq)):
-                    keys += await self._key(stored, asked=disclose is not None)
+                    key = await self._key(stored, asked=disclose is not None)
+                    if key:
+                        keys = keys or writer.spool(keys_name(epoch))
+                        keys.write(key)
+                        done.keys += 1
             self._progress(done.frames, "")
         writer.add(fragments_name(epoch), b"".join(lines))
         writer.add(fragments_name(epoch, "paths"), "".join(path.line() for path in paths).encode())
-        if keys:
-            writer.add(keys_name(epoch), b"".join(keys))
-            done.keys += len(keys)
 
     async def _path(self, row: FragmentRow, index: int) -> FragmentPath:
         """How a fragment record is sealed in its segment, by the segment's manifest."""
@@ -208,17 +210,17 @@ class Exporter:
             self._object = key, data
         return self._object[1]
 
-    async def _key(self, row: Row, *, asked: bool) -> list[bytes]:
-        """The line of a frame's key; none where there is nothing to disclose."""
+    async def _key(self, row: Row, *, asked: bool) -> bytes:
+        """The line of a frame's key; empty where there is nothing to disclose."""
         if self._keys is None or row.suite != Suite.AES256GCM:
-            return []
+            return b""
         try:
             key = await self._keys.of_frame(row.session, row.epoch, row.kind, row.seq)
         except KeyUnavailable:
             if asked:
                 raise
-            return []
-        return [encode_key(row.seq, key)]
+            return b""
+        return encode_key(row.seq, key)
 
 
 def _frame(row: Row, *, withheld: bool) -> bytes:

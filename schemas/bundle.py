@@ -35,7 +35,7 @@ SUMS: Final = "SHA256SUMS"
 ABOUT: Final = "bundle.json"
 INCLUSION: Final = "inclusion"
 WITHHELD: Final = 0xFFFF_FFFF
-MAX_ENTRIES: Final = 16_384
+MAX_ENTRIES: Final = 50_000
 KEY_SIZE: Final = 32
 
 _MAX_I64: Final = 2**63 - 1
@@ -48,7 +48,7 @@ _SUFFIXES: Final = {  # what follows the number, the largest size, and the range
     "entries": (r"(\.json)", MAX_ENTRY, 0, _MAX_I64),
     "fragments": (r"(\.jsonl|\.paths)", 256 * _MIB, 0, _MAX_U32),
     "frames": (r"(\.bin)", _MAX_I64, 0, _MAX_U32),
-    "keys": (r"(\.jsonl)", 256 * _MIB, 0, _MAX_U32),
+    "keys": (r"(\.jsonl)", 1024 * _MIB, 0, _MAX_U32),
 }
 _NAME: Final = {
     folder: re.compile(rf"{folder}/(0|[1-9][0-9]{{0,18}}){form}", re.ASCII)
@@ -461,11 +461,14 @@ def encode_key(seq: int, key: bytes) -> bytes:
 
 def parse_keys(data: bytes) -> Iterator[tuple[int, bytes]]:
     """The keys of an epoch, in ascending order of `seq`."""
-    before = -1
-    for line in record_lines(data):
-        fields = canonical.fields(line, "key")
+    before, at = -1, 0
+    while not at or at < len(data):
+        end = data.find(b"\n", at)
+        if end < 0:
+            raise FormatError("keys stand one to a line, each ended by a newline")
+        fields = canonical.fields(data[at:end], "key")
         seq = fields.decimal("seq", before + 1, _MAX_I64)
         key = fields.hex("key", KEY_SIZE)
         fields.end()
         yield seq, key
-        before = seq
+        before, at = seq, end + 1

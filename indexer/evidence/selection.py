@@ -34,6 +34,9 @@ from sealtape.schemas.tlog.statements import (
 
 __all__ = ["Selection", "Stamped", "select"]
 
+MAX_BOUNDS: Final = 1000
+"""Checkpoints, about, that bound the times of fragments."""
+
 _PAGE: Final = 1000
 _SIZE_DIGITS: Final = 20
 _AUTHORITY: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}", re.ASCII)
@@ -112,6 +115,7 @@ class _Choice:
         self._store = LogStore(vault, 1)
         self._top = notes.Checkpoint("", 0, b"")
         self._covered: set[int] = set()
+        self._sealed: list[int] = []
         self._intents: list[int] = []
         self.found = Selection(session, 0)
 
@@ -181,6 +185,7 @@ class _Choice:
             return
         await self._take(place[1])
         self._covered.add(place[1])
+        self._sealed.append(place[1])
 
     async def statements(self) -> None:
         """All `key` entries, and what was decided about the session and its class."""
@@ -255,7 +260,10 @@ class _Choice:
     async def checkpoints(self, openings: Sequence[bytes]) -> None:
         """The first witnessed ones behind what they bound, the last ones before an intent."""
         last = 0
-        for index in sorted({*self._covered, *self._intents}):
+        covered = sorted(self._covered)
+        # Of a session in very many segments only every so many is bounded exactly.
+        step = -(-len(covered) // MAX_BOUNDS)
+        for index in sorted({*covered[::step], *self._sealed, *self._intents}):
             if index >= last:
                 last = await self._after(index)
                 await self._keep(last)

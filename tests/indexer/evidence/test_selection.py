@@ -5,6 +5,7 @@ import time
 import pytest
 
 from sealtape.indexer.cli.log_files import admin_key
+from sealtape.indexer.evidence import selection
 from sealtape.indexer.evidence.selection import select
 from sealtape.ingest.ledger import open_ledger
 from sealtape.ingest.tlog.store import LogStore
@@ -129,6 +130,21 @@ async def test_checkpoints_that_bound_it(site):
         assert sealed < first < found.size
         assert found.notes[first] == await store.get(f"checkpoints/{first:020d}")
         assert found.consistency[first] == await store.prove(first, found.size)
+
+
+async def test_a_session_in_very_many_segments(site, monkeypatch):
+    """Its seal is bounded exactly, its fragments by what is there for some of them."""
+    built = site.session(commands=6, checkpoint_every=3)
+    pairs = built.encoded()
+    for part in (pairs[:8], pairs[8:12], pairs[12:]):
+        await seal(site, pairs=part)
+        await grow_log(site)
+    async with Opened(site) as stores:
+        all_ = await stores.chosen(built.session)
+        monkeypatch.setattr(selection, "MAX_BOUNDS", 1)
+        few = await stores.chosen(built.session)
+    assert len(all_.fragments[0]) == len(few.fragments[0]) > 2
+    assert set(few.notes) < set(all_.notes)
 
 
 async def test_the_last_checkpoint_before_an_intent(site):

@@ -155,7 +155,7 @@ def test_incidents_are_told():
 
 
 def test_no_more_entries_than_are_read(monkeypatch):
-    assert MAX_ENTRIES == 16_384
+    assert MAX_ENTRIES == 50_000
     monkeypatch.setattr(verifier, "MAX_ENTRIES", 7)
     assert "at most 7" in found(judged(whole()), "inclusion")[0][1]
 
