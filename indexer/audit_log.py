@@ -169,7 +169,10 @@ class LogAudit:
         shard.witnessed = await self._checkpoint(shard, CHECKPOINT, quorum=True)
         shard.pending = await self._checkpoint(shard, PENDING, quorum=False)
         if not shard.size:
-            self._report.incomplete("log", where, "it has no checkpoint yet")
+            if self._expected(shard.number):
+                self._tampered(where, "it was witnessed, and no checkpoint of it is there")
+            else:
+                self._report.incomplete("log", where, "it has no checkpoint yet")
             return
         noted = await self._noted(shard)
         if not await self._entries(shard, noted):
@@ -183,6 +186,11 @@ class LogAudit:
         await self._earlier(shard)
         if ledger_size is not None:
             await self._ledger_rows(shard, ledger_size)
+
+    def _expected(self, number: int) -> bool:
+        """Whether the ledger, a later shard or an earlier run knows that it had a checkpoint."""
+        before = None if self._since is None else self._since.of_shard(number)
+        return number < self._end[0] or number in self._known or before is not None
 
     # -- checkpoints -------------------------------------------------------------------------------
 

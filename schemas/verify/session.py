@@ -293,6 +293,9 @@ class SessionVerifier:
         continues = None if following.opening is None else following.opening.continues
         if continues is None:
             return  # the following OPEN cannot be read, which is a finding already
+        if epoch.close is not None:
+            # Whoever has the node's key can write on; nothing that was closed is taken up again.
+            self._incomplete("session", "it goes on after it was closed", following, 0)
         size = epoch.tree.hi
         if continues.size != size or continues.root != epoch.tree.root():
             self._tampered(

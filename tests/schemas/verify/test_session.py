@@ -323,6 +323,17 @@ def test_a_signed_first_epoch_needs_no_note():
     assert (report.exit_code, report.notes) == (0, [])
 
 
+def test_nothing_goes_on_after_it_was_closed():
+    first = build_session(commands=3)
+    second = build_session(
+        commands=1, seed=5, session=first.session, epoch=1, continues=first.continues,
+        start_ns=START_NS + 10**10,
+    )  # fmt: skip
+    report = Run(first).feed(first).feed(second).finish()
+    assert reasons(report) == [("incomplete", "session", 0)]
+    assert report.findings[0].epoch == 1
+
+
 def test_an_unreadable_open_of_the_next_epoch_is_its_own_finding():
     first, second = recovered()
     opening = replace(second.frames[0], payload=b"")
