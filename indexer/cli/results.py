@@ -66,6 +66,11 @@ def hit_json(command: CommandDocument, session: SessionDocument) -> dict[str, An
     }
 
 
+def place(epoch: int, seq: int) -> str:
+    """A frame as `replay --at` takes it: of the first epoch by its seq alone."""
+    return f"{epoch}:{seq}" if epoch else str(seq)
+
+
 def who(document: SessionDocument | CommandDocument) -> str:
     """Return the identity for people: the user, and the agent that acts."""
     return f"{document.user} ({document.agent})" if document.agent else document.user
@@ -102,7 +107,7 @@ def hit_row(command: CommandDocument) -> list[str]:
     outcome = command.error or ("" if command.rows < 0 else str(command.rows))
     return [
         command.session.hex()[:12],
-        str(command.seq),
+        place(command.epoch, command.seq),
         (output.iso(command.time_ns) or "")[:19],
         who(command),
         command.effect,

@@ -64,9 +64,19 @@ def _command(name, parser):
         if action.dest == "help":
             continue
         words = ", ".join(action.option_strings)
-        shown = " ".join(filter(None, [words, action.metavar if action.nargs != 0 else ""]))
+        value = "" if action.nargs == 0 else value_of(action)
+        shown = " ".join(filter(None, [words, value]))
         lines.append(f"| `{shown}` | {action.help} |\n")
     return "".join(lines)
+
+
+def value_of(action):
+    """What an argument takes: the name of its value, its choices, or else its own name."""
+    if action.metavar:
+        return action.metavar
+    if action.choices:
+        return " or ".join(map(str, action.choices))
+    return action.dest.upper()
 
 
 PAGES = {"config.md": config_page, "cli.md": cli_page}

@@ -55,9 +55,9 @@ def problem(line):
         if re.fullmatch(r"--[a-z][a-z-]*|-[a-z]", name) and name not in options:
             return f"{words[0]} has no option {name}"
     first = known[words[0]]._get_positional_actions()[:1]
-    if first and first[0].choices and len(words) > 1 and re.fullmatch(r"[a-z-]+", words[1]):
-        if words[1] not in first[0].choices and not words[1].startswith("-"):
-            return f"{words[0]} has no action {words[1]}"
+    choices = first[0].choices if first and len(words) > 1 else None
+    if choices and re.fullmatch(r"[a-z][a-z-]*", words[1]) and words[1] not in choices:
+        return f"{words[0]} has no action {words[1]}"
     return None
 
 
@@ -96,3 +96,6 @@ def test_every_command_is_in_the_reference():
         for action in parser._actions:
             for option in action.option_strings:
                 assert option in section or option in ("-h", "--help"), f"{name} {option}"
+            for choice in action.choices or ():
+                assert str(choice) in section, f"{name} {action.dest}: {choice}"
+        assert "| `` |" not in section, name

@@ -43,7 +43,7 @@ def check(module: PurePosixPath) -> str | None:
         pytest = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not soak"]
         ran = _python(
             "-m", "coverage", "run", "--branch", data, f"--include={sources.ROOT / module}",
-            *pytest, *map(str, tests),
+            *pytest, *map(str, tests), scratch=scratch,
         )  # fmt: skip
         if ran.returncode:
             return "its tests fail alone:\n" + "\n".join(ran.stdout.splitlines()[-30:])
@@ -57,10 +57,13 @@ def check(module: PurePosixPath) -> str | None:
     return f"not covered by {tests[0]}: {', '.join(gaps)}" if gaps else None
 
 
-def _python(*arguments: str) -> subprocess.CompletedProcess[str]:
+def _python(*arguments: str, scratch: str = "") -> subprocess.CompletedProcess[str]:
+    # Processes that run at the same time do not share hypothesis's examples.
+    own = {"HYPOTHESIS_STORAGE_DIRECTORY": f"{scratch}/hypothesis"} if scratch else {}
     return subprocess.run(
         [sys.executable, "-P", *arguments],
         cwd=sources.ROOT,
+        env=os.environ | own,
         capture_output=True,
         text=True,
         check=False,

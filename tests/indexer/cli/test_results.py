@@ -124,3 +124,8 @@ def test_hits_for_people(change, outcome):
     assert len(row) == len(results.HIT_HEADER)
     assert row[5] == outcome
     assert row[6] == "select 1"
+
+
+def test_a_hit_names_its_frame_as_replay_takes_it():
+    assert results.hit_row(COMMAND)[1] == "3"
+    assert results.hit_row(replace(COMMAND, epoch=2))[1] == "2:3"
