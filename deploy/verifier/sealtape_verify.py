@@ -56,7 +56,8 @@ FILES = {  # what files may be called, and their most bytes: the table of "The f
     r"checkpoints/N(\.mldsa)?|timestamps/N/[a-z0-9][a-z0-9_-]{0,62}\.(tsr|pem)": 1 << 20,
     r"checkpoints/N\.consistency": 4096,
     r"entries/N\.json": 65_535,
-    r"fragments/N\.(jsonl|paths)|keys/N\.jsonl": 1 << 28,
+    r"fragments/N\.(jsonl|paths)": 1 << 28,
+    r"keys/N\.jsonl": 1 << 30,
     r"frames/N\.bin": U63,
 }
 FILES = {form.replace("N", "(0|[1-9][0-9]{0,18})"): most for form, most in FILES.items()}
@@ -131,10 +132,15 @@ ORDER_8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
 SMALL_ORDER = {0, 1, P - 1, ORDER_8, P - ORDER_8}
 
 
-def point(data):
-    """The point, in extended coordinates, that 32 bytes encode."""
+def strict_y(data):
     y = int.from_bytes(data, "little") & (1 << 255) - 1
     need(len(data) == 32 and y < P and y not in SMALL_ORDER, "a public key or R is not canonical or of small order")
+    return y
+
+
+def point(data):
+    """The point, in extended coordinates, that 32 bytes encode."""
+    y = strict_y(data)
     u, v = (y * y - 1) % P, (D * y * y + 1) % P
     x = u * pow(v, 3, P) * pow(u * pow(v, 7, P), (P - 5) // 8, P) % P
     if v * x * x % P != u:
@@ -296,6 +302,7 @@ class Notation:
         data = self.bytes_of(encoded)
         need(data and KEY_SIZES.get(data[0]) == len(data) - 1, f"{text!r:.80} is no verifier key")
         need(ident == sha256(self.named(name).encode(), b"\n", data)[:4].hex(), f"{text!r:.80} has another key id")
+        need(data[0] == ML_DSA or strict_y(data[1:]), "a key is weak")
         return name, bytes.fromhex(ident), data[0], data[1:]
 
     def named(self, name):
@@ -447,8 +454,8 @@ class Verifier(Notation, Tree):
         return next((each for each in ("tampered", "incomplete", "deleted") if each in verdicts), "verified")
 
     def find(self, verdict, text):
-        found = {"verdict": verdict, "step": self.step, "session": self.session, **self.where, "text": text}
-        self.findings.append(found)
+        where = {"session": self.session, **{name: self.where.get(name) for name in ("object", "epoch", "frames")}}
+        self.findings.append({"verdict": verdict, "step": self.step, **where, "reason": text})
 
     def attempt(self, work, *arguments):
         try:
@@ -461,7 +468,7 @@ class Verifier(Notation, Tree):
         """Does the work for each epoch that has passed the steps before."""
         states = {}
         for epoch in self.chain:
-            self.where = {"file": file.format(epoch.n), "epoch": epoch.n}
+            self.where = {"object": file.format(epoch.n), "epoch": epoch.n}
             states[epoch.n] = self.attempt(work, epoch) or PASS
         self.chain = [epoch for epoch in self.chain if states[epoch.n] != FAIL]
         least = [state for state in (NOT_CHECKED, NOT_PROVIDED, PASS) if state in states.values()]
@@ -487,7 +494,7 @@ class Verifier(Notation, Tree):
         for name in ("README.txt", "SHA256SUMS", "bundle.json", "inclusion", "entries/0.json"):
             need(name in self.files, f"{name} is missing")
         for name, content in self.files.items():
-            self.where = {"file": name}
+            self.where = {"object": name}
             need(any(re.fullmatch(form, name) and len(content) <= FILES[form] for form in FILES), "no file of a bundle")
             number, other = (re.findall(r"/(\d+)", name) or "0")[0], name
             for old, new in ((".jsonl", ".paths"), (".tsr", ".pem")):
@@ -495,18 +502,18 @@ class Verifier(Notation, Tree):
             need(name[0] == "k" or other in self.files, f"{other} is missing")
             need(int(number) < (U32 if name[0] in "fk" else U63), "its number is too large")
             need(name[0] not in "ct" or (f"checkpoints/{number}" in self.files and number > "0"), "no checkpoint")
-        self.where = {"file": "SHA256SUMS"}
+        self.where = {"object": "SHA256SUMS"}
         sums = {f"{sha256(data).hex()}  {name}": name for name, data in self.files.items() if name != "SHA256SUMS"}
         wrong = sorted(sums[line] for line in sums.keys() - {*self.lines(self.files["SHA256SUMS"])})
         need(self.lines(self.files["SHA256SUMS"]) == list(sums), f"it has other lines; for {wrong} the sums differ")
-        self.where = {"file": "bundle.json"}
+        self.where = {"object": "bundle.json"}
         about = self.parse(self.files["bundle.json"], "bundle")
         self.session, self.size = about["session"], about["checkpoint"]
         need(f"checkpoints/{self.size}" in self.files, "the checkpoint is missing")
 
     def read_head(self, size):
         """A checkpoint of the log that the log has signed: rules 8, 9 and 22."""
-        self.where = {"file": f"checkpoints/{size}"}
+        self.where = {"object": f"checkpoints/{size}"}
         body, _, lines = str(self.files[f"checkpoints/{size}"], "utf-8").rpartition("\n\n")
         lines, places = lines.split("\n"), []
         for line in self.lines(self.files.get(f"checkpoints/{size}.mldsa", b"")):
@@ -567,8 +574,8 @@ class Verifier(Notation, Tree):
     def inclusion(self):
         found = sorted(int(name[8:-5]) for name in self.files if name.startswith("entries/"))
         self.raw = {index: bytes(self.files[f"entries/{index}.json"]) for index in found}
-        need(found[-1] < self.size and len(found) <= 16_384, "entries are too many, or behind the checkpoint")
-        self.where = {"file": "inclusion"}
+        need(found[-1] < self.size and len(found) <= 50_000, "entries are too many, or behind the checkpoint")
+        self.where = {"object": "inclusion"}
         rest = self.hashes(self.lines(self.files["inclusion"]))[::-1]
         need(self.proven(0, self.size, found, rest) == self.head.root, "the entries are not those of the checkpoint")
         need(not rest, "there are hashes left over")
@@ -585,12 +592,13 @@ class Verifier(Notation, Tree):
 
     def records(self):
         for index, raw in self.raw.items():
-            self.where, kind = {"file": f"entries/{index}.json"}, self.parse(raw).get("type")
+            self.where, kind = {"object": f"entries/{index}.json"}, self.parse(raw).get("type")
             need(kind in RECORDS + STATEMENTS, f"an entry of the type {kind!r:.80}")
             entry = self.entries[index] = self.parse(raw, kind) if kind in RECORDS else self.statement(raw, kind)
             need((kind == "log") == (index == 0), "the first entry, and no other, is of the type log")
             need(entry.get("log", self.policy.log) == self.policy.log, "it names another log")
             need(kind != "log" or f"{entry['log']}/{entry['number']}" == self.head.origin, "it is of another shard")
+            need(kind != "log" or (entry["number"] == 1) == (not entry["before"]), "its before")
             need(kind != "heartbeat" or entry["index"] == index, "it is a heartbeat of another place")
             foreign = kind in ("session-open", "session-seal", "incident") and entry["session"] != self.session
             need(not foreign, "it is of another session")
@@ -644,7 +652,7 @@ class Verifier(Notation, Tree):
         if not beats or beats[0][0] < max(index for index, _ in self.of("log", "session-open", "session-seal")):
             self.find("incomplete", "no heartbeat follows the session: a revocation could be left out")
         for index, beat in beats:
-            self.where = {"file": f"entries/{index}.json"}
+            self.where = {"object": f"entries/{index}.json"}
             keys = self.root_over([self.raw[at] for at, _ in self.of("key") if at < index])
             need(beat["keys"] == keys, "its keys are not the key entries of the bundle")
 
@@ -680,7 +688,7 @@ class Verifier(Notation, Tree):
         self.chain.append(epoch)
 
     def fragments(self, epoch):
-        file, seal, end, lost, tree = self.where["file"], epoch.seal, 0, 0, []
+        file, seal, end, lost, tree = self.where["object"], epoch.seal, 0, 0, []
         need(not seal or file in self.files, "it is missing")
         if file not in self.files:
             return NOT_PROVIDED
@@ -900,16 +908,18 @@ class Verifier(Notation, Tree):
 
     def lifecycle(self):
         said = self.of("hold", "release", "tombstone-intent", "tombstone-done")
-        named = {entry["id"] for _, entry in self.of("hold", "tombstone-intent")}
+        named = [{entry["id"] for _, entry in self.of(kind)} for kind in ("hold", "tombstone-intent")]
         for index, entry in said:
-            self.where = {"file": f"entries/{index}.json"}
-            about = self.session in entry.get("sessions", ()) or {entry.get("hold"), entry.get("intent")} & named
+            self.where = {"object": f"entries/{index}.json"}
+            about = self.session in entry.get("sessions", ())
+            if "hold" in entry or "intent" in entry:
+                about = entry.get("hold") in named[0] or entry.get("intent") in named[1]
             if not about:
                 self.find("tampered", f"the {entry['type']} is not about the session")
             if (index, entry) not in self.decisions:
                 self.find("note", f"the {entry['type']} does not count")
         for index, entry in self.intents():
-            self.where = {"file": f"entries/{index}.json"}
+            self.where = {"object": f"entries/{index}.json"}
             self.attempt(self.intent, index, entry)
         self.where = {}
         if self.deletions and self.monitored and self.policy.met(self.head.times):
@@ -936,9 +946,9 @@ class Verifier(Notation, Tree):
 
     def payloads(self, epoch):
         """Rules 18 and 47: the keys are those to which the frames commit. Nothing is decrypted."""
-        if self.where["file"] not in self.files:
+        if self.where["object"] not in self.files:
             return NOT_PROVIDED
-        lines, before = bytes(self.files[self.where["file"]]).split(b"\n"), -1
+        lines, before = bytes(self.files[self.where["object"]]).split(b"\n"), -1
         need(lines.pop() == b"" and lines, "it has no lines, or the last one has no end")
         for line in lines:
             given = self.parse(line, "frame-key")
@@ -980,8 +990,8 @@ def show(found):
     for name in ("node_attested", "withheld", "absent", "fragments"):
         lines += [f"{name:13} {each}" for each in found[name]]
     for each in found["findings"]:
-        *where, text = each.items()
-        lines.append(f"{' '.join(f'{name}={value}' for name, value in where)}: {text[1]}")
+        where = [f"{name} {each[name]}" for name in ("session", "object", "epoch", "frames") if each[name] is not None]
+        lines.append(f"{each['verdict'].upper()} {each['step']}: {', '.join(where)}: {each['reason']}")
     for line in [*lines, f"verdict       {found['verdict']}"]:
         print(line.encode("unicode_escape").decode())  # what comes with the evidence moves no terminal
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-VERIFIER_SHA256: Final = ""
+VERIFIER_SHA256: Final = "f6837f857b15e1b06e2edde7bf240b2f4b319b4f300f859e61dff23d28f1fe24"
 """SHA-256 of deploy/verifier/sealtape_verify.py, the second verifier."""
 
 _TEXT: Final = """\
