@@ -77,7 +77,7 @@ PRODUCTION_TOML: Final = """\
 [deployment]
 mode = "production"
 node = "node-1"
-log = "sealtape.example/log"    # your own name: checkpoints are signed under it
+log = "sealtape.example/log"    # checkpoints are signed under it: `sealtape init --log` names it
 log_format = "json"
 
 # Metrics and health checks of each room (docs/metrics.md): an address that your monitoring reaches.

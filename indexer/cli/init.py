@@ -8,13 +8,16 @@ from pathlib import Path
 from sealtape.indexer.cli import output
 from sealtape.indexer.cli.deployment import create
 from sealtape.indexer.cli.options import CONFIG_NAME
+from sealtape.schemas.errors import FormatError, UsageError
+from sealtape.schemas.notes import check_key_name
 
 NAME = "init"
 HELP = "make a deployment folder: settings, keys, embedded stores"
 DESCRIPTION = """\
 Makes a deployment folder: sealtape.toml, the node's signing key and the trust file that names it,
-the spool's key, the auditors' and the indexer's key pairs, and a self-signed TLS certificate for
-localhost. Refuses to overwrite anything.
+the spool's key, the auditors' and the indexer's key pairs, the log's keys, an administrator's and
+the policies over the log, and a self-signed TLS certificate for localhost. Refuses to overwrite
+anything. The log's name stands in its keys and checkpoints: say it with --log, it stays.
 
 Without --dev the settings are for production: name your stores, identity provider and targets in
 them, and move keys/auditor.key to where the auditors are; capture and ingest never need it. Then
@@ -28,12 +31,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dev", action="store_true", help="with a development issuer and plaintext on loopback"
     )
+    parser.add_argument(
+        "--log", default="", metavar="NAME", help="name of the log, which cannot be changed later"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Make the folder and say what to do next."""
     folder = Path(args.dir)
-    create(folder, development=args.dev)
+    try:
+        if args.log:
+            check_key_name(f"{args.log}/1")
+    except FormatError as error:
+        raise UsageError(
+            f"--log: {error.message}.", hint="Write it like example.com/log."
+        ) from error
+    create(folder, development=args.dev, log=args.log)
     config = folder / CONFIG_NAME
     if args.json:
         output.json_line({"config": str(config.absolute())})

@@ -67,13 +67,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--role", choices=KEY_ROLES, help="what the key is for")
     parser.add_argument("--key", metavar="VKEY", help="the public half, on one line")
-    parser.add_argument("--action", dest="verb", choices=KEY_ACTIONS, default="introduce")
+    parser.add_argument(
+        "--action",
+        dest="verb",
+        choices=KEY_ACTIONS,
+        default="introduce",
+        help="what becomes of the key (default introduce)",
+    )
     parser.add_argument("--replaces", default="", metavar="VKEY", help="for rotate: the old key")
     parser.add_argument("--since", type=int, metavar="INDEX", help="for revoke: from which entry")
     parser.add_argument("--session", action="append", default=[], metavar="ID", help="in full")
     parser.add_argument("--reason", metavar="TEXT", help="kept out of the log; a hash is in it")
     parser.add_argument("--hold", metavar="ID", help="the id of the hold")
-    parser.add_argument("--tenant", default="main", metavar="NAME")
+    parser.add_argument(
+        "--tenant", default="main", metavar="NAME", help="whose policy (default main)"
+    )
     parser.add_argument("--class", dest="retention", metavar="NAME", help="a retention class")
 
 

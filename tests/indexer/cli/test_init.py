@@ -65,3 +65,18 @@ def test_where_nothing_can_be_written(run, tmp_path):
     answer = run("init", "file/lab")
     assert answer.code == 74
     assert "cannot be written" in answer.err
+
+
+def test_the_logs_name_stands_in_its_keys(run, tmp_path):
+    answer = run("init", tmp_path / "site", "--log", "example.com/log", "--json")
+    assert answer.code == 0, answer.err
+    text = (tmp_path / "site/sealtape.toml").read_text()
+    assert 'log = "example.com/log"' in text
+    assert "log example.com/log/1+" in (tmp_path / "site/log.policy").read_text()
+
+
+def test_a_name_that_is_none(run, tmp_path):
+    for name in ("a b", "a+b", "x" * 300):
+        answer = run("init", tmp_path / "site", "--log", name)
+        assert (answer.code, "--log" in answer.err) == (64, True)
+    assert not (tmp_path / "site").exists()
