@@ -314,9 +314,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         stack.push_async_callback(events.close)
         relay = start_relay(stores.ledger, events, owner=owner, lease_s=settings.ingest.lease_s)
         stack.push_async_callback(relay.stop)
-        parts = await stack.enter_async_context(log_parts(settings, stores.ledger, stores.vault))
-        log = start_log(parts, stores.bus, owner=owner, lease_s=settings.ingest.lease_s)
-        stack.push_async_callback(log.stop)
+        written = await _start_log(settings, stores, owner, stack)
         running = await start_ingest(
             bus=stores.bus,
             keyring=stores.keyring,
@@ -329,8 +327,23 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             lease_s=settings.ingest.lease_s,
         )
         stack.push_async_callback(running.stop, DRAIN_S)
-        tell(about, (stores.keys, stores.bus), running, relay, log)
-        await until_stopped(stop, running, relay, log)
+        tell(about, (stores.keys, stores.bus), running, relay, written)
+        await until_stopped(stop, running, relay, *([] if written is None else [written]))
+
+
+async def _start_log(
+    settings: Settings, stores: Stores, owner: str, stack: AsyncExitStack
+) -> RunningLog | None:
+    """Write the log until `stack` is left; None where this process has no signer, by its settings.
+
+    What is left before, as it was entered after, has sealed its last by then.
+    """
+    if not settings.log.signer:
+        return None
+    parts = await stack.enter_async_context(log_parts(settings, stores.ledger, stores.vault))
+    running = start_log(parts, stores.bus, owner=owner, lease_s=settings.ingest.lease_s)
+    stack.push_async_callback(running.stop)
+    return running
 
 
 def vitals_of(settings: Settings) -> IngestVitals:
@@ -343,7 +356,7 @@ def tell(
     buses: tuple[Bus | None, Bus],
     running: RunningIngest,
     relay: RunningRelay,
-    log: RunningLog,
+    written: RunningLog | None,
 ) -> None:
     """Let `about` tell how this worker is; `buses` are that of keys, if any, and that of frames."""
     bus = buses[1]
@@ -353,6 +366,6 @@ def tell(
         partitions=bus.partitions,
         retention_s=bus.retention_s,
         relayed=lambda: relay.relay.relayed,
-        log=log.worker.snapshot,
+        log=None if written is None else written.worker.snapshot,
         probes={"bus": lambda: bus.bounds(0)},
     )

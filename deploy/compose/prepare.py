@@ -168,17 +168,22 @@ def rooms(made: Prepared) -> None:
     """Keys and settings of the rooms; each gets what it reads."""
     with tempfile.TemporaryDirectory() as scratch:
         site = Path(scratch, "site")
-        subprocess.run(["sealtape", "init", str(site)], check=True, stdout=subprocess.DEVNULL)
+        command = ["sealtape", "init", str(site), "--log", "sealtape.compose/log"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         keys = {
             "capture": ("node.key", "spool.key", "auditor.pub", "indexer.pub"),
             "indexer": ("indexer.key",),
-            "auditor": ("auditor.key",),
+            "auditor": ("auditor.key", "admin.key"),
+            "signer": ("log.key", "log.mldsa.key"),
         }
         for room, names in keys.items():
             for name in names:
                 made.write(f"{room}/keys/{name}", (site / "keys" / name).read_bytes())
         for room in ("capture", "ingest", "indexer", "auditor"):
             made.write(f"{room}/trust.toml", (site / "trust.toml").read_bytes())
+        made.write("ingest/log.policy", (site / "log.policy").read_bytes())
+        made.write("auditor/log.policy", (site / "log.policy").read_bytes())
+        made.write("auditor/policy.toml", (site / "policy.toml").read_bytes())
     made.certificate("capture", "localhost", "capture")
     made.write("capture/secrets/shop.password", made.password("shop"))
     for room in ("setup", *ROOMS, "auditor"):
@@ -190,7 +195,7 @@ def rooms(made: Prepared) -> None:
     made.write("setup/secrets/opensearch", made.password("opensearch-admin"))
     for room in ("indexer", "auditor"):
         made.write(f"{room}/secrets/opensearch", made.password("opensearch-indexer"))
-    for room in ("setup", *ROOMS, "auditor"):
+    for room in ("setup", *ROOMS, "auditor", "signer"):
         made.template(f"{room}.toml", f"{room}/sealtape.toml")
 
 

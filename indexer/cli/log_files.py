@@ -128,7 +128,7 @@ def _make_key(path: Path, name: str, algorithm: bytes) -> str:
 def log_key_path(settings: Settings) -> Path | None:
     """Where the log's key of shard 1 lies; None when another process signs."""
     scheme, _, rest = settings.log.signer.partition(":")
-    return Path(settings.base) / rest if scheme == "file" else None
+    return Path(settings.base) / rest.partition("?")[0] if scheme == "file" else None
 
 
 def admin_key(path: Path) -> notes.Signer:

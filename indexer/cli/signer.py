@@ -28,6 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
     parser.add_argument("--key", metavar="FILE", required=True, help="the key of shard 1")
     parser.add_argument("--socket", metavar="PATH", required=True, help="where to listen")
+    parser.add_argument(
+        "--state", metavar="FILE", help="what was signed last (else beside the key, as log.signed)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -37,12 +40,13 @@ def run(args: argparse.Namespace) -> int:
     if not path.parent.is_dir():
         msg = f"There is no folder {path.parent} for the socket."
         raise UsageError(msg, hint="Make it, readable to whoever may ask.")
-    run_until_signal(lambda stop: _serve(key, path, stop), settings, room="signer")
+    state = Path(args.state) if args.state else None
+    run_until_signal(lambda stop: _serve(key, state, path, stop), settings, room="signer")
     return 0
 
 
-async def _serve(key: Path, path: Path, stop: asyncio.Event) -> None:
-    server = SignerServer(await FileSigner.open(key), path)
+async def _serve(key: Path, state: Path | None, path: Path, stop: asyncio.Event) -> None:
+    server = SignerServer(await FileSigner.open(key, state), path)
     await server.start()
     try:
         await stop.wait()

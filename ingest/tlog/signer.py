@@ -4,7 +4,8 @@ The log worker asks it to sign checkpoints. It signs only what goes on from what
 so a worker that is mistaken, restored from an old copy or in another's hands cannot make it fork
 the log: `schemas.tlog.witnessing.grown` is the rule, the same as a witness's.
 
-`file:PATH` keeps the keys in this process's own folder, `unix:SOCKET` asks a `sealtape signer`.
+`file:PATH` keeps the keys in this process's own folder (`file:PATH?state=FILE` where that may not
+be written), `unix:SOCKET` asks a `sealtape signer`.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ async def open_signer(url: str, base: Path) -> LogSigner:
     if scheme == "file" and rest:
         from sealtape.ingest.tlog.signer_file import FileSigner
 
-        return await FileSigner.open(base / rest)
+        path, _, state = rest.partition("?state=")
+        return await FileSigner.open(base / path, base / state if state else None)
     if scheme == "unix" and rest:
         from sealtape.ingest.tlog.signer_socket import SocketSigner
 

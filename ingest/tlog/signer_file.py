@@ -2,7 +2,8 @@
 
 The key of shard 1 lies at PATH (`keys/log.key`), that of shard N at `keys/log-N.key`; the ML-DSA-44
 key of each, where there is one, at `keys/log.mldsa.key` and `keys/log-N.mldsa.key`. What was signed
-last, of each shard, is in `keys/log.signed`: a lock on it makes signers of one folder take turns.
+last, of each shard, is in `keys/log.signed`, or in another file that is named where the folder of
+the keys may not be written. A lock beside it makes signers of one host take turns.
 """
 
 from __future__ import annotations
@@ -67,23 +68,32 @@ def read_key(path: Path) -> PrivateHalf | None:
 class FileSigner:
     """See `LogSigner` for the contract. Open with `await FileSigner.open(path)`."""
 
-    def __init__(self, path: Path, *, clock_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        path: Path,
+        state: Path | None = None,
+        *,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
         """Only `open` and tests call this."""
         self._path = path
-        self._state = path.with_suffix(".signed")
+        self._state = state or path.with_suffix(".signed")
         self._clock_ns = clock_ns
         self._turn = asyncio.Lock()
 
     @classmethod
-    async def open(cls, path: Path) -> FileSigner:
-        """Sign with the keys that lie at and beside `path`; raises `SettingsError` for none."""
+    async def open(cls, path: Path, state: Path | None = None) -> FileSigner:
+        """Sign with the keys that lie at and beside `path`; raises `SettingsError` for none.
+
+        What was signed is kept in the file `state`, without it beside the keys.
+        """
         if await asyncio.to_thread(read_key, path) is None:
             raise SettingsError(
                 f"The log's key {path} is not there.",
                 hint="`sealtape log init` makes the log's keys and policies; log.signer names it.",
                 path=str(path),
             )
-        return cls(path)
+        return cls(path, state)
 
     async def signed(self, origin: str) -> int | None:
         number = shard_of(origin)
@@ -133,7 +143,7 @@ class FileSigner:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        path = self._state.with_suffix(".signed.lock")
+        path = self._state.with_name(self._state.name + ".lock")
         with mapped("open", path):
             lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -158,7 +168,7 @@ class FileSigner:
 
     def _write(self, state: dict[str, Seen]) -> None:
         """Replace the file; it is whole at every moment, and on the disk on return."""
-        fresh = self._state.with_suffix(".signed.new")
+        fresh = self._state.with_name(self._state.name + ".new")
         with mapped("write", self._state):
             with fresh.open("wb") as file:
                 os.fchmod(file.fileno(), 0o600)

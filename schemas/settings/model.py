@@ -297,8 +297,9 @@ class LogSettings:
     """The transparency log over everything sealed; the ingest room writes it."""
 
     signer: str = setting(
-        values.store_url,
-        "who holds the log's key: `file:PATH`, or `unix:SOCKET` of a `sealtape signer`",
+        values.optional(values.store_url),
+        "who holds the log's key: `file:PATH?state=FILE`, or `unix:SOCKET` of a `sealtape signer`; "
+        "empty: this process does not write the log",
         "file:keys/log.key",
     )
     policy: str = setting(

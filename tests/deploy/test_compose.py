@@ -12,9 +12,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sealtape.indexer.cli.main import build_parser
 from sealtape.indexer.cli.setup import STORES
 from sealtape.ingest.keyring import check_keyring, prepare_keyring
 from sealtape.ingest.ledger import check_ledger, prepare_ledger
+from sealtape.ingest.tlog.opening import read_policy
+from sealtape.ingest.tlog.signer_file import FileSigner
+from sealtape.schemas.notes import Checkpoint
 from sealtape.schemas.settings import load_settings
 from tests.house import sources
 
@@ -120,7 +124,22 @@ def test_a_room_has_no_store_that_it_does_not_use(out):
     }
     assert {path.name for path in (out / "indexer/keys").iterdir()} == {"indexer.key"}
     assert not (out / "ingest/keys").exists()
+    assert {path.name for path in (out / "signer/keys").iterdir()} == {"log.key", "log.mldsa.key"}
     assert capture.targets["shop"].tls == "verify-full"
+
+
+async def test_the_signer_has_the_key_that_ingest_trusts(out, tmp_path):
+    """Each from its own folder, as the services are started."""
+    settings = load_settings((out / "ingest/sealtape.toml").read_text(), base=str(out / "ingest"))
+    command = SERVICES["signer"]["command"]
+    args = build_parser().parse_args(command)
+    key = out / "signer" / Path(args.key).relative_to("/etc/sealtape")
+    assert settings.log.signer == f"unix:{args.socket}"
+    signer = await FileSigner.open(key, tmp_path / "log.signed")
+    text = Checkpoint(f"{settings.deployment.log}/1", 1, bytes(32)).text()
+    opened = read_policy(settings).open(await signer.sign(0, [], text))
+    assert (opened.quorum, len(opened.algorithms)) == (True, 2)
+    assert {path.name for path in (out / "signer").iterdir()} == {"keys", "sealtape.toml"}
 
 
 def test_images_are_pinned_and_services_watched():

@@ -80,6 +80,22 @@ async def test_without_keys_of_the_log_it_says_what_makes_them(settings, tmp_pat
         await serve(settings, asyncio.Event())
 
 
+async def test_a_process_without_a_signer_seals_and_writes_no_log(settings, tmp_path):
+    (tmp_path / "log.policy").unlink()
+    settings = replace(settings, log=replace(settings.log, signer=""))
+    stores = await open_stores(settings)
+    built = build_session()
+    await send(stores, built)
+    await stores.close()
+    stop = asyncio.Event()
+    stop.set()
+    await serve(settings, stop)
+    after = await open_stores(settings)
+    assert (await after.ledger.session(built.session)).state == "sealed"
+    assert (await after.ledger.log_state()).number == 0
+    await after.close()
+
+
 async def test_two_workers_share_the_partitions(stores):
     first = await start_ingest(**kwargs_of(stores) | {"owner": "one"}, lease_s=1.0)
     second = await start_ingest(**kwargs_of(stores) | {"owner": "two"}, lease_s=1.0)
