@@ -3,12 +3,14 @@
 With `--servers` (`make demo-servers`) the recordings are on real Kafka, S3, PostgreSQL and
 OpenSearch, else in files. Ends with exit code 0 only if all of it happened: both sessions recorded
 and sealed, found by their text while live, replayed, verified, and a tampered copy caught with the
-frame named.
+frame named; then one session taken away as evidence, verified offline by two verifiers, and a
+tampered copy of it refused by both.
 """
 
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,11 +22,14 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from deploy.demo.stores import world  # noqa: E402
+from sealtape.schemas.bundle import open_bundle, pack_bundle  # noqa: E402
 from tests.servers.cache import FetchError  # noqa: E402
 from tests.servers.postgres import PostgresServer, client_environment, program  # noqa: E402
 from tests.servers.process import ServerError  # noqa: E402
 
 SEALTAPE = [sys.executable, "-P", "-m", "sealtape.indexer.cli.main"]
+OURS = [*SEALTAPE, "verify"]
+SECOND = [sys.executable, "-I", str(ROOT / "deploy/verifier/sealtape_verify.py")]
 COLOUR = sys.stdout.isatty()
 STARTED = time.monotonic()
 
@@ -220,6 +225,57 @@ def tour(lab, server, stores):
     check(caught["verdict"] == "tampered", "the tampered copy was not caught")
     frames = {(f["session"], f["seq"]) for f in caught["findings"] if f["layer"] == "frame"}
     check((session, seq) in frames, f"the finding does not name frame {seq}")
+    evidence(lab, hers)
+
+
+def evidence(lab, session):
+    """A session leaves as one file, and is judged by who trusts neither the deployment nor us."""
+    away = lab.folder.parent / "auditor"
+    away.mkdir()
+    policy, bundle = away / "policy.toml", away / "ada.zip"
+    shutil.copy(lab.folder / "policy.toml", policy)
+    say("ada's session leaves as evidence: one file, for an auditor who has his own policy")
+    words = ("export", session, "-o", str(bundle), "--wait", "60")
+    show(lab.run(*words))
+    show(judged(OURS, bundle, policy, expect=0), 30)
+
+    say("a second verifier, one file of Python that shares no code with the first, says the same")
+    show(judged(SECOND, bundle, policy, expect=0), 30)
+
+    say("one byte of a frame in it is flipped, and every checksum made anew; both name the frame")
+    twin = away / "tampered.zip"
+    seq = flip(bundle, twin)
+    for name, verifier in (("sealtape verify", OURS), ("sealtape_verify.py", SECOND)):
+        told = json.loads(judged(verifier, twin, policy, "--json", expect=1))
+        check(told["verdict"] == "tampered", f"{name} did not catch the tampered bundle")
+        found = [f for f in told["findings"] if f["step"] == "frames" and f["frames"][0] == seq]
+        check(found, f"{name} does not name frame {seq}")
+        show(f"{name + ':':20} TAMPERED  frame {seq}: {found[0]['reason']}")
+
+
+def judged(verifier, bundle, policy, *more, expect):
+    """What a verifier says of a bundle."""
+    done = subprocess.run(
+        [*verifier, str(bundle), "--policy", str(policy), *more],
+        capture_output=True, text=True, check=False, env=client_environment(), cwd=policy.parent,
+    )  # fmt: skip
+    told = done.stdout + done.stderr
+    check(done.returncode == expect, f"{verifier[-1]}: exit {done.returncode}\n{told}")
+    return done.stdout
+
+
+def flip(bundle, twin):
+    """Copy a bundle, one byte of a frame changed, all sums made anew; returns its seq."""
+    files = {name: bytes(data) for name, data in open_bundle(bundle.read_bytes()).files.items()}
+    frames, at, wanted = bytearray(files["frames/0.bin"]), 0, 2
+    for seq in range(wanted + 1):  # a header of 84 bytes, a length, the payload
+        length = int.from_bytes(frames[at + 84 : at + 88], "big")
+        if seq == wanted:
+            frames[at + 88 + length // 2] ^= 1
+        at += 88 + length
+    del files["SHA256SUMS"]
+    twin.write_bytes(pack_bundle(files | {"frames/0.bin": bytes(frames)}))
+    return wanted
 
 
 def farewell(lab, stores, *, keep):
@@ -234,6 +290,7 @@ def farewell(lab, stores, *, keep):
     print(f"""
   deployment      {lab.folder}   (settings: {lab.config}){vault}
   tampered copy   {lab.folder.parent}/tampered
+  evidence        {lab.folder.parent}/auditor   (the bundle, a tampered copy, the auditor's policy)
 
   try next{"" if keep else f" (with `{again} KEEP=1` it all keeps running)"}:
     export SEALTAPE_CONFIG={lab.config} PATH="{ROOT}/.venv/bin:$PATH"
@@ -241,6 +298,7 @@ def farewell(lab, stores, *, keep):
     sealtape search 'effect:write'
     sealtape connect shop --user you --group dba -- {program("psql")}
     sealtape verify --all --deep; sealtape status
+    cd {lab.folder.parent}/auditor && sealtape verify ada.zip --policy policy.toml
 """)
     if keep:
         print("  running; press Ctrl-C to stop\n", flush=True)
@@ -249,6 +307,7 @@ def farewell(lab, stores, *, keep):
 
 def main():
     """Run the demo and return its exit code."""
+    toured = False
     stores = world(sys.argv[1:])
     folder = Path(tempfile.mkdtemp(prefix="sealtape-demo-"))
     lab = Lab(folder / "lab")
@@ -261,14 +320,15 @@ def main():
         server.sql((ROOT / "deploy/demo/shop.sql").read_text(), database="shop")
         prepare(lab, stores)
         tour(lab, server, stores)
-        say("done: recorded, found live, sealed, replayed, verified, tampering caught")
-        farewell(lab, stores, keep=bool(os.environ.get("KEEP")))
+        say("done: recorded, found live, sealed, replayed, verified, proven, tampering caught")
+        toured = True
+        farewell(lab, stores, keep=os.environ.get("KEEP", "0") not in ("", "0"))
         return 0
     except (DemoFailed, ServerError, FetchError) as exc:
         print(f"\ndemo failed: {exc}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return 0
+        return 0 if toured else 130  # whoever interrupts the tour has not seen it all
     finally:
         lab.stop()
         server.stop()

@@ -1,6 +1,7 @@
 """`make demo` and `make demo-servers`, as a person runs them."""
 
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,8 @@ def run(folder, *arguments):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "VERIFIED" in done.stdout
     assert "TAMPERED   frame" in done.stdout
+    assert done.stdout.count("TAMPERED  frame 2: ") == 2
+    assert "(witness" in done.stdout
     return done.stdout
 
 
@@ -45,6 +48,30 @@ def test_the_demo_on_servers(folder, real_stores):
         assert f"    {name} " in shown
     assert "seg/v1/tenant=main" in shown
     assert "sealtape_ledger.session 3" in shown
+
+
+def interrupted(folder, after, **environment):
+    """The demo's exit code when it is interrupted after it has said something."""
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "deploy/demo/demo.py"], stdout=subprocess.PIPE, text=True,
+        stderr=subprocess.STDOUT, cwd=folder,
+        env=client_environment(TMPDIR=str(folder), **environment),
+    )  # fmt: skip
+    with process:
+        for line in process.stdout:
+            if after in line:
+                process.send_signal(signal.SIGINT)
+                break
+        process.stdout.read()
+        return process.wait(60)
+
+
+def test_who_interrupts_it_has_not_seen_it_all(folder):
+    assert interrupted(folder, "starting the gateway", KEEP="1") == 130
+
+
+def test_who_keeps_it_has(folder):
+    assert interrupted(folder, "press Ctrl-C to stop", KEEP="1") == 0
 
 
 def test_an_argument_that_there_is_not(folder):

@@ -75,7 +75,7 @@ async def test_the_commands_of_the_readme(tmp_path, postgres_server):
     commands = shell_lines("README.md", "In a second terminal:")
     assert [words[:2] for words in commands[1:]] == [
         ["sealtape", "connect"], ["sealtape", "sessions"], ["sealtape", "search"],
-        ["sealtape", "replay"], ["sealtape", "verify"],
+        ["sealtape", "replay"], ["sealtape", "verify"], ["sealtape", "export"],
     ]  # fmt: skip
     async with Lab(tmp_path, postgres_server.port) as lab:
         url = postgres_server.url("scram")
@@ -86,9 +86,11 @@ async def test_the_commands_of_the_readme(tmp_path, postgres_server):
             if words[1] == "connect":
                 given = [*given, "-XAt", "-c", "create temp table fresh (a int)"]
                 given = [*given, "-c", "insert into fresh values (42)"]
-            if words[1] == "replay":
+            if words[1] in ("replay", "export"):
                 (session,) = await lab.sealed(1)
                 given = [session.session.hex()[:12] if w == "SESSION" else w for w in given]
+            if words[1] == "export":
+                given[given.index("case.zip")] = str(tmp_path / "case.zip")
             if words[1] == "search":
                 await lab.until(lambda: lab.commands("fresh effect:write"))
             code, out, err = await sealtape(lab, given, PATH=path)
