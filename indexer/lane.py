@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from sealtape.capture.bus import Bus, Record
 from sealtape.capture.metrics.sheet import Histogram
-from sealtape.indexer.documents import Orphan, SessionFold, finished
+from sealtape.indexer.documents import JOURNAL, Orphan, SessionFold, finished
 from sealtape.indexer.index import Index, Update
 from sealtape.indexer.reading import Keys, Segments
 from sealtape.indexer.snapshot import FOUND_S, Tally
@@ -84,6 +84,8 @@ class Desk:
     """Called with each update before the index takes it; what it raises, the write raises."""
     tally: Tally = field(default_factory=Tally)
     found_s: Histogram = field(default_factory=lambda: Histogram(FOUND_S))
+    on_journal: Callable[[bytes, int], None] | None = None
+    """Called with the body and the time of each FACTS frame of a journal."""
     fenced: int = 0
     failures: int = 0
     keys: Keys = field(init=False)
@@ -426,6 +428,10 @@ class Lane:
         self._tally.unreadable += fold.skipped - skipped
         self._tally.frames += 1
         self._touched[fold.session] = fold
+        told, document = self._desk.on_journal, fold.document
+        journal = document is not None and document.protocol == JOURNAL
+        if told is not None and journal and frame.kind == Kind.FACTS and body:
+            told(body, frame.ts_ns)
 
     # -- out ---------------------------------------------------------------------------------------
 

@@ -89,6 +89,7 @@ async def start_room(
         lease_s=settings.indexer.lease_s,
         refresh_s=settings.indexer.refresh_s,
         on_update=source,
+        missing_s=settings.log.missing_s,
     )
     about.attach(
         running.snapshot,

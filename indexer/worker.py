@@ -28,8 +28,9 @@ from functools import partial
 
 from sealtape.indexer.lane import CONSUMER, Desk, IndexerStores, Lane, OnUpdate
 from sealtape.indexer.snapshot import IndexerSnapshot, LaneSnapshot, Tally
+from sealtape.indexer.tails import TailWatch
 from sealtape.ingest.crew import Crew, Hold, Leaving, persist, while_all_held, while_held
-from sealtape.ingest.serving import together
+from sealtape.ingest.serving import end, together
 from sealtape.schemas.errors import Fenced, StoreBusy, StoreError
 from sealtape.schemas.wraps import PrivateKey
 
@@ -199,12 +200,17 @@ class Post:
 class RunningIndexer:
     """An indexer at work. `stop` ends it; `wait` returns then, or raises why it ended by itself."""
 
-    def __init__(self, desk: Desk, worker: str, crew: Crew[Post]) -> None:
+    def __init__(
+        self, desk: Desk, worker: str, crew: Crew[Post], tails: TailWatch | None = None
+    ) -> None:
         """Only `start_indexer` calls this."""
         self._desk = desk
         self._worker = worker
         self._crew = crew
         self._task = asyncio.create_task(crew.run(), name="indexer-crew")
+        self._watching = (
+            () if tails is None else (asyncio.create_task(tails.run(), name="indexer-tails"),)
+        )
 
     @property
     def tally(self) -> Tally:
@@ -254,6 +260,7 @@ class RunningIndexer:
         Stopping twice is fine.
         """
         self._crew.stop(0.0)
+        await end(self._watching)
         await asyncio.wait({self._task})
 
 
@@ -280,14 +287,17 @@ async def start_indexer(
     lease_s: float = 15.0,
     refresh_s: float = 0.3,
     on_update: OnUpdate | None = None,
+    missing_s: float | None = None,
 ) -> RunningIndexer:
     """Index in the background. `private` is the indexer's key (None: nothing is encrypted).
 
     The stores stay the caller's: close them after `stop`. `worker` names this process among the
     indexers at work. `refresh_s` is the least time between two writes of live facts, unless there
-    is a backlog. `on_update` is called with each update before the index takes it.
+    is a backlog. `on_update` is called with each update before the index takes it. With `missing_s`
+    tails that journals list and that do not come for so long are incidents.
     """
-    desk = Desk(stores, private, on_update)
+    tails = None if missing_s is None else TailWatch(stores.ledger, stores.bus, missing_s)
+    desk = Desk(stores, private, on_update, on_journal=None if tails is None else tails.take)
     crew = Crew(
         ledger=stores.ledger,
         role=ROLE,
@@ -297,7 +307,7 @@ async def start_indexer(
         seat=lambda number: Post(desk, number, worker=worker, ttl_s=lease_s, refresh_s=refresh_s),
     )
     await crew.begin()
-    return RunningIndexer(desk, worker, crew)
+    return RunningIndexer(desk, worker, crew, tails)
 
 
 async def rebuild(

@@ -37,12 +37,12 @@ from sealtape.ingest.tlog.derive import (
 )
 from sealtape.ingest.tlog.gate import INCIDENT, STATEMENT, check_submitted
 from sealtape.ingest.tlog.kept import Cursor, forget, keep
-from sealtape.ingest.tlog.names import name_of, seal_name, segment_name
+from sealtape.ingest.tlog.names import NO_OFFSET, name_of, seal_name, segment_name
 from sealtape.ingest.tlog.parts import LogParts
 from sealtape.ingest.tlog.summary import LogSummary
 from sealtape.schemas.errors import FormatError
 from sealtape.schemas.segments import record_hash
-from sealtape.schemas.tlog.records import Entry, LogStart, encode_entry, parse_entry
+from sealtape.schemas.tlog.records import Entry, LogIncident, LogStart, encode_entry, parse_entry
 
 __all__ = ["LOG", "Writer"]
 
@@ -159,13 +159,51 @@ class Writer:
                 except FormatError as error:
                     log.error("what was submitted as %s is refused: %s", row.kind, error)  # noqa: TRY400
                     continue
-                added = await self._append([self._item(parse_entry(row.payload), row.payload)])
-                if not added:
+                entry = parse_entry(row.payload)
+                if isinstance(entry, LogIncident) and entry.bus.offset != NO_OFFSET:
+                    await self._tell(entry)  # its entry is made of the ledger's row
+                elif not await self._append([self._item(entry, row.payload)]):
                     log.error("a %s that is in the log already was submitted again", row.kind)
             if mine:
                 await self._ledger.taken([row.id for row in mine])
 
     # -- incidents ---------------------------------------------------------------------------------
+
+    async def _tell(self, entry: LogIncident) -> None:
+        """Make an incident that another room found, at a place of its own, one of the ledger's."""
+        place = entry.bus
+        for known in await self._ledger.incidents(0, entry.session):
+            where = (known.topic, known.partition, known.offset, known.reason)
+            if where == (place.topic, place.partition, place.offset, entry.reason):
+                return
+        await self._publish(
+            Incident(
+                topic=place.topic,
+                partition=place.partition,
+                offset=place.offset,
+                reason=entry.reason,
+                detail=REASONS.get(entry.reason, "Another room found it."),
+                session=entry.session,
+                epoch=-1 if entry.epoch is None else entry.epoch,
+                seq=-1 if entry.seq is None else entry.seq,
+                at_ns=entry.at_ns,
+            )
+        )
+
+    async def _publish(self, incident: Incident) -> None:
+        place = place_after(self._position, self._now())
+        await self._ledger.publish(
+            Publish(
+                lease=self._lease,
+                first=self._position,
+                next_offset=place + 1,
+                shard=LOG,
+                at_ns=self._now(),
+                incidents=(incident,),
+                events=(incident_event(incident),),
+            )
+        )
+        self._position = place + 1
 
     async def _incidents(self) -> None:
         rows = await self._ledger.incidents(self._cursor.incident)
@@ -200,18 +238,7 @@ class Writer:
             seq=record.lo,
             at_ns=now_ns,
         )
-        await self._ledger.publish(
-            Publish(
-                lease=self._lease,
-                first=self._position,
-                next_offset=place + 1,
-                shard=LOG,
-                at_ns=now_ns,
-                incidents=(incident,),
-                events=(incident_event(incident),),
-            )
-        )
-        self._position = place + 1
+        await self._publish(incident)
 
     # -- segments ----------------------------------------------------------------------------------
 
