@@ -1,5 +1,6 @@
 """Bundles out of real stores and a real log, judged by the deployment's own evidence policy."""
 
+import base64
 import io
 import json
 import shutil
@@ -17,6 +18,7 @@ from sealtape.ingest.vault import open_vault
 from sealtape.schemas import bundle
 from sealtape.schemas.errors import NotFound, StoreCorrupt, UsageError
 from sealtape.schemas.evidence import parse_evidence_policy
+from sealtape.schemas.notes import Verifier
 from sealtape.schemas.verify.bundle import verify_bundle
 from sealtape.schemas.verify.steps import State
 from tests.factories.deployments import make_site, seal
@@ -200,6 +202,12 @@ async def test_by_hand_as_the_readme_says(site, tmp_path):
     assert f"checkpoints/{about['checkpoint']}" in text
     if shutil.which("sha256sum"):
         run(tmp_path / "bundle", "sha256sum -c SHA256SUMS")
+    if shutil.which("openssl"):
+        script = text.split("in log.pem:\n")[1].split("With Go")[0]
+        policy = parse_evidence_policy((site.folder / "policy.toml").read_bytes())
+        (log,) = [key.verifier for key in policy.tlog.logs if isinstance(key.verifier, Verifier)]
+        (tmp_path / "bundle/log.pem").write_bytes(public_pem(log.public))
+        assert "Signature Verified Successfully" in run(tmp_path / "bundle", script)
     script = text.split("The first:\n")[1].split("With DuckDB")[0]
     shown = run(tmp_path / "bundle", script).split("\n")
     header_digest = "".join(" ".join(shown[:2]).split())
@@ -207,6 +215,12 @@ async def test_by_hand_as_the_readme_says(site, tmp_path):
     leaf = text.split("Its leaf hash is\n")[1].split("`inclusion`")[0]
     entry = (tmp_path / "bundle/entries/0.json").read_bytes()
     assert run(tmp_path / "bundle", leaf).split()[0] == bundle.entry_hash(entry).hex()
+
+
+def public_pem(raw):
+    """An Ed25519 key as OpenSSL reads it."""
+    encoded = base64.encodebytes(bytes.fromhex("302a300506032b6570032100") + raw)
+    return b"-----BEGIN PUBLIC KEY-----\n" + encoded + b"-----END PUBLIC KEY-----\n"
 
 
 def run(folder, script):
