@@ -131,8 +131,11 @@ class LogAudit:
         """Read all of the log, and compare it with all that is sealed."""
         state = await self._ledger.log_state()
         self._end = (state.number, state.size)
-        if state.witnessed:
-            self._known[state.number] = parse_checkpoint(parse_note(state.witnessed).text).size
+        try:
+            if state.witnessed:
+                self._known[state.number] = parse_checkpoint(parse_note(state.witnessed).text).size
+        except FormatError as exc:
+            self._report.tampered("ledger", "log", f"its checkpoint cannot be read: {exc.message}")
         for number, size in self._signed.items():
             if (number, size) > self._end:
                 self._report.tampered(
