@@ -53,7 +53,8 @@ class Terms:
     """What a target demands of its recordings.
 
     `level` is when bytes may go on (`spooled`, `durable`, `acked`), `on_failure` what happens when
-    they cannot be spooled: `end` the session, or `continue` it and state the gap.
+    they cannot be spooled: `end` the session, or `continue` it and state the gap. `on_seal` is
+    `receipt` where the spool keeps them until the log's receipt is there, else `none`.
     """
 
     retention: RetentionClass
@@ -61,6 +62,7 @@ class Terms:
     encryption: bool = True
     level: str = "spooled"
     on_failure: str = "end"
+    on_seal: str = "none"
     policy_sha256: bytes = NO_POLICY
 
 

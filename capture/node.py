@@ -19,6 +19,7 @@ from sealtape.capture.metrics.endpoint import Endpoint, open_endpoint
 from sealtape.capture.metrics.link import Reply
 from sealtape.capture.metrics.room import CaptureVitals
 from sealtape.capture.postgres.gateway import Gateway
+from sealtape.capture.receipts.view import open_view
 from sealtape.capture.recorder import Pace
 from sealtape.capture.spool.folder import Spool
 from sealtape.capture.worker import Worker
@@ -85,6 +86,7 @@ async def start_capture(
     """
     identity = _identity(settings, number, boot or secrets.token_bytes(BOOT_SIZE))
     key = _spool_key(settings)
+    view = open_view(settings)
     about = CaptureVitals(node=identity.node, number=number)
     async with AsyncExitStack() as undo:
         told, listeners = await _tell(settings, about, vitals)
@@ -98,6 +100,8 @@ async def start_capture(
             keys = await _open(settings.stores.keys, settings, own)
             _check_alike(bus, keys)
         worker = _worker(settings, identity, key, bus, keys)
+        if view is not None:
+            worker.watch(view)
         await worker.start()
         undo.push_async_callback(worker.stop)
         gateway = Gateway(settings=settings, worker=worker, number=number, shared=shared)
@@ -239,4 +243,5 @@ def _pace(settings: Settings) -> Pace:
         state_every=capture.state_every,
         grace_s=capture.grace_s,
         heartbeat_s=capture.heartbeat_s,
+        receipt_s=capture.receipt_s,
     )

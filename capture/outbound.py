@@ -1,7 +1,8 @@
 """Requests to services of other parties: HTTP/1.1 with bounds on time and size, no redirects.
 
-Witnesses and time-stamp authorities are asked with these. A server may be slow, endless, or lie:
-whatever it does, a request ends in time, and no more of an answer is read than was asked for.
+Witnesses, time-stamp authorities and the log are asked with these. A server may be slow, endless,
+or lie: whatever it does, a request ends in time, and no more of an answer is read than was asked
+for.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from urllib.parse import urlsplit
 
 from sealtape.schemas.errors import SettingsError
 
-__all__ = ["Answer", "Destination", "OutboundError", "destination", "post"]
+__all__ = ["Answer", "Destination", "OutboundError", "destination", "get", "post"]
 
 MAX_HEAD: Final = 1 << 14
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([1-5][0-9]{2})(?: [^\r\n]*)?\r\n")
@@ -103,9 +104,20 @@ async def post(
     `OutboundError` is raised. `path` takes the place of the URL's own. A redirect is an answer
     like any other. The connection is closed before this returns, raises, or is cancelled.
     """
+    head = f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
+    return await _ask(server, f"POST {path or server.path}", head, body, timeout_s, max_answer)
+
+
+async def get(server: Destination, path: str, *, timeout_s: float, max_answer: int) -> Answer:
+    """Return what is at `path`, also when that is an error; bounds and failures as for `post`."""
+    return await _ask(server, f"GET {path}", "", b"", timeout_s, max_answer)
+
+
+async def _ask(
+    server: Destination, what: str, told: str, body: bytes, timeout_s: float, max_answer: int
+) -> Answer:
     head = (
-        f"POST {server.path if path is None else path} HTTP/1.1\r\nHost: {server.authority}\r\n"
-        f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\nAccept-Encoding: identity\r\n"
+        f"{what} HTTP/1.1\r\nHost: {server.authority}\r\n{told}Accept-Encoding: identity\r\n"
         "User-Agent: sealtape\r\nConnection: close\r\n\r\n"
     )
     try:

@@ -270,6 +270,7 @@ class Outlet:
             self._owner.spool_works(self)
         for place, group in zip(places, batch.groups, strict=True):
             self._ordinal += sum(len(cut.messages) for cut in group)
+            self.files.hold(place, {cut.number for cut in group})
             self._sink.add(self, place, group, self._ordinal)
         if self.level == "acked":
             self._held.append((self._ordinal, self.mono_ns(), batch.forwards))

@@ -52,6 +52,7 @@ class Pace:
     state_every: int = 64 << 20
     grace_s: float = 10.0
     heartbeat_s: float = 10.0
+    receipt_s: float = 600.0
 
 
 Snapshot = Callable[[], tuple[str, bytes]]
@@ -87,6 +88,7 @@ class SessionRecorder:
         "_frame_bytes",
         "_fresh_bytes",
         "_gap_from",
+        "_last_root",
         "_last_size",
         "_mute",
         "_on_stall",
@@ -154,6 +156,7 @@ class SessionRecorder:
         self._mute = self.unrecorded = False
         self._gap_from: list[int] = [0, 0, 0, 0]
         self._base = self._size = self._fact_bytes = self._last_size = 0
+        self._last_root = b""
         self._slices_spooled = self._facts_spooled = self._spooled_size = 0
         self._slices: list[bytes] = []
         self._facts: list[bytes] = []
@@ -300,8 +303,8 @@ class SessionRecorder:
         return 0 if self._epoch is None else self._epoch.epoch
 
     def root(self) -> bytes:
-        """Root of the tree over all frames so far."""
-        return b"" if self._epoch is None else self._epoch.tree.root()
+        """Root of the tree over all frames so far, CLOSE among them after the end."""
+        return self._last_root if self._epoch is None else self._epoch.tree.root()
 
     def cut(self) -> None:
         """Make frames of everything that is in none."""
@@ -401,7 +404,7 @@ class SessionRecorder:
         ending = Close(reason, self._totals(), self.commands, self.errors, detail)
         messages = close(epoch, self._now(), ending)
         closing = self._cut_of(messages, CLEARS | CLOSES)
-        self._last_size = epoch.size
+        self._last_size, self._last_root = epoch.size, epoch.tree.root()
         self._epoch, self._mute = None, True
         self.outlet.emit(closing)
 

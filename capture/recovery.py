@@ -48,6 +48,7 @@ def encode_about(subject: Subject) -> bytes:
         "encryption": terms.encryption,
         "level": terms.level,
         "on_failure": terms.on_failure,
+        "on_seal": terms.on_seal,
         "policy": terms.policy_sha256.hex(),
     }
     return json.dumps(members, separators=(",", ":")).encode()
@@ -69,6 +70,7 @@ def _subject(found: dict[str, Any]) -> Subject:
         encryption=found["encryption"],
         level=found["level"],
         on_failure=found["on_failure"],
+        on_seal=found.get("on_seal", "none"),  # an older spool does not say
         policy_sha256=bytes.fromhex(found["policy"]),
     )
     return Subject(

@@ -14,14 +14,15 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from sealtape.capture.bus import Bus
 from sealtape.capture.outlet import Outlet
-from sealtape.capture.spool.adopt import read_messages
+from sealtape.capture.spool.adopt import read_messages, read_sessions
 from sealtape.capture.spool.files import StoredFile
 from sealtape.capture.spool.folder import Orphan
 from sealtape.capture.spool.lane import Place
@@ -113,6 +114,12 @@ class Shipper:
     async def ship_orphan(self, orphan: Orphan, acked: dict[str, int]) -> None:
         """Ship all a dead worker left, recovery epochs last."""
         source = read_messages(orphan, self._spool_key, acked)
+        while batch := await self._run(lambda: _some(source, self._batch_bytes)):
+            await self._append(batch)
+
+    async def send_again(self, paths: Sequence[Path], sessions: Collection[bytes]) -> None:
+        """Append once more what spool files have of some sessions; StoreError for a lost file."""
+        source = read_sessions(paths, self._spool_key, sessions)
         while batch := await self._run(lambda: _some(source, self._batch_bytes)):
             await self._append(batch)
 

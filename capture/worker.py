@@ -11,9 +11,10 @@ import asyncio
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -24,10 +25,14 @@ from sealtape.capture.journal import Journal
 from sealtape.capture.logs import SESSION
 from sealtape.capture.metrics.counts import Counts
 from sealtape.capture.outlet import LEVELS, RETRY_S, Due, Outlet
+from sealtape.capture.receipts.desk import Desk
+from sealtape.capture.receipts.sources import FolderSource, LaneSource
+from sealtape.capture.receipts.view import LogView
 from sealtape.capture.recorder import Hooks, Pace, SessionRecorder, Snapshot
 from sealtape.capture.recovery import as_record, encode_about, recover
 from sealtape.capture.shipper import Shipper
-from sealtape.capture.spool.adopt import Found, read_orphan
+from sealtape.capture.spool.adopt import Found, read_orphan, read_owed
+from sealtape.capture.spool.files import lane_name
 from sealtape.capture.spool.folder import Orphan, Spool
 from sealtape.capture.spool.records import Cut
 from sealtape.schemas.bodies import Ident
@@ -39,8 +44,11 @@ from sealtape.schemas.errors import (
     StoreError,
 )
 from sealtape.schemas.keys import Packer
+from sealtape.schemas.tlog.receipts import Ended
 
 SESSION_SIZE = 16
+BEACON_S = 1.0
+"""How long a start waits for the first beacon, so that the journal's OPEN has one."""
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
@@ -57,6 +65,11 @@ class Health:
     error: str
     code: str
     oldest_s: float
+
+
+def _holds(outlet: Outlet) -> bool:
+    """Whether a lane waits for receipts."""
+    return outlet.files.holding_any
 
 
 def _nothing(_: object) -> None:
@@ -97,6 +110,9 @@ class Worker:
         self._packer = Packer()
         self._executor = ThreadPoolExecutor(max_workers=4, thread_name_prefix="spool")
         self._outlets: dict[str, Outlet] = {}
+        self._kept: dict[str, LaneSource] = {}
+        self._log: LogView | None = None
+        self.desk: Desk | None = None
         self._due = Due()
         self._number = 0
         self._reserved = 0
@@ -110,11 +126,17 @@ class Worker:
 
     # -- life --------------------------------------------------------------------------------------
 
+    def watch(self, log: LogView) -> None:
+        """Take beacons and receipts from this log; before `start`."""
+        self._log = log
+        self.desk = Desk(log, late_s=self._pace.receipt_s, event=self._event)
+
     async def start(self) -> None:
         """Adopt orphans, open the journal, begin to ship; returns when sessions may be opened."""
         self._shipper = Shipper(
             self._bus, keys=self._keys, spool_key=self._spool.key, executor=self._executor
         )
+        await self._first_beacon()
         self._orphans = await self._run(self._spool.claim_orphans)
         self.counts.orphans = len(self._orphans)
         adopted = [await self._adopt(orphan) for orphan in self._orphans]
@@ -122,6 +144,8 @@ class Worker:
         self._spawn(self._keep_time())
         await self._open_journal()
         self._spawn(self._heartbeats())
+        if self.desk is not None:
+            self._spawn(self.desk.run())
         for found in adopted:
             if found is not None:
                 self._spawn(self._ship_orphan(*found))
@@ -130,7 +154,7 @@ class Worker:
         """Close the journal, wait for the bus, let go; say whether the bus has everything.
 
         Sessions must be closed before. What the bus does not take in time stays in the spool, for
-        the next start.
+        the next start; so does what waits for a receipt.
         """
         self._draining = True
         for recorder in self.recorders():
@@ -153,7 +177,7 @@ class Worker:
         self._executor.shutdown()
         for orphan in self._orphans:
             orphan.release()
-        self._spool.close(remove=shipped)
+        self._spool.close(remove=shipped and not any(map(_holds, self._outlets.values())))
         return shipped
 
     # -- sessions ----------------------------------------------------------------------------------
@@ -173,7 +197,7 @@ class Worker:
         end the session in the protocol's words and then call `close_session` with that reason.
         Raises `StoreError` while the spool fails or the worker drains: the client is refused.
         """
-        outlet = self._outlet(terms.level)
+        outlet = self._outlet(terms.level, keep=terms.on_seal == "receipt")
         self._check_working(outlet)
         self._number += 1
         number = self._number
@@ -230,11 +254,19 @@ class Worker:
         recorder.finish(reason, detail)
         if counts:
             self._count_end(recorder, reason)
+            self._await_receipt(recorder)
         outlet.live.pop(recorder.number, None)
         if outlet.failing is None:
             settled = outlet.settled()
             while not settled.done() and outlet.failing is None:
                 await asyncio.wait([settled], timeout=0.1)
+
+    def _await_receipt(self, recorder: SessionRecorder) -> None:
+        lane = self._kept.get(recorder.outlet.files.name)
+        if lane is not None and self.desk is not None:
+            lane.add(recorder.session, recorder.number)
+            ended = Ended(recorder.session, recorder.epoch, recorder.size, recorder.root())
+            self.desk.expect(ended, lane)
 
     def _count_end(self, recorder: SessionRecorder, reason: str) -> None:
         ident = recorder.subject.ident
@@ -323,7 +355,7 @@ class Worker:
         anchor_ns = self._clock.anchor_ns()
         now_ns = self._clock.mono_ns() + anchor_ns
         epoch, messages = begin(
-            self._identity,
+            self._now_known(),
             subject,
             epoch=0,
             ts_ns=now_ns,
@@ -346,6 +378,18 @@ class Worker:
         outlet.emit(Cut(subject.number, 0, (0, 0, 0, 0), 0, 0, 0, messages))
         return recorder
 
+    def _now_known(self) -> NodeIdentity:
+        """Who seals here, with the newest beacon."""
+        if self._log is None:
+            return self._identity
+        return replace(self._identity, beacon=self._log.beacon)
+
+    async def _first_beacon(self) -> None:
+        if self._log is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BEACON_S):
+                    await self._log.look()
+
     async def _reserve(self, number: int) -> None:
         """Write the number down durably; many sessions that open at once share a write."""
         while self._reserved < number:
@@ -362,16 +406,21 @@ class Worker:
             else:
                 await asyncio.wait([self._reserving])
 
-    def _outlet(self, level: str) -> Outlet:
-        outlet = self._outlets.get(level)
+    def _outlet(self, level: str, *, keep: bool = False) -> Outlet:
+        name = lane_name(level, keeps=keep)
+        outlet = self._outlets.get(name)
         if outlet is None:
             if level not in LEVELS:
                 raise SettingsError(
                     f"There is no durability level {level!r}.", hint=f"Use {', '.join(LEVELS)}."
                 )
-            outlet = self._outlets[level] = Outlet(
+            if keep and self.desk is None:
+                raise SettingsError(
+                    "There is no log to have receipts from.", hint="Set capture.log."
+                )
+            outlet = self._outlets[name] = Outlet(
                 level,
-                self._spool.lane(level, sync=level == "durable"),
+                self._spool.lane(name, sync=level == "durable", keeps=keep),
                 self._shipper,
                 clock=self._clock,
                 executor=self._executor,
@@ -379,6 +428,8 @@ class Worker:
                 due=self._due,
                 owner=self,
             )
+            if keep:
+                self._kept[name] = LaneSource(outlet, self._shipper, self._executor)
         return outlet
 
     # -- a spool that fails ------------------------------------------------------------------------
@@ -505,7 +556,7 @@ class Worker:
             try:
                 messages = recover(
                     state,
-                    self._identity,
+                    self._now_known(),
                     now_ns=self._clock.mono_ns() + self._clock.anchor_ns(),
                     damaged=bool(found.damage),
                     packer=packer,
@@ -522,7 +573,6 @@ class Worker:
         for damage in found.damage:
             _log.error("Damage in the spool of a dead worker, %s: %s", orphan.folder, damage)
         await self._shipper.ship_orphan(orphan, found.acked)
-        await self._run(partial(orphan.remove, damaged=bool(found.damage)))
         self.counts.orphans -= 1
         self.journal.event(
             "spool-adopted",
@@ -534,8 +584,26 @@ class Worker:
                 "damage": str(len(found.damage)),
             },
         )
+        if not found.damage:  # a damaged folder is kept anyway
+            await self._await_receipts(orphan)
+        await self._run(partial(orphan.remove, damaged=bool(found.damage)))
+
+    async def _await_receipts(self, orphan: Orphan) -> None:
+        """Return when every epoch of a dead worker that waits for a receipt has it."""
+        owed = await self._run(partial(read_owed, orphan, self._spool.key))
+        source = FolderSource(orphan, owed, self._shipper)
+        if self.desk is not None:
+            for ended in owed:
+                self.desk.expect(ended, source)
+        elif owed:
+            text = "%s waits for %d receipts, and no log is named to have them from: capture.log."
+            _log.error(text, orphan.folder, len(owed))
+        await source.wait()
 
     # -- inside ------------------------------------------------------------------------------------
+
+    def _event(self, name: str, attributes: Mapping[str, str]) -> None:
+        self.journal.event(name, attributes)
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)

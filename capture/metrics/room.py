@@ -71,6 +71,17 @@ SIGNED = Measure(
     "histogram",
     "How long frames waited for the timer that signs them, in seconds.",
 )
+RECEIPTS_WAITING = _gauge(
+    "receipts_waiting", "Closed epochs whose receipt from the log has not come (`on_seal`)."
+)
+RECEIPTS_OVERDUE = _gauge("receipts_overdue", "Those of them whose receipt is overdue.")
+RECEIPTS_CONTRADICTING = _gauge(
+    "receipts_contradicting", "Those of them of which the log has something else than was sent."
+)
+RECEIPTS = _counter("receipts", "Receipts verified.")
+LOG_FAILING = _gauge(
+    "log_failing", "1 while the log's server does not answer, or says what does not verify."
+)
 DRAINING = _gauge("draining", "1 while the worker ends its sessions and takes no new one.")
 KEYS_FAILING = _gauge(
     "identity_keys_failing", "1 while the identity provider's keys cannot be fetched."
@@ -83,7 +94,8 @@ MEASURES: Final = (
     WORKER_UP, RESTARTS, LIVE, OPENED, ENDED, REFUSED, STRANGERS, CONNECTIONS, UNAUTHENTICATED,
     CONNECTIONS_LIMIT, BYTES, FRAMES, COMMANDS, STALLS, STALLED, UNRECORDED, GAPS, SPOOL,
     SPOOL_LIMIT, SPOOL_FAILING, ORPHANS, UNSHIPPED, OLDEST, BUS_FAILING, BUS_ERRORS, SIGNED,
-    DRAINING, KEYS_FAILING, CERTIFICATE,
+    RECEIPTS_WAITING, RECEIPTS_OVERDUE, RECEIPTS_CONTRADICTING, RECEIPTS, LOG_FAILING, DRAINING,
+    KEYS_FAILING, CERTIFICATE,
 )  # fmt: skip
 """Every metric of the room; each has the label `worker` besides its own."""
 
@@ -157,6 +169,12 @@ def _of_worker(sheet: Sheet, worker: Worker) -> None:
     for code, times in sorted(worker.bus_errors.items()):
         sheet.put(BUS_ERRORS, times, code=code)
     sheet.spread(SIGNED, counts.signed)
+    if (desk := worker.desk) is not None:
+        sheet.put(RECEIPTS_WAITING, len(desk.owed))
+        sheet.put(RECEIPTS_OVERDUE, desk.overdue)
+        sheet.put(RECEIPTS_CONTRADICTING, desk.contradicting)
+        sheet.put(RECEIPTS, desk.received)
+        sheet.put(LOG_FAILING, bool(desk.view.error))
     sheet.put(DRAINING, health.state == "draining")
 
 

@@ -176,6 +176,7 @@ class Gateway:
             encryption=kept.encryption,
             level=target.level,
             on_failure=target.on_failure,
+            on_seal=target.on_seal,
         )
 
 

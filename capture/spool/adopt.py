@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sealtape.capture.spool.files import StoredFile, lane_of
-from sealtape.capture.spool.folder import Orphan
+from sealtape.capture.spool.files import StoredFile, keeps, lane_of
+from sealtape.capture.spool.folder import RECOVERY, Orphan
 from sealtape.capture.spool.records import (
     CLEARS,
     CLOSES,
@@ -21,15 +21,22 @@ from sealtape.capture.spool.records import (
     parse_session,
     parse_slices,
 )
+from sealtape.capture.spool.settled import read_settled
 from sealtape.schemas import messages
 from sealtape.schemas.errors import FormatError
-from sealtape.schemas.frames import Frame
+from sealtape.schemas.frames import Frame, Kind
+from sealtape.schemas.tlog.receipts import Ended
 from sealtape.schemas.tree import CompactRange
 
 
 @dataclass(slots=True)
 class Found:
-    """The sessions that were not closed, by number; up to where the bus has each lane; damage."""
+    """The sessions that were not closed, by number; up to where the bus has each lane; damage.
+
+    Those that are `settled` are passed over: files of theirs may be gone.
+    """
+
+    settled: frozenset[int] = frozenset()
 
     states: dict[int, SessionState] = field(default_factory=dict)
     acked: dict[str, int] = field(default_factory=dict)
@@ -38,6 +45,8 @@ class Found:
 
     def session(self, state: SessionState) -> None:
         """Take a snapshot; it stands for everything before it."""
+        if state.number in self.settled:
+            return
         self.states[state.number] = state
         self._trees[state.number] = CompactRange(0, state.size, state.nodes)
 
@@ -92,10 +101,11 @@ class Found:
 def read_orphan(orphan: Orphan, key: bytes) -> Found:
     """Read all files of a dead worker.
 
-    Raises `KeyUnavailable` when they were written under another spool key. Damage (not a record cut
-    short at the end of a file: that is what a crash leaves) is listed, the rest is still used.
+    Raises `KeyUnavailable` when they were written under another spool key, `StoreCorrupt` when it
+    is not to be told which sessions are settled. Damage (not a record cut short at the end of a
+    file: that is what a crash leaves) is listed, the rest is still used.
     """
-    found = Found()
+    found = Found(settled=read_settled(orphan.folder))
     for path in orphan.files():
         try:
             _read_file(path, key, found)
@@ -120,6 +130,65 @@ def _read_file(path: Path, key: bytes, found: Found) -> None:
                 found.acked[lane] = max(found.acked.get(lane, 0), acked)
                 for cut in cuts:
                     found.cut(cut)
+
+
+def read_owed(orphan: Orphan, key: bytes) -> list[Ended]:
+    """The epochs of a dead worker for which receipts are waited for: after its recovery.
+
+    Files of a session without a receipt are all there, so its trees are made from their beginning.
+    """
+    settled = read_settled(orphan.folder)
+    trees: dict[tuple[bytes, int], CompactRange] = {}
+    closed: set[tuple[bytes, int]] = set()
+    numbers: set[int] = set()
+    for path in orphan.files():
+        if path.name != RECOVERY and not keeps(lane_of(path)):
+            continue
+        for cut in _cuts(path, key):
+            if path.name != RECOVERY:
+                numbers.add(cut.number)
+            if cut.number not in settled and cut.number in numbers:
+                _grow(cut, trees, closed)
+    return [
+        Ended(session, epoch, tree.hi, tree.root(), closed=(session, epoch) in closed)
+        for (session, epoch), tree in trees.items()
+    ]
+
+
+def _grow(
+    cut: Cut, trees: dict[tuple[bytes, int], CompactRange], closed: set[tuple[bytes, int]]
+) -> None:
+    for data in cut.messages:
+        message = messages.decode(data)
+        if isinstance(message, Frame):
+            name = (message.session, message.epoch)
+            tree = trees.setdefault(name, CompactRange())
+            if message.seq == tree.hi:  # else it was written twice
+                tree.append(message.leaf())
+            if message.kind == Kind.CLOSE:
+                closed.add(name)
+
+
+def _cuts(path: Path, key: bytes) -> Iterator[Cut]:
+    """The cuts of a file, as far as it is whole: also of one that is being written."""
+    with StoredFile(path, key) as file:
+        try:
+            for stored in file.records():
+                if stored.kind == FRAMES:
+                    yield from parse_frames(stored.body)[2]
+        except FormatError:
+            return
+
+
+def read_sessions(
+    paths: Sequence[Path], key: bytes, sessions: Collection[bytes]
+) -> Iterator[list[bytes]]:
+    """Yield all finished messages of some sessions, in order."""
+    for path in paths:
+        for cut in _cuts(path, key):
+            found = [item for item in cut.messages if messages.peek_session(item) in sessions]
+            if found:
+                yield found
 
 
 def read_messages(orphan: Orphan, key: bytes, acked: dict[str, int]) -> Iterator[list[bytes]]:

@@ -21,6 +21,7 @@ from sealtape.capture.spool.records import (
 from sealtape.schemas.errors import FormatError, StoreError
 
 SUFFIX = ".spool"
+KEEPS = "-receipt"
 
 
 class SpoolFile:
@@ -30,7 +31,7 @@ class SpoolFile:
     is ignored by readers, and the writer goes on in a new file under a new key.
     """
 
-    __slots__ = ("_counter", "_file", "_key", "path", "unacked")
+    __slots__ = ("_counter", "_file", "_key", "owed", "path", "unacked")
 
     def __init__(
         self, path: Path, key: FileKey, create: Callable[[Path], AppendFile], *, sync: bool
@@ -38,6 +39,7 @@ class SpoolFile:
         """Create the file, with its header."""
         self.path = path
         self.unacked = 0
+        self.owed: set[int] = set()
         self._key = key
         self._counter = 0
         self._file = create(path)
@@ -144,3 +146,18 @@ def file_name(lane: str, number: int) -> str:
 def lane_of(path: Path) -> str:
     """Return the lane a file belongs to."""
     return path.name.rpartition("-")[0]
+
+
+def lane_name(level: str, *, keeps: bool) -> str:
+    """Return the lane of a durability level; one that keeps its files waits for receipts."""
+    return f"{level}{KEEPS}" if keeps else level
+
+
+def keeps(lane: str) -> bool:
+    """Say whether the files of a lane wait for receipts."""
+    return lane.endswith(KEEPS)
+
+
+def number_of(path: Path) -> int:
+    """Return which file of its lane it is."""
+    return int(path.name.removesuffix(SUFFIX).rpartition("-")[2])

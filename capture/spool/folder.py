@@ -68,8 +68,8 @@ class Spool:
         sync_directory(self.folder)
         sync_directory(root)
 
-    def lane(self, name: str, *, sync: bool) -> LaneFiles:
-        """Return the files of a durability level; ask once for each."""
+    def lane(self, name: str, *, sync: bool, keeps: bool = False) -> LaneFiles:
+        """Return the files of a lane; ask once for each. Where it `keeps`, they await receipts."""
         return LaneFiles(
             self.folder,
             name,
@@ -77,6 +77,7 @@ class Spool:
             budget=self.budget,
             file_bytes=self._file_bytes,
             sync=sync,
+            keeps=keeps,
             create=self._create,
             random=self._random,
         )

@@ -6,13 +6,14 @@ from two at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from threading import Lock
 
 from sealtape.capture.files import AppendFile, mapped, sync_directory
-from sealtape.capture.spool.files import SpoolFile, file_name
+from sealtape.capture.spool.files import SpoolFile, file_name, number_of
 from sealtape.capture.spool.records import FRAMES, SALT_SIZE, SLICES, FileKey
+from sealtape.capture.spool.settled import write_settled
 from sealtape.schemas.errors import StoreError, StoreFull
 
 
@@ -54,7 +55,10 @@ class Place:
 
 
 class LaneFiles:
-    """The files of a lane: one is written to, older ones wait for the bus."""
+    """The files of a lane: one is written to, older ones wait for the bus.
+
+    Those of a lane that `keeps` wait for receipts too: for all sessions that have messages in them.
+    """
 
     def __init__(
         self,
@@ -65,11 +69,13 @@ class LaneFiles:
         budget: Budget,
         file_bytes: int,
         sync: bool,
+        keeps: bool = False,
         create: Callable[[Path], AppendFile],
         random: Callable[[int], bytes],
     ) -> None:
         """Nothing is created before the first batch."""
         self.name = name
+        self.keeps = keeps
         self._folder = folder
         self._spool_key = spool_key
         self._budget = budget
@@ -80,6 +86,8 @@ class LaneFiles:
         self._number = 0
         self._active: SpoolFile | None = None
         self._old: list[SpoolFile] = []
+        self._settled: dict[int, int] = {}
+        """Sessions with a receipt, each with the number of the last file that may speak of it."""
         self._failed = False
         self._lock = Lock()
 
@@ -138,21 +146,69 @@ class LaneFiles:
         with self._lock:
             place.file.unacked -= 1
 
-    def deletable(self) -> list[SpoolFile]:
-        """Take out the old files whose messages are all acknowledged."""
+    def hold(self, place: Place, numbers: Iterable[int]) -> None:
+        """Keep a place's file until these sessions, whose messages it has, have their receipts."""
+        if self.keeps:
+            with self._lock:
+                place.file.owed.update(numbers)
+
+    def settle(self, number: int) -> None:
+        """A session has its receipt, and nothing more will come of it."""
         with self._lock:
-            done = [file for file in self._old if not file.unacked]
+            self._settled[number] = self._number
+            for file in self._files():
+                file.owed.discard(number)
+
+    def holding(self, numbers: Iterable[int]) -> list[Path]:
+        """The files with messages of sessions that have no receipt, oldest first."""
+        wanted = frozenset(numbers)
+        with self._lock:
+            return [file.path for file in self._files() if file.owed & wanted]
+
+    @property
+    def holding_any(self) -> bool:
+        """Whether a session with messages here has no receipt yet."""
+        with self._lock:
+            return any(file.owed for file in self._files())
+
+    def deletable(self) -> list[SpoolFile]:
+        """Take out the old files of whose messages nothing is waited for any more."""
+        with self._lock:
+            done = [file for file in self._old if not (file.unacked or file.owed)]
             if done:
-                self._old = [file for file in self._old if file.unacked]
+                self._old = [file for file in self._old if file.unacked or file.owed]
         return done
 
     def delete(self, files: Sequence[SpoolFile]) -> None:
-        """Delete files that `deletable` returned (this takes time: not in the event loop)."""
-        for file in files:
-            size = file.size
-            with mapped("delete", file.path):
-                file.path.unlink(missing_ok=True)
-            self._budget.add(-size)
+        """Delete files that `deletable` returned (this takes time: not in the event loop).
+
+        A lane that keeps its files may delete the end of a session before its beginning: what has a
+        receipt is written down first, or an adopter would take it for unfinished.
+        """
+        left = list(files)
+        try:
+            if self.keeps:
+                write_settled(self._folder, self.name, self._forget_settled(left), self._create)
+            while left:
+                size = left[0].size
+                with mapped("delete", left[0].path):
+                    left[0].path.unlink(missing_ok=True)
+                self._budget.add(-size)
+                left.pop(0)
+        finally:
+            with self._lock:
+                self._old = [*left, *self._old]
+
+    def _forget_settled(self, leaving: Sequence[SpoolFile]) -> list[int]:
+        """The sessions with a receipt of which a file may speak, those of `leaving` among them."""
+        with self._lock:
+            files = [*leaving, *self._files()]
+            oldest = min(number_of(file.path) for file in files)
+            self._settled = {n: last for n, last in self._settled.items() if last >= oldest}
+            return sorted(self._settled)
+
+    def _files(self) -> list[SpoolFile]:
+        return self._old if self._active is None else [*self._old, self._active]
 
     def close(self) -> list[SpoolFile]:
         """Close the active file and return all files there are."""

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from sealtape.schemas.bodies import Beacon
+from sealtape.schemas.canonical import decimal_int
 from sealtape.schemas.errors import FormatError, SignatureError
-from sealtape.schemas.notes import MAX_NOTE, Checkpoint
+from sealtape.schemas.notes import MAX_NOTE, MAX_TREE_SIZE, Checkpoint
 from sealtape.schemas.tlog.policy import LogPolicy
 from sealtape.schemas.tlog.proof import MAX_EXTRA, parse_proof
 from sealtape.schemas.tlog.records import SessionSeal, parse_entry
@@ -84,8 +85,10 @@ def contradiction(seal: SessionSeal, ended: Ended) -> str:
 
 def _witnessed(note: bytes, policy: LogPolicy, log: str) -> Checkpoint:
     found = policy.open(note)
-    if found.checkpoint.origin.rpartition("/")[0] != log:
+    name, _, number = found.checkpoint.origin.rpartition("/")
+    if name != log:
         raise FormatError(f"the checkpoint is of {found.checkpoint.origin}, not of the log {log}")
+    decimal_int(number, "number of the log's shard", 1, MAX_TREE_SIZE)
     if not found.quorum:
         raise SignatureError("the checkpoint has not the quorum of witnesses")
     return found.checkpoint

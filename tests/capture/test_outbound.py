@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from sealtape.capture.outbound import MAX_HEAD, Answer, OutboundError, destination, post
+from sealtape.capture.outbound import MAX_HEAD, Answer, OutboundError, destination, get, post
 from sealtape.schemas.errors import SettingsError
 from tests.servers.tls import write_certificate
 
@@ -27,7 +27,8 @@ class Scripted:
     async def serve(self, reader, writer):
         try:
             head = await reader.readuntil(b"\r\n\r\n")
-            length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+            _, told, value = head.lower().partition(b"content-length: ")
+            length = int(value.split(b"\r\n")[0]) if told else 0
             self.asked.append(head + await reader.readexactly(length))
             for part in self.parts:
                 writer.write(part)
@@ -54,6 +55,17 @@ async def scripted(*parts, pause=0.0, hold=False, tls=None):
         yield server
     finally:
         listening.close()
+
+
+async def test_a_page_is_got():
+    async with scripted(OK) as server:
+        place = destination(server.url, what="test")
+        found = await get(place, "/beacon", timeout_s=5.0, max_answer=3)
+        assert found == Answer(200, "text/plain", b"yes")
+        with pytest.raises(OutboundError, match="more than 2 bytes"):
+            await get(place, "/beacon", timeout_s=5.0, max_answer=2)
+    assert server.asked[0].startswith(b"GET /beacon HTTP/1.1\r\nHost: ")
+    assert b"content-" not in server.asked[0].lower()
 
 
 async def ask(server, body=b"body", *, ca=None, timeout_s=5.0, max_answer=100, path=None):

@@ -13,6 +13,7 @@ from sealtape.schemas.facts import COMMAND, RESULT, decode_facts, encode_stateme
 from sealtape.schemas.frames import Frame, Kind
 from sealtape.schemas.keys import Packer
 from sealtape.schemas.messages import CheckpointMessage, decode
+from sealtape.schemas.notes import parse_checkpoint, parse_note
 from sealtape.schemas.slices import CLIENT_IN, TARGET_IN, decode_data, encode_data
 from tests.capture.stage import CLASS, IDENT, Stage
 
@@ -229,7 +230,9 @@ def test_nothing_can_be_added_to_what_is_closed(make, outlet):
     assert outlet.kinds == [Kind.DATA, Kind.CLOSE, "signed"]
     assert outlet.emitted[-1].flags == CLEARS | CLOSES
     assert recorder.closed
-    assert (recorder.size, recorder.epoch, recorder.root(), recorder.unsigned) == (4, 0, b"", 0)
+    assert (recorder.size, recorder.epoch, recorder.unsigned) == (4, 0, 0)
+    signed = parse_checkpoint(parse_note(outlet.messages[-1].note).text)
+    assert (recorder.size, recorder.root()) == (signed.size, signed.root)
     recorder.data(CLIENT_IN, b"late")
     recorder.fact(COMMAND)
     recorder.cut()

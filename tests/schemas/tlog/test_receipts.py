@@ -87,6 +87,14 @@ def test_only_a_witnessed_checkpoint_of_this_log_counts():
         beacon_of(made()[0].beacon(), policy, "other.example/log")
 
 
+@pytest.mark.parametrize("number", ["x", "0", "01"])
+def test_a_shard_has_a_number(number):
+    log = WitnessedLog(number=number)
+    policy = parse_policy(log.policy.encode())
+    with pytest.raises(FormatError, match="shard"):
+        beacon_of(log.beacon(), policy, LOG)
+
+
 def test_a_log_that_the_policy_does_not_know():
     _, policy = made()
     strange = WitnessedLog(seed=7)
