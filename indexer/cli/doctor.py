@@ -21,6 +21,7 @@ from sealtape.indexer.cli.options import config_path
 from sealtape.indexer.index import check_index
 from sealtape.ingest.keyring import check_keyring
 from sealtape.ingest.ledger import check_ledger
+from sealtape.ingest.tlog.checkup import check_log
 from sealtape.ingest.vault import check_vault
 from sealtape.schemas.settings import Settings
 
@@ -29,8 +30,8 @@ HELP = "look at everything a deployment needs, and say what to do"
 DESCRIPTION = """\
 Looks at what the rooms need: settings, key files and who can read them, the spool's disk, addresses
 to listen on, the certificate, the identity provider, targets (it logs in and leaves), every store
-with its permissions and settings, and clocks. It may be run while the rooms do: nothing is changed
-but that a small object is put into the vault and removed again.
+with its permissions and settings, the log's signer and policy, and clocks. It may be run while the
+rooms do: nothing is changed but that a small object is put into the vault and removed again.
 
 Each host knows and may reach only what its room needs: name the room there. The exit code is 1
 when something does not work, with --strict also when something should be better.
@@ -79,6 +80,8 @@ async def examine(settings: Settings, rooms: frozenset[str]) -> list[Check]:
         looks["keyring"] = check_keyring(stores.keyring, base)
         looks["vault"] = check_vault(stores.vault, base)
         looks["ledger"] = check_ledger(stores.ledger, base)
+    if "ingest" in rooms:
+        looks["log"] = check_log(settings)
     if "indexer" in rooms:
         looks["index"] = check_index(stores.index, base)
     for room, metrics in (
