@@ -10,7 +10,7 @@ LOCK     = $(UV) pip compile pyproject.toml --universal --python-version 3.11 --
            --no-emit-index-url --no-emit-find-links --no-header --upgrade --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-servers test lint bench soak servers fetch-servers fmt lock
+.PHONY: help setup demo demo-servers test lint bench soak fuzz servers fetch-servers fmt lock
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s%s\n", $$1, $$2}' Makefile
@@ -39,6 +39,9 @@ bench: setup ## the benchmarks (tests/bench), numbers as ratios to a bare relay
 
 soak: setup ## the long-running tests
 	@$(PY) -P -m pytest -m soak -s --timeout=0 $(ARGS)
+
+fuzz: setup ## many more inputs for every parser, of another seed each time; FUZZ=N SEED=N
+	@FUZZ="$${FUZZ:-200000}" SEED="$${SEED:-$$(date +%s)}" $(PY) -P -m pytest tests/fuzz -n $(WORKERS) --timeout=0 $(ARGS)
 
 servers: setup ## real Kafka, PostgreSQL, S3, OpenSearch and Keycloak until Ctrl-C; ARGS="kafka s3" narrows
 	@$(PY) -m tests.servers up $(ARGS)
