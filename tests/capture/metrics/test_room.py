@@ -1,21 +1,25 @@
 import asyncio
 import contextlib
 import json
+import os
 import time
 from types import SimpleNamespace
 
 import pytest
 
+from sealtape.capture.epoch import Terms
 from sealtape.capture.metrics.room import MEASURES, CaptureVitals
 from sealtape.capture.metrics.vitals import written
 from sealtape.capture.node import start_capture
 from sealtape.capture.postgres.limits import Limits
+from sealtape.capture.worker import Worker
 from sealtape.schemas.errors import StoreError
 from sealtape.schemas.slices import CLIENT_IN, TARGET_IN
 from tests.capture.metrics.http import get, samples
 from tests.capture.node_lab import NodeLab
 from tests.capture.postgres.gateway_world import psql
 from tests.capture.stage import CLASS, Stage, open_on, until
+from tests.factories.log_host import log_host
 from tests.servers.postgres import shared_server
 
 SHOP = [("protocol", "postgres"), ("target", "shop")]
@@ -195,7 +199,6 @@ async def test_a_full_spool_stalls_and_is_not_ready(stage):
 
 
 def stage_terms():
-    from sealtape.capture.epoch import Terms
 
     return Terms(retention=CLASS, on_failure="continue")
 
@@ -224,6 +227,33 @@ async def test_orphans_are_counted_until_they_are_shipped(stage):
     await until(lambda: not worker.counts.orphans)
     assert value(await scrape(vitals), "orphans") == 0
     await worker.stop()
+
+
+async def test_receipts_that_the_log_owes_are_counted(stage):
+    worker, vitals = await told(stage)
+    assert "receipts_waiting" not in str(await scrape(vitals))  # no log is named
+    await worker.stop()
+    async with log_host() as host:
+        host.away = True
+        boot = os.urandom(16)
+        worker = Worker(
+            bus=stage.the_bus,
+            spool=stage.spool(boot),
+            identity=stage.identity(boot),
+            journal_terms=Terms(retention=CLASS),
+        )
+        worker.watch(host.view())
+        await worker.start()
+        vitals.attach(worker, gateway(), expires_s=5.0)
+        recorder, _ = await open_on(worker, Terms(retention=CLASS, on_seal="receipt"))
+        await worker.close_session(recorder, "client")
+        worker.desk.owed[0].overdue = True
+        found = await scrape(vitals)
+        names = ("waiting", "overdue", "contradicting")
+        assert [value(found, f"receipts_{name}") for name in names] == [1, 1, 0]
+        assert value(found, "receipts_total") == 0
+        assert value(found, "log_failing") == 1
+        await worker.stop()
 
 
 async def test_every_metric_says_what_it_is():
