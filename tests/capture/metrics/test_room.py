@@ -199,7 +199,6 @@ async def test_a_full_spool_stalls_and_is_not_ready(stage):
 
 
 def stage_terms():
-
     return Terms(retention=CLASS, on_failure="continue")
 
 
