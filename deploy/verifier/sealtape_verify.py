@@ -75,7 +75,8 @@ sealed_at_ns:i64 sha256:h32 shard:text tenant:name type:=segment v:one writer:te
 range first:u63 next:u63 partition:u32 topic:text
 few count:u32 root:h32
 session-open +node of:=session|journal opening_sha256:h32 at_ns:i64 type:=session-open
-session-seal +epoch class:class frames:u63 root:h32? lost:u63 attested:u63 checkpoint_sha256:h32 closed:text \
+session-seal +epoch class:class frames:u63 root:h32? lost:u63 attested:u63 checkpoint_sha256:h32 \
+closed:=|client|target|expired|max_session|shutdown|spool|aborted|error|refused|killed \
 first_ts_ns:i64 last_ts_ns:i64 opening_sha256:h32 fragments:count at_ns:i64 type:=session-seal
 incident reason:text bus:place session:h16? epoch:?u32 seq:?u63 at_ns:i64 type:=incident v:one
 place topic:text partition:u32 offset:i64
@@ -249,7 +250,9 @@ class Notation:
             names = {name for name in value if kind.endswith(".toml") or not name.startswith("x-")}
             wrong = sorted(names ^ SHAPES[kind].keys())
             need(not wrong, f"{kind} lacks members or has unknown ones: {wrong}")
-            return {name: self.read(value[name], of) for name, of in SHAPES[kind].items()}
+            value = {name: self.read(value[name], of) for name, of in SHAPES[kind].items()}
+            need(kind != "class" or value["retain_for_s"] <= value["delete_after_s"], "a class's terms")
+            return value
         if kind in NUMBERS:
             need(type(value) is int and value in range(*NUMBERS[kind]), f"{value!r:.80} is no {kind}")
             return value
@@ -341,10 +344,10 @@ class Notation:
     def parse_checkpoint(self, text):
         """(origin, size, root) of a note's text."""
         lines = text.split("\n")
-        need(len(lines) == 4, "a checkpoint has not three lines")
+        need(len(lines) == 4 and not lines[3], "a checkpoint has not three lines")
         size, (root,) = self.read(lines[1], "u63"), self.hashes([lines[2]])
         need(size or root == sha256(), "an empty tree has another root")
-        return lines[0], size, root
+        return self.named(lines[0]), size, root
 
 
 class Policy(Notation):
@@ -367,6 +370,7 @@ class Policy(Notation):
         ):
             need(len({key[3] for key in keys}) == len(keys) <= most, "there are too many keys, or one is twice")
             need({key[2] for key in keys} <= types_, "a key is of another type")
+        need(all("-----BEGIN CERTIFICATE-----" in tsa["roots"] for tsa in table["tsa"]), "roots: no PEM certificate")
         for names in (self.monitors, self.require, tsas):
             need(len(set(names)) == len(names), f"{names} has one twice")
         need(all(map(self.is_origin, self.logs)), "the key of a log is not named LOG/N")
@@ -611,6 +615,7 @@ class Verifier(Notation, Tree):
         sessions, objects = said.get("sessions", ["one"]), said.get("objects", [])
         need(sessions == sorted(set(sessions)) and 1 <= len(sessions) <= 1000, "its sessions are not in order")
         need(len(objects) <= 500, "it has too many objects")
+        need("basis" not in said or (said["basis"] == "expired") == (said["matter"] == "0" * 64), "its matter")
         if kind == "key":
             which = said["since"] is not None, bool(said["replaces"])
             need(which == (said["action"] == "revoke", said["action"] == "rotate"), "its since or replaces")

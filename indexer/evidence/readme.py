@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-VERIFIER_SHA256: Final = "f6837f857b15e1b06e2edde7bf240b2f4b319b4f300f859e61dff23d28f1fe24"
+VERIFIER_SHA256: Final = "83f9e99a47e6b499a9319a5dd0ab6433d367dc6f2deb46dd402059420803e778"
 """SHA-256 of deploy/verifier/sealtape_verify.py, the second verifier."""
 
 _TEXT: Final = """\

@@ -132,7 +132,7 @@ def check_fragments(
     name = fragments_name(epoch.number)
     data = bundle.bytes_of(name)
     if data is None:
-        if epoch.seal is not None:
+        if epoch.seal is not None or frames_name(epoch.number) in bundle.files:
             report.tampered(_FRAGMENTS, name, "it is missing", epoch=epoch.number)
         return False
     lines = record_lines_of(data)

@@ -266,6 +266,8 @@ def test_the_records_are_missing():
         if not name.startswith(("fragments/", "frames/"))
     }
     assert fragments(files) == ("incomplete", [])
+    files["frames/0.bin"] = unsealed()["frames/0.bin"]
+    assert fragments(files) == ("tampered", ["it is missing"])
 
 
 def test_a_segment_behind_the_seal():
