@@ -27,9 +27,11 @@ from sealtape.schemas.errors import StoreCorrupt
 __all__ = ["LogSnapshot", "LogWorker"]
 
 FLUSH_S: Final = 10.0
-"""How long a process that ends adds what was sealed last."""
+"""How long a process that ends adds what was sealed last, and asks witnesses about it."""
 RETRY_S: Final = 5.0
 """Until witnesses are asked again when there was no quorum."""
+AGAIN_S: Final = 0.5
+"""The same while the process ends."""
 ROTATE_S: Final = 30.0
 """How long the last checkpoint of a shard may take to be witnessed, when another is to begin."""
 DAY_NS: Final = 86_400_000_000_000
@@ -213,14 +215,16 @@ class LogWorker:
                     await self._stamp(publisher)
                 else:
                     log.warning("no quorum of witnesses for %d entries", publisher.size)
-                    await self._pause()
+                    last = await self._pause()
             if last:
                 return
 
-    async def _pause(self) -> None:
-        """Wait before witnesses are asked again; not when it is time to end."""
+    async def _pause(self) -> bool:
+        """Wait before witnesses are asked again; True when it is not to be tried any more."""
         if self._over:
-            return
+            await asyncio.sleep(AGAIN_S)
+            self._news.set()
+            return self._parts.monotonic() - self._asked_at > FLUSH_S
         waits = [
             asyncio.create_task(self._leaving.asked.wait()),
             asyncio.create_task(self._news.wait()),
@@ -231,6 +235,7 @@ class LogWorker:
             await end(waits)
         if not self._leaving.asked.is_set():
             self._news.set()
+        return False
 
     async def _stamp(self, publisher: Publisher) -> None:
         """Have a witnessed checkpoint time-stamped: hourly, and first thing on a new day."""
