@@ -11,18 +11,19 @@ every chain of records reached the head that the ledger keeps of it.
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from hashlib import sha256
-from itertools import islice
 
 from sealtape.indexer.audit_log import LogAudit, LogTrust
 from sealtape.indexer.contents import ContentChecker
+from sealtape.indexer.judging import Judged, JudgedFragment, LocalJudge, SegmentJudge
 from sealtape.indexer.reconcile import MALFORMED, Ending, differences
 from sealtape.ingest.findings import QUARANTINE_REASONS
 from sealtape.ingest.ledger.base import Ledger
 from sealtape.ingest.ledger.rows import Incident, Quarantined, SegmentRow, ShardHead
-from sealtape.ingest.parquet import Row, read_rows
 from sealtape.ingest.vault import Vault, check_key
 from sealtape.schemas.bodies import Close
 from sealtape.schemas.errors import FormatError, Missing, StoreError
@@ -30,7 +31,7 @@ from sealtape.schemas.frames import Kind
 from sealtape.schemas.layout import SEGMENT_PREFIX, manifest_key, segment_of_manifest
 from sealtape.schemas.notes import Verifier
 from sealtape.schemas.segments import FragmentRecord, fragments_root, parse_manifest
-from sealtape.schemas.verify import ChainVerifier, Report, SegmentVerifier, SessionVerifier
+from sealtape.schemas.verify import ChainVerifier, Report, Run, SegmentVerifier, SessionVerifier
 from sealtape.schemas.verify.base import StoredRow
 
 Progress = Callable[[int, str], None]
@@ -52,8 +53,12 @@ class Audit:
         contents: ContentChecker | None = None,
         progress: Progress | None = None,
         log_trust: LogTrust | None = None,
+        judge: SegmentJudge | None = None,
     ) -> None:
-        """Take what to read and whom to trust; `contents` opens payloads where a key is given."""
+        """Take what to read and whom to trust; `contents` opens payloads where a key is given.
+
+        Segments are judged here unless another `judge` is given, which cannot open payloads.
+        """
         self._ledger = ledger
         self._vault = vault
         self._log = log
@@ -61,6 +66,7 @@ class Audit:
         self._now_ns = now_ns
         self._contents = contents
         self._progress = progress
+        self._judge = judge or LocalJudge(vault, contents)
         self.report = Report()
         self.log = LogAudit(
             ledger=ledger,
@@ -87,8 +93,7 @@ class Audit:
                 what is sealed meanwhile does not look like a stranger.
         """
         await self._follow_chains()
-        for segment in self._segments:
-            await self._segment(segment, None)
+        await self._walk(self._segments, None)
         await self._strangers(listed)
         await self._finish_sessions()
         await self.log.everything(self._segments, self._sessions)
@@ -101,9 +106,8 @@ class Audit:
         """Verify one session: the segments it lies in, the chains, its rows in the ledger."""
         wanted = await self._places(session)
         await self._follow_chains()
-        for segment in self._segments:
-            if wanted is None or segment.key in wanted:
-                await self._segment(segment, session)
+        places = [row for row in self._segments if wanted is None or row.key in wanted]
+        await self._walk(places, session)
         for key in sorted((wanted or set()) - {segment.key for segment in self._segments}):
             self.report.tampered(
                 "ledger", key, "the ledger names fragments of a segment that it lacks"
@@ -113,7 +117,6 @@ class Audit:
                 "session", "ledger", "no frame of it is sealed yet", session=session
             )
         await self._finish_sessions()
-        places = [row for row in self._segments if wanted is None or row.key in wanted]
         await self.log.session(session, self._sessions.get(session), places)
         await self._incidents(session)
         return self.report
@@ -180,36 +183,79 @@ class Audit:
 
     # -- segments ---------------------------------------------------------------------------------
 
-    async def _segment(self, segment: SegmentRow, only: bytes | None) -> None:
-        verifier = SegmentVerifier(segment.record, self.report)
-        fragments = await self._fragments(segment, verifier)
+    async def _walk(self, segments: Sequence[SegmentRow], only: bytes | None) -> None:
+        """Have the segments judged, some ahead of the one whose turn it is, and take them in order.
+
+        Only so is each session's tree fed from its beginning.
+        """
+        ahead: deque[tuple[SegmentRow, Sequence[FragmentRecord], asyncio.Task[Judged | None]]]
+        ahead = deque()
+        try:
+            for segment in segments:
+                fragments = await self._announced(segment, only)
+                if fragments is None:
+                    continue
+                judging = asyncio.create_task(self._judged(segment.key, fragments))
+                ahead.append((segment, fragments, judging))
+                if len(ahead) > self._judge.ahead:
+                    await self._take(*ahead.popleft())
+            while ahead:
+                await self._take(*ahead.popleft())
+        finally:
+            for _, _, judging in ahead:
+                judging.cancel()
+
+    async def _announced(
+        self, segment: SegmentRow, only: bytes | None
+    ) -> Sequence[FragmentRecord] | None:
+        """Which fragments of a segment to judge; None: nothing of it is asked for."""
+        fragments = await self._fragments(segment, SegmentVerifier(segment.record, self.report))
         if only is not None:
             fragments = [record for record in fragments if record.session == only]
             if not fragments:
-                return
+                return None
         for record in fragments:
             self._sealed.setdefault(record.session, []).append(record)
-        data = await self._object(segment.key)
-        if data is None:
+            if self._contents is not None:
+                await self._contents.prepare(record.session, record.epoch, self.report)
+        return fragments
+
+    async def _judged(self, key: str, fragments: Sequence[FragmentRecord]) -> Judged | None:
+        """Return what was found of an object; None when there is none."""
+        if not self._is_key(key):
+            return None
+        try:
+            return await self._judge.segment(key, fragments)
+        except Missing:
+            self._gone(key)
+            return None
+
+    async def _take(
+        self,
+        segment: SegmentRow,
+        fragments: Sequence[FragmentRecord],
+        judging: asyncio.Task[Judged | None],
+    ) -> None:
+        """Tell each session's verifier what was found of its fragments."""
+        judged = await judging
+        if judged is None:
             self._absent(fragments, segment.key)
             return
-        verifier.object(len(data), sha256(data).digest())
-        reader = _Reader(data, whole=only is None)
-        for record in fragments:
-            try:
-                rows = reader.rows(record)
-            except FormatError as exc:
+        SegmentVerifier(segment.record, self.report).object(judged.size, judged.sha256)
+        for fragment in judged.fragments:
+            record = fragment.record
+            if fragment.unreadable:
                 self.report.tampered(
                     "object",
                     segment.key,
-                    f"frames {record.lo} to {record.hi - 1} cannot be read: {exc.message}",
+                    f"frames {record.lo} to {record.hi - 1} cannot be read: {fragment.unreadable}",
                     session=record.session,
                     epoch=record.epoch,
                     seq=record.lo,
                 )
                 self._without(record, segment.key)
-                continue
-            await self._fragment(verifier, record, rows, segment.key)
+            else:
+                self._fragment(fragment, segment.key)
 
     async def _fragments(
         self, segment: SegmentRow, verifier: SegmentVerifier
@@ -256,23 +302,17 @@ class Audit:
             "ledger", segment.key, "the ledger's fragments are not those that were sealed"
         )
 
-    async def _fragment(
-        self, verifier: SegmentVerifier, record: FragmentRecord, rows: Sequence[Row], key: str
-    ) -> None:
-        session = self._verifier(record.session)
-        session.fragment(record, key)
-        contents = self._contents
-        if contents is not None:
-            await contents.prepare(record.session, record.epoch, self.report)
-
-        def take(row: StoredRow, leaf: bytes) -> None:
-            session.frame(row, leaf)
-            self._ending(row, leaf)
-            if contents is not None:
-                contents.frame(row, key, self.report)
-
-        verifier.fragment(record, rows, take)
-        self._done += len(rows)
+    def _fragment(self, fragment: JudgedFragment, key: str) -> None:
+        session = self._verifier(fragment.record.session)
+        session.fragment(fragment.record, key)
+        self.report.merge(fragment.report)
+        for event in fragment.events:
+            if isinstance(event, Run):
+                session.run(event)
+            else:
+                session.frame(event.row, event.leaf)
+                self._ending(event.row, event.leaf)
+        self._done += fragment.report.frames
         if self._progress is not None:
             self._progress(self._done, key)
 
@@ -296,16 +336,24 @@ class Audit:
         return {e: found for e, found in endings.items() if (session, e) not in self._damaged}
 
     async def _object(self, key: str) -> bytes | None:
-        try:
-            check_key(key)
-        except StoreError as exc:
-            self.report.tampered("ledger", key, exc.message)
+        if not self._is_key(key):
             return None
         try:
             return await self._vault.get(key)
         except Missing:
-            self.report.tampered("object", key, "it is gone, and nothing says it was deleted")
+            self._gone(key)
             return None
+
+    def _is_key(self, key: str) -> bool:
+        try:
+            check_key(key)
+        except StoreError as exc:
+            self.report.tampered("ledger", key, exc.message)
+            return False
+        return True
+
+    def _gone(self, key: str) -> None:
+        self.report.tampered("object", key, "it is gone, and nothing says it was deleted")
 
     def _absent(self, fragments: Sequence[FragmentRecord], key: str) -> None:
         for record in fragments:
@@ -436,32 +484,6 @@ class Audit:
                 session=incident.session or None,
                 seq=None if incident.seq < 0 else incident.seq,
             )
-
-
-class _Reader:
-    """The rows of a segment's fragments: in one pass over the file, or just those asked for.
-
-    After damage the pass ends, and each fragment is read by itself, so that only those in the
-    damaged row group are lost.
-    """
-
-    def __init__(self, data: bytes, *, whole: bool) -> None:
-        self._data = data
-        self._pass = read_rows(data, page_checksums=False) if whole else None
-        self._next = 0
-
-    def rows(self, record: FragmentRecord) -> list[Row]:
-        """Return the rows that a fragment names. Raises `FormatError`."""
-        start, end = record.rows
-        if self._pass is not None and start == self._next:
-            try:
-                found = [row for _, row in islice(self._pass, end - start)]
-            except FormatError:
-                self._pass = None
-            else:
-                self._next = end
-                return found
-        return [row for _, row in read_rows(self._data, start, end, page_checksums=False)]
 
 
 def _reason(payload: bytes) -> str | None:

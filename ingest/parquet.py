@@ -13,16 +13,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sealtape.ingest.pages import plain_values
 from sealtape.schemas.errors import FormatError
 from sealtape.schemas.frames import HEADER, MAGIC, Frame
+from sealtape.schemas.verify.columns import Columns
 
 __all__ = [
     "ROW_GROUP_BYTES",
+    "ColumnReader",
     "Group",
     "Layout",
     "Pieces",
@@ -185,17 +189,14 @@ def write_segment(stretches: Sequence[Sequence[Row]], footer: Mapping[str, str])
 
 
 def read_rows(
-    data: bytes | memoryview, start: int = 0, end: int | None = None, *, page_checksums: bool = True
+    data: bytes | memoryview, start: int = 0, end: int | None = None
 ) -> Iterator[tuple[int, Row]]:
     """Rows `[start, end)` with their numbers, decoding only the row groups they lie in.
-
-    Verification reads without `page_checksums`, which would refuse a whole row group where the
-    leaf column can name the one frame that is damaged.
 
     Raises `FormatError` for anything that is not a segment with exactly our columns.
     """
     with _readable():
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=page_checksums)
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
         _check_schema(file)
         last = file.metadata.num_rows if end is None else min(end, file.metadata.num_rows)
         first = 0
@@ -212,6 +213,116 @@ def rows_of(table: pa.Table) -> Iterator[Row]:
     """The rows of a table with all our columns."""
     columns = [column.to_pylist() for column in table.columns]
     return map(Row._make, zip(*columns, strict=True))
+
+
+class ColumnReader:
+    """The rows of a segment column by column, for verification. One thread may use it.
+
+    Page checksums are not looked at: they would refuse a whole row group where the leaf column can
+    name the one frame that is damaged. The last group read is kept, as neighbouring fragments
+    share it.
+    """
+
+    def __init__(self, data: bytes | memoryview) -> None:
+        """Read the footer; `data` must stay as it is while this is used. Raises `FormatError`."""
+        self._data = memoryview(data)
+        with _readable():
+            self._file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=False)
+            _check_schema(self._file)
+            metadata = self._file.metadata
+            sizes = [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)]
+        self._bounds = list(pairwise(accumulate(sizes, initial=0)))
+        self._plain = self._scanned()
+        self._kept: tuple[int, Columns] | None = None
+
+    def read(self, start: int, end: int) -> Iterator[Columns]:
+        """Rows `[start, end)` by row group; those that the segment lacks are left out.
+
+        Raises `FormatError` at a group that cannot be decoded.
+        """
+        for number, (first, behind) in enumerate(self._bounds):
+            low, high = max(start, first), min(end, behind)
+            if low < high:
+                yield self._group(number).part(low - first, high - first)
+
+    def _group(self, number: int) -> Columns:
+        if self._kept is None or self._kept[0] != number:
+            self._kept = None  # its memory serves the next one
+            with _readable():
+                table = self._table(number, _SCHEMA.names[:-1])
+                payloads = self._payloads(number)
+                if payloads is None:
+                    payloads = _views(_array(self._table(number, ["payload"]), "payload"))
+                self._kept = number, _columns(table, payloads)
+        return self._kept[1]
+
+    def _table(self, number: int, names: list[str]) -> pa.Table:
+        # Threads would cost more than they bring: nearly all of the work is hashing.
+        return self._file.read_row_group(number, columns=names, use_threads=False)
+
+    def _scanned(self) -> bool:
+        """Whether Arrow can read every payload; walks over their lengths only.
+
+        Where it cannot, what the footer says of the column must not be asked: a codec that does not
+        exist would end the process, not raise.
+        """
+        try:
+            return bool(self._file.scan_contents(["payload"]) == self._file.metadata.num_rows)
+        except (pa.ArrowException, OSError):
+            return False
+
+    def _payloads(self, number: int) -> list[memoryview] | None:
+        """The payloads where they lie in the file; None when they are stored in another way."""
+        if not self._plain:
+            return None
+        first, behind = self._bounds[number]
+        chunk = self._file.metadata.row_group(number).column(len(_SCHEMA.names) - 1)
+        if chunk.compression != "UNCOMPRESSED" or chunk.dictionary_page_offset is not None:
+            return None
+        start = chunk.data_page_offset
+        return plain_values(self._data, start, start + chunk.total_compressed_size, behind - first)
+
+
+def _columns(table: pa.Table, payloads: list[memoryview]) -> Columns:
+    column = {name: _array(table, name) for name in table.column_names}
+    return Columns(
+        sessions=_joined(column["session"], 16),
+        epochs=_numbers(column["epoch"]),
+        seqs=_numbers(column["seq"]),
+        times=_numbers(column["ts_ns"]),
+        kinds=_joined(column["kind"], 1),
+        suites=_joined(column["suite"], 1),
+        flags=_numbers(column["flags"]),
+        lengths=_numbers(column["payload_len"]),
+        digests=_joined(column["payload_sha256"], 32),
+        leaves=_joined(column["leaf"], 32),
+        payloads=payloads,
+    )
+
+
+def _array(table: pa.Table, name: str) -> pa.Array[Any]:
+    chunks: Any = table.column(name)
+    array: pa.Array[Any] = chunks.chunk(0) if chunks.num_chunks == 1 else chunks.combine_chunks()
+    return array
+
+
+def _numbers(array: Any) -> list[int]:
+    return list(array.to_pylist())
+
+
+def _joined(array: pa.Array[Any], width: int) -> bytes:
+    """The values of a column of fixed width, one after the other."""
+    values = array.buffers()[1]
+    start, end = array.offset * width, (array.offset + len(array)) * width
+    return b"" if values is None else memoryview(values)[start:end].tobytes()
+
+
+def _views(array: pa.Array[Any]) -> list[memoryview]:
+    """The values of a binary column where they lie; they keep its memory."""
+    _, offsets, data = array.buffers()
+    bounds = memoryview(offsets or b"").cast("i")[array.offset : array.offset + len(array) + 1]
+    values = memoryview(data or b"")
+    return [values[start:end] for start, end in pairwise(bounds.tolist())]
 
 
 def read_leaves(data: bytes | memoryview, start: int, end: int) -> list[bytes]:

@@ -53,6 +53,10 @@ class SealtapeError(Exception):
         self.hint = hint
         self.context = context
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """How it crosses to another process: by its parts, whatever its `__init__` asks for."""
+        return _revived, (type(self), self.args, self.__dict__)
+
 
 class UsageError(SealtapeError):
     """The command line or an argument does not make sense; correct it and run again."""
@@ -204,6 +208,14 @@ class KeyUnavailable(SealtapeError):
 
     code = "key-unavailable"
     exit_code = 77
+
+
+def _revived(
+    kind: type[SealtapeError], args: tuple[object, ...], parts: dict[str, object]
+) -> SealtapeError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(parts)
+    return error
 
 
 ERRORS: tuple[type[SealtapeError], ...] = (

@@ -24,9 +24,13 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final
+from itertools import repeat
+from typing import TYPE_CHECKING, Final
 
 from sealtape.schemas.errors import FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MAGIC: Final = b"SEALFRM1"
 HEADER_SIZE: Final = 84
@@ -42,6 +46,7 @@ EXTENSION_KINDS: Final = 128  # an unknown kind from here on does not make a ses
 
 HEADER: Final = struct.Struct(">8s16sIQqBBHI32s")
 AAD: Final = struct.Struct(">8s16sIQqBBHI")
+_LEAF: Final = struct.Struct(">B8s16sIQqBBHI32s")  # what a leaf hashes: 0x00, then the header
 
 
 class Kind:
@@ -198,6 +203,31 @@ def parse_header(data: bytes) -> Header:
 def leaf_hash(header: bytes) -> bytes:
     """SHA-256(0x00 || header): the frame's leaf in the session's tree."""
     return sha256(b"\0" + header).digest()
+
+
+def leaf_hashes(
+    session: bytes,
+    epoch: int,
+    seqs: Sequence[int],
+    times: Sequence[int],
+    kinds: Sequence[int],
+    suites: Sequence[int],
+    flags: Sequence[int],
+    sizes: Sequence[int],
+    digests: Sequence[bytes],
+) -> list[bytes]:
+    """The leaves of many frames of one epoch; FormatError when a field is out of its range."""
+    if not digests:
+        return []
+    _check(session, max(seqs), max(sizes))
+    if set(map(len, digests)) != {DIGEST_SIZE}:
+        raise FormatError("payload_sha256 must be 32 bytes")
+    same = repeat(0), repeat(MAGIC), repeat(session), repeat(epoch)
+    try:
+        headers = map(_LEAF.pack, *same, seqs, times, kinds, suites, flags, sizes, digests)
+        return [sha256(header).digest() for header in headers]
+    except struct.error as exc:
+        raise FormatError(f"frame header field out of range: {exc}") from exc
 
 
 def _check(session: bytes, seq: int, payload_len: int) -> None:

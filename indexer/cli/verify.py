@@ -11,11 +11,12 @@ from pathlib import Path
 from sealtape.capture.kms import read_private_key
 from sealtape.indexer.audit import Audit
 from sealtape.indexer.cli import output, verify_bundle
-from sealtape.indexer.cli.options import inside, read_settings
+from sealtape.indexer.cli.options import inside, positive, read_settings
 from sealtape.indexer.cli.stores import keyring_of, ledger_of
 from sealtape.indexer.cli.verify_log import keep_seen, log_trust
 from sealtape.indexer.contents import ContentChecker
 from sealtape.indexer.deep import deep_checks
+from sealtape.indexer.judging import JudgePool
 from sealtape.ingest.ledger import Ledger
 from sealtape.ingest.vault import open_vault
 from sealtape.schemas.errors import Ambiguous, KeyUnavailable, NotFound, UsageError
@@ -74,6 +75,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--deep", action="store_true", help="… and compare the facts with the data")
     parser.add_argument(
+        "--jobs",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="processes that read segments side by side, without --decrypt (default 1)",
+    )
+    parser.add_argument(
         "--key", metavar="PLACE", help="the auditors' private key (else the deployment's)"
     )
 
@@ -87,6 +95,9 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(msg, hint="`sealtape sessions` lists them.")
     if args.since and not args.all:
         raise UsageError("--since goes with --all.", hint="It looks at the whole log.")
+    if args.jobs > 1 and (args.decrypt or args.deep or args.key):
+        msg = "--jobs reads without a key."
+        raise UsageError(msg, hint="Leave it out to open payloads; one process then does all.")
     report = asyncio.run(_verify(args))
     if args.json:
         output.json_line(report.to_json())
@@ -103,15 +114,13 @@ async def _verify(args: argparse.Namespace) -> Report:
     progress = output.Progress("verified frames", quiet=args.json)
     try:
         async with AsyncExitStack() as stack:
-            contents = None
-            if args.decrypt or args.deep or args.key:
-                private = auditor_key(settings, args.key)
-                # Without a key none is opened: the evidence is whole without a keyring.
-                keyring = await stack.enter_async_context(keyring_of(settings))
-                deep = deep_checks() if args.deep else None
-                contents = ContentChecker(keyring, private, deep=deep)
+            contents = await _contents(args, settings, stack)
             trusted = await log_trust(settings, vault, policy=args.policy, since=args.since)
             ledger = await stack.enter_async_context(ledger_of(settings, snapshot=True))
+            judge = None
+            if args.jobs > 1:
+                judge = JudgePool(settings.stores.vault, Path(settings.base), args.jobs)
+                stack.callback(judge.close)
             audit = Audit(
                 ledger=ledger,
                 vault=vault,
@@ -121,6 +130,7 @@ async def _verify(args: argparse.Namespace) -> Report:
                 contents=contents,
                 progress=progress.at,
                 log_trust=trusted,
+                judge=judge,
             )
             if args.all:
                 report = await audit.everything(listed)
@@ -130,6 +140,17 @@ async def _verify(args: argparse.Namespace) -> Report:
     finally:
         progress.done()
         await vault.close()
+
+
+async def _contents(
+    args: argparse.Namespace, settings: Settings, stack: AsyncExitStack
+) -> ContentChecker | None:
+    """What opens payloads, where that is asked for; the evidence is whole without a keyring."""
+    if not (args.decrypt or args.deep or args.key):
+        return None
+    private = auditor_key(settings, args.key)
+    keyring = await stack.enter_async_context(keyring_of(settings))
+    return ContentChecker(keyring, private, deep=deep_checks() if args.deep else None)
 
 
 def auditor_key(settings: Settings, given: str | None) -> PrivateKey:

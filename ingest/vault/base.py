@@ -101,6 +101,14 @@ class Vault(Protocol):
         """The bytes `[start, end)` of the object, clipped to its size. Raises `Missing`."""
         ...
 
+    async def fill(self, key: str, buffer: memoryview) -> int:
+        """Read the object into `buffer`, from its first byte on; how many bytes it took.
+
+        For readers of one object after the other, who need no new memory for each. MUST read all of
+        the object, or what fits. Raises `Missing`.
+        """
+        ...
+
     async def size(self, key: str) -> int:
         """Size in bytes. Raises `Missing`."""
         ...

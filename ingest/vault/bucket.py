@@ -32,7 +32,7 @@ from sealtape.ingest.vault.faults import FOREIGN, Fault, fault_of
 from sealtape.schemas.errors import Exists, Fenced, StoreBusy, StoreError
 
 if TYPE_CHECKING:
-    from obstore import GetResult, UpdateVersion
+    from obstore import Bytes, GetResult, UpdateVersion
 
 __all__ = ["TOKEN", "Bucket", "BucketVault", "Native"]
 
@@ -150,17 +150,21 @@ class BucketVault:
         elif start:
             options = {"range": {"offset": start}}
 
-        async def read() -> bytes:
-            result = await self._reading.get_async(key, options=options)
-            data: bytes = (await result.bytes_async()).to_bytes()
-            return data
+        data = await self._read(key, options)
+        return b"" if data is None else data.to_bytes()
 
-        try:
-            return await self._tried(read, f"a get of {key}")
-        except _Failed as failed:
-            if failed.fault.past_end:
-                return b""
-            raise failed.error from failed.__cause__
+    async def fill(self, key: str, buffer: memoryview) -> int:
+        """Read into memory that is there; see `Vault.fill`."""
+        check_key(key)
+        if not buffer:
+            await self.size(key)
+            return 0
+        data = await self._read(key, {"range": (0, len(buffer))})
+        if data is None:
+            return 0
+        with memoryview(data) as view:
+            buffer[: len(view)] = view
+            return len(view)
 
     async def size(self, key: str) -> int:
         """Size in bytes; see `Vault.size`."""
@@ -224,6 +228,20 @@ class BucketVault:
         """Release what the adapter holds."""
         if self._native is not None:
             await self._native.close()
+
+    async def _read(self, key: str, options: Any) -> Bytes | None:
+        """The bytes of an object, or of a range of it; None when the range begins behind them."""
+
+        async def read() -> Bytes:
+            result = await self._reading.get_async(key, options=options)
+            return await result.bytes_async()
+
+        try:
+            return await self._tried(read, f"a get of {key}")
+        except _Failed as failed:
+            if failed.fault.past_end:
+                return None
+            raise failed.error from failed.__cause__
 
     async def _put(self, key: str, data: memoryview, token: str) -> None:
         unsure = False

@@ -64,6 +64,11 @@ class FileVault:
         check_key(key)
         return await asyncio.to_thread(self._get, key, start, end)
 
+    async def fill(self, key: str, buffer: memoryview) -> int:
+        """Read into memory that is there; see `Vault.fill`."""
+        check_key(key)
+        return await asyncio.to_thread(self._fill, key, buffer)
+
     async def size(self, key: str) -> int:
         """Size in bytes; see `Vault.size`."""
         check_key(key)
@@ -151,6 +156,13 @@ class FileVault:
         with _translated(key), os.fdopen(self._opened(key), "rb") as file:
             file.seek(start)
             return file.read(-1 if end is None else end - start)
+
+    def _fill(self, key: str, buffer: memoryview) -> int:
+        filled = 0
+        with _translated(key), os.fdopen(self._opened(key), "rb", buffering=0) as file:
+            while count := file.readinto(buffer[filled:]):
+                filled += count
+        return filled
 
     def _size(self, key: str) -> int:
         with _translated(key), os.fdopen(self._opened(key), "rb") as file:

@@ -115,11 +115,25 @@ class Report:
         finding = Finding(
             verdict, layer, thing, session.hex() if session else None, seq, reason, epoch
         )
+        self._keep(finding)
+
+    def _keep(self, finding: Finding) -> None:
         if len(self.findings) < MAX_FINDINGS:
             self.findings.append(finding)
         else:
             # A store full of damage must not fill the memory; the verdict is settled long before.
             self.suppressed += 1
+
+    def merge(self, part: Report) -> None:
+        """Take over the findings, counts and notes of a part that was verified by itself."""
+        self.sessions += part.sessions
+        self.frames += part.frames
+        self.payload_bytes += part.payload_bytes
+        self.suppressed += part.suppressed
+        for finding in part.findings:
+            self._keep(finding)
+        for note in part.notes:
+            self.note(note)
 
     def note(self, text: str) -> None:
         """Add a statement for the reader, once."""

@@ -1,15 +1,11 @@
-"""Verification of segments: the chain of their records, their manifests and their rows."""
+"""Verification of segments: the chain of their records, their manifests and objects."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from hashlib import sha256
+from collections.abc import Sequence
 from typing import Final
 
-from sealtape.schemas import frames, tree
-from sealtape.schemas.errors import FormatError
 from sealtape.schemas.segments import FragmentRecord, SegmentRecord, fragments_root, record_hash
-from sealtape.schemas.verify.base import StoredRow
 from sealtape.schemas.verify.findings import Report
 
 FIRST_PREV: Final = bytes(32)
@@ -56,7 +52,7 @@ class ChainVerifier:
 
 
 class SegmentVerifier:
-    """One segment: its record, its fragments, its object."""
+    """One segment: its record, its manifest, its object."""
 
     def __init__(self, record: SegmentRecord, report: Report) -> None:
         """Begin with the record as the chain has it."""
@@ -90,84 +86,3 @@ class SegmentVerifier:
             self._report.tampered(
                 "object", self._record.object, "its bytes are not those that were sealed"
             )
-
-    def fragment(
-        self,
-        record: FragmentRecord,
-        rows: Iterable[StoredRow],
-        take: Callable[[StoredRow, bytes], None],
-    ) -> None:
-        """Check a fragment's rows against their own columns and its record.
-
-        Args:
-            record: which frames must be there.
-            rows: the rows that the record names, in order.
-            take: is given each frame of the fragment with its leaf.
-        """
-        covered = tree.CompactRange(record.lo)
-        payload_bytes = 0
-        for row in rows:
-            if (row.session, row.epoch) != (record.session, record.epoch):
-                self._frame(record, covered.hi, "a frame of another session stands in its place")
-                continue
-            leaf = self._leaf(record, row)
-            covered.append(leaf)
-            payload_bytes += len(row.payload)
-            take(row, leaf)
-        self._report.frames += len(covered)
-        self._report.payload_bytes += payload_bytes
-        if covered.hi != record.hi:
-            self._frame(
-                record,
-                covered.hi,
-                f"{len(covered)} frames are there, {record.hi - record.lo} were sealed",
-            )
-        elif covered.nodes != record.nodes:
-            self._report.tampered(
-                "tree",
-                self._record.object,
-                f"frames {record.lo} to {record.hi - 1} are not those that were sealed",
-                session=record.session,
-                epoch=record.epoch,
-                seq=record.lo,
-            )
-
-    def _leaf(self, record: FragmentRecord, row: StoredRow) -> bytes:
-        """Return the row's leaf; where the payload alone is damaged, that of the sealed header.
-
-        So damage is said once, at its frame, and does not spread to roots and signatures.
-        """
-        digest = sha256(row.payload).digest()
-        if digest != row.payload_sha256 or len(row.payload) != row.payload_len:
-            self._frame(record, row.seq, "the payload is not the one that was sealed")
-        try:
-            header = frames.header(
-                row.session,
-                row.epoch,
-                row.seq,
-                row.ts_ns,
-                row.kind,
-                row.suite,
-                row.flags,
-                row.payload_len,
-                row.payload_sha256,
-            )
-        except FormatError as exc:
-            self._frame(record, row.seq, f"the header is malformed: {exc.message}")
-            return row.leaf
-        leaf = frames.leaf_hash(header)
-        if leaf != row.leaf:
-            self._frame(
-                record, row.seq, "the header's columns do not give the leaf that was sealed"
-            )
-        return leaf
-
-    def _frame(self, record: FragmentRecord, seq: int, reason: str) -> None:
-        self._report.tampered(
-            "frame",
-            self._record.object,
-            reason,
-            session=record.session,
-            epoch=record.epoch,
-            seq=seq,
-        )

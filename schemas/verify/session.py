@@ -18,6 +18,7 @@ from sealtape.schemas.segments import FragmentRecord
 from sealtape.schemas.tree import CompactRange
 from sealtape.schemas.verify.base import StoredRow
 from sealtape.schemas.verify.findings import Report
+from sealtape.schemas.verify.fragment import Run
 
 # A journal is open as long as its node runs; it signs a heartbeat at least this often.
 JOURNAL_SILENCE_NS: Final = 60 * 1_000_000_000
@@ -36,7 +37,6 @@ class Epoch:
     last_ts_ns: int = -(2**63)
     broken: bool = False
     pending: dict[int, str] = field(default_factory=dict)
-    roots: dict[int, bytes] = field(default_factory=dict)
 
 
 class SessionVerifier:
@@ -115,7 +115,20 @@ class SessionVerifier:
         self._look(epoch, frame)
         if not epoch.broken and epoch.tree.hi in epoch.pending:
             self._checkpoint(epoch, epoch.tree.hi)
-        epoch.roots = {} if epoch.broken else epoch.roots
+
+    def run(self, run: Run) -> None:
+        """Take frames that need no look, instead of each by `frame`."""
+        epoch = self._epochs[run.epoch]
+        if epoch.close is not None:
+            self._tampered("session", "a frame follows CLOSE", epoch, run.covered.lo)
+        if run.first_ts_ns < epoch.last_ts_ns:
+            self._tampered(
+                "frame", "its time lies before the frame before it", epoch, run.covered.lo
+            )
+        epoch.last_ts_ns = run.last_ts_ns
+        epoch.tree.extend(run.covered)
+        if not epoch.broken and epoch.tree.hi in epoch.pending:
+            self._checkpoint(epoch, epoch.tree.hi)
 
     def absent(self, record: FragmentRecord, thing: str) -> None:
         """Take a fragment whose rows cannot be had; its record's hashes stand in for them.

@@ -74,6 +74,22 @@ class VaultConformance:
         with pytest.raises(StoreError):
             await vault.get("a", -1)
 
+    async def test_memory_is_filled(self, vault: Vault):
+        """With what fits; what was behind it stays."""
+        data = bytes(range(256)) * 5000
+        await vault.put_new("a", data)
+        await vault.put_new("empty", b"")
+        memory = bytearray(b"x" * (len(data) + 3))
+        assert await vault.fill("a", memoryview(memory)) == len(data)
+        assert memory == data + b"xxx"
+        assert await vault.fill("a", memoryview(memory)[:5]) == 5
+        assert await vault.fill("a", memoryview(memory)[:0]) == 0
+        assert await vault.fill("empty", memoryview(memory)) == 0
+        assert memory == data + b"xxx"
+        for buffer in (memoryview(memory), memoryview(memory)[:0]):
+            with pytest.raises(Missing):
+                await vault.fill("b", buffer)
+
     async def test_nothing_is_overwritten(self, vault: Vault):
         await vault.put_new("a/b", b"first")
         for data in (b"second", b"first"):
@@ -224,6 +240,7 @@ class VaultConformance:
             vault.put_new(key, b"x"),
             vault.swap(key, b"x", None),
             vault.get(key),
+            vault.fill(key, memoryview(bytearray(1))),
             vault.size(key),
             vault.erase(key),
             vault.retain(key, 1),

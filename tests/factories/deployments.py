@@ -202,12 +202,12 @@ async def audit(site, session=None, **options):
 
 async def audited(
     site, session=None, *, trust=(), key=None, deep=None, now_ns=None, stores=None,
-    policy=None, since=None,
+    policy=None, since=None, judge=None,
 ):  # fmt: skip
     """Verify everything, or one session; `key` opens the payloads, `trust` None trusts any.
 
     `stores` are those of `reading`, where many runs are to be quick. `policy` and `since` are for
-    the log.
+    the log; `judge` is where segments are judged.
     """
     vault = await open_vault(site.settings.stores.vault, site.folder)
     listed = [name async for name in vault.keys(SEGMENT_PREFIX)]
@@ -221,6 +221,7 @@ async def audited(
             now_ns=now_ns or time.time_ns(),
             contents=None if key is None else ContentChecker(keyring, key, deep=deep),
             log_trust=log_trust,
+            judge=judge,
         )
         await (run.everything(listed) if session is None else run.session(session))
         return run

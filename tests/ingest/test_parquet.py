@@ -6,6 +6,7 @@ import pytest
 
 from sealtape.ingest import parquet
 from sealtape.ingest.parquet import (
+    ColumnReader,
     Layout,
     Pieces,
     footer_values,
@@ -117,6 +118,67 @@ def test_a_range_reads_only_its_row_groups(monkeypatch):
         list(read_rows(data, 0, 3))
 
 
+def columns(data, start=0, end=99):
+    """The same rows out of columns."""
+    return [row for part in ColumnReader(data).read(start, end) for row in part.rows()]
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 0), (0, 15), (3, 4), (2, 12), (7, 99), (50, 99)])
+def test_columns_hold_the_same_rows(monkeypatch, start, end):
+    monkeypatch.setattr(parquet, "ROW_GROUP_BYTES", 400)
+    rows = stretch(count=15)
+    assert columns(write_segment([rows], {}), start, end) == rows[start:end]
+
+
+def test_columns_of_the_largest_and_of_empty_values():
+    row = row_of(Frame(b"\xff" * 16, 2**32 - 1, 2**63 - 1, -(2**63), 255, 255, 65535, b""))
+    assert columns(write_segment([[row, row]], {})) == [row, row]
+    assert columns(write_segment([], {})) == []
+
+
+def test_payloads_are_read_where_they_lie():
+    data = bytes(write_segment([stretch(count=5)], {}))
+    (part,) = ColumnReader(data).read(0, 5)
+    assert all(payload.obj is data for payload in part.payloads)
+
+
+@pytest.mark.parametrize("how", [{"compression": "zstd"}, {"use_dictionary": True}, {}])
+def test_columns_that_another_writer_stored_in_his_way(how):
+    """Statistics, dictionaries, compression: other pages than ours, with the same rows."""
+    rows = stretch(count=15)
+    sink = pa.BufferOutputStream()
+    pq.write_table(pq.read_table(pa.BufferReader(write_segment([rows], {}))), sink, **how)
+    assert columns(sink.getvalue().to_pybytes(), 2, 9) == rows[2:9]
+
+
+def test_neighbours_read_their_group_once(monkeypatch):
+    monkeypatch.setattr(parquet, "ROW_GROUP_BYTES", 400)
+    rows = stretch(count=8)
+    reader = ColumnReader(write_segment([rows], {}))
+    (first,), (second,) = reader.read(0, 2), reader.read(2, 4)
+    (other,) = reader.read(4, 6)
+    payloads = [part.payloads[0].obj for part in (first, second, other)]
+    assert payloads[0] is payloads[1]
+    assert [*first.rows(), *second.rows(), *other.rows()] == rows[:6]
+
+
+def test_a_codec_that_does_not_exist_is_a_format_error():
+    """Asked for it, Arrow would end the process."""
+    data = bytearray(write_segment([stretch()], {}))
+    at = data.rindex(b"payload\x15\x00") + len(b"payload\x15")
+    data[at] = 0x1C
+    with pytest.raises(FormatError):
+        columns(bytes(data))
+
+
+def test_a_damaged_payload_is_read_for_its_leaf_to_name_it():
+    rows = stretch(count=5)
+    data = bytearray(write_segment([rows], {}))
+    data[data.index(rows[2].payload)] ^= 1
+    found = columns(data)
+    assert [a == b for a, b in zip(found, rows, strict=True)] == [True, True, False, True, True]
+
+
 def test_leaves_alone():
     rows = stretch(count=15)
     data = write_segment([rows], {})
@@ -124,7 +186,8 @@ def test_leaves_alone():
 
 
 @pytest.mark.parametrize(
-    "function", [lambda d: list(read_rows(d)), footer_values, lambda d: read_leaves(d, 0, 1)]
+    "function",
+    [lambda d: list(read_rows(d)), footer_values, lambda d: read_leaves(d, 0, 1), columns],
 )
 def test_other_bytes_are_a_format_error(function):
     data = bytes(write_segment([stretch()], {}))
@@ -136,7 +199,7 @@ def test_other_bytes_are_a_format_error(function):
 def test_another_parquet_file_is_a_format_error():
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table({"session": [1]}), sink)
-    for function in (lambda d: list(read_rows(d)), lambda d: read_leaves(d, 0, 1)):
+    for function in (lambda d: list(read_rows(d)), lambda d: read_leaves(d, 0, 1), columns):
         with pytest.raises(FormatError):
             function(sink.getvalue().to_pybytes())
 
@@ -146,10 +209,11 @@ def test_flipped_bits_never_become_another_error():
     for position in range(0, len(data), 3):
         bad = bytearray(data)
         bad[position] ^= 0x10
-        try:
-            list(read_rows(bad))
-        except FormatError:
-            pass
+        for function in (lambda d: list(read_rows(d)), columns):
+            try:
+                function(bad)
+            except FormatError:
+                pass
 
 
 class TestPieces:

@@ -1,6 +1,7 @@
 """The error tree: texts, codes, and what the special ones carry."""
 
 import inspect
+import pickle
 
 import pytest
 
@@ -70,3 +71,18 @@ def test_malformed_bytes_are_one_family():
     for error in (errors.DigestError, errors.SignatureError, errors.KeyCommitmentError):
         assert issubclass(error, errors.FormatError)
         assert error.exit_code == 65
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.SealtapeError("what", hint="do", key="k"),
+        errors.StoreBusy("what", retry_after_s=2.5),
+        errors.Refused("what", reason="r", protocol_code="28000"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_crosses_to_another_process(error):
+    twin = pickle.loads(pickle.dumps(error))
+    assert type(twin) is type(error)
+    assert (str(twin), vars(twin)) == (str(error), vars(error))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,53 @@ def test_kind_names_are_the_kinds():
         "CLOCK",
         "CLOSE",
     }
+
+
+@given(st.lists(any_frame, max_size=5))
+def test_many_leaves_at_once_are_as_one_by_one(made):
+    session, epoch = (made[0].session, made[0].epoch) if made else (bytes(16), 0)
+    made = [replace(frame, session=session, epoch=epoch) for frame in made]
+    assert leaf_hashes(made) == [frame.leaf() for frame in made]
+
+
+def leaf_hashes(made, session=None, digests=None):
+    return frames.leaf_hashes(
+        session or (made[0].session if made else bytes(16)),
+        made[0].epoch if made else 0,
+        [frame.seq for frame in made],
+        [frame.ts_ns for frame in made],
+        [frame.kind for frame in made],
+        [frame.suite for frame in made],
+        [frame.flags for frame in made],
+        [len(frame.payload) for frame in made],
+        digests or [hashlib.sha256(frame.payload).digest() for frame in made],
+    )
+
+
+GOOD = frames.Frame(bytes(16), 1, 2, 3, frames.Kind.DATA, frames.Suite.PUBLIC, 0, b"payload")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seq": 2**63},
+        {"seq": -1},
+        {"ts_ns": 2**63},
+        {"kind": 256},
+        {"suite": -1},
+        {"flags": 2**16},
+        {"epoch": 2**32},
+        {"payload": bytes(frames.MAX_PAYLOAD + 1)},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_one_field_out_of_range_is_refused(changes):
+    with pytest.raises(FormatError):
+        leaf_hashes([replace(GOOD, epoch=changes.get("epoch", 1)), replace(GOOD, **changes)])
+
+
+@pytest.mark.parametrize("wrong", [{"session": bytes(15)}, {"digests": [bytes(32), bytes(31)]}])
+def test_values_of_another_length_are_refused(wrong):
+    """`struct` would fill them up, or cut them."""
+    with pytest.raises(FormatError):
+        leaf_hashes([GOOD, GOOD], **wrong)

@@ -207,6 +207,20 @@ def test_a_range_survives_being_written_down(one, other):
     assert len(made.nodes) <= 2 * max(1, hi.bit_length())
 
 
+@given(sizes, sizes)
+def test_many_leaves_at_once_are_as_one_by_one(one, other):
+    lo, hi = min(one, other), max(one, other)
+    assert tree.CompactRange.over(lo, LEAVES[lo:hi]) == compact_range(lo, hi)
+
+
+@pytest.mark.parametrize(
+    ("lo", "leaves"), [(0, [bytes(31)]), (-1, [bytes(32)]), (-5, [bytes(32)] * 9), (2**63, [b"1"])]
+)
+def test_leaves_that_cannot_be_are_refused(lo, leaves):
+    with pytest.raises(FormatError):
+        tree.CompactRange.over(lo, leaves)
+
+
 def test_a_copy_goes_its_own_way():
     made = compact_range(0, 3)
     twin = made.copy()

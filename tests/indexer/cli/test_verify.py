@@ -222,3 +222,22 @@ def test_as_a_process_from_elsewhere(recorded, tmp_path):
     assert done.returncode == 0
     assert done.stdout.startswith("VERIFIED")
     assert done.stderr == ""
+
+
+def test_several_processes_find_the_same(run, copied, recorded):
+    for state in ("whole", "damaged"):
+        one, two = (
+            run("-c", copied.config, "verify", "--all", *more, "--json")
+            for more in ((), ("--jobs", "2"))
+        )
+        assert (one.code, one.json) == (two.code, two.json)
+        if state == "whole":
+            damage(copied, recorded.grace.frames[2].payload)
+    assert one.code == 1
+
+
+@pytest.mark.parametrize("word", ["--decrypt", "--deep"])
+def test_several_processes_have_no_key(at, word):
+    answer = at("verify", "--all", "--jobs", "2", word)
+    assert answer.code == 64
+    assert "--jobs" in answer.err

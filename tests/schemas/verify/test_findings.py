@@ -52,3 +52,18 @@ def test_findings_are_bounded_and_counted(monkeypatch):
         report.tampered("frame", "x", "y", seq=seq)
     assert (len(report.findings), report.suppressed) == (2, 3)
     assert report.to_json()["suppressed"] == 3
+
+
+def test_parts_are_merged(monkeypatch):
+    monkeypatch.setattr(module, "MAX_FINDINGS", 2)
+    whole = Report(sessions=1, frames=2, payload_bytes=3)
+    whole.note("said")
+    part = Report(sessions=10, frames=20, payload_bytes=30, suppressed=5)
+    part.note("said")
+    part.note("more")
+    for report in (whole, part, part):
+        report.incomplete("session", "ledger", "live")
+    whole.merge(part)
+    assert (whole.sessions, whole.frames, whole.payload_bytes) == (11, 22, 33)
+    assert (len(whole.findings), whole.suppressed) == (2, 6)
+    assert whole.notes == ["said", "more"]

@@ -1,44 +1,23 @@
-"""Segments: the chain of records, manifests, and rows against their own columns."""
+"""Segments: the chain of records, manifests and objects."""
 
 from dataclasses import replace
 from hashlib import sha256
 
 import pytest
 
-from sealtape.ingest.parquet import row_of
 from sealtape.schemas.segments import (
     BusRange,
-    FragmentRecord,
     Fragments,
     SegmentRecord,
     fragments_root,
     record_hash,
 )
-from sealtape.schemas.tree import CompactRange
 from sealtape.schemas.verify import ChainVerifier, Report, SegmentVerifier
 from tests.factories.sessions import STANDARD, build_session
+from tests.factories.stored import fragment_of
 
 KEY = "seg/v1/tenant=main/class=standard/dt=2026-11-22/0192f0a1b2c37d4e8f90a1b2c3d4e5f6-1.parquet"
 OBJECT = b"the object's bytes"
-
-
-def fragment_of(built):
-    covered = CompactRange(0)
-    for frame in built.frames:
-        covered.append(frame.leaf())
-    return FragmentRecord(
-        tenant="main",
-        class_name="standard",
-        session=built.session,
-        epoch=0,
-        lo=0,
-        hi=len(built.frames),
-        nodes=covered.nodes,
-        rows=(0, len(built.frames)),
-        first_ts_ns=built.frames[0].ts_ns,
-        last_ts_ns=built.frames[-1].ts_ns,
-        bytes=sum(len(frame.payload) for frame in built.frames),
-    )
 
 
 def record_of(fragments, n=0, prev=bytes(32)):
@@ -139,68 +118,3 @@ def test_another_manifest(report):
     assert not verifier.manifest(RECORD, [])
     assert not verifier.manifest(RECORD, [replace(FRAGMENT, bytes=1)])
     assert [f.layer for f in report.findings] == ["manifest"] * 3
-
-
-def taken(report, rows, fragment=FRAGMENT):
-    frames = []
-    SegmentVerifier(RECORD, report).fragment(fragment, rows, lambda row, leaf: frames.append(leaf))
-    return frames
-
-
-def test_rows_as_they_were_sealed(report):
-    rows = [row_of(frame) for frame in BUILT.frames]
-    assert taken(report, rows) == [row.leaf for row in rows]
-    assert report.findings == []
-    assert report.frames == len(rows)
-    assert report.payload_bytes == FRAGMENT.bytes
-
-
-def test_a_changed_payload_is_said_once_at_its_frame(report):
-    rows = [row_of(frame) for frame in BUILT.frames]
-    rows[4] = rows[4]._replace(payload=rows[4].payload[:-1] + b"\0")
-    assert taken(report, rows)[4] == rows[4].leaf
-    assert layers(report) == [("frame", 4)]
-
-
-def test_a_shortened_payload(report):
-    rows = [row_of(frame) for frame in BUILT.frames]
-    rows[4] = rows[4]._replace(payload_len=3)
-    taken(report, rows)
-    assert ("frame", 4) in layers(report)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"ts_ns": 1}, {"kind": 5}, {"suite": 0}, {"flags": 1}, {"payload_len": 1 << 21}, {"seq": 9}],
-)
-def test_a_changed_column_is_found(report, change):
-    rows = [row_of(frame) for frame in BUILT.frames]
-    rows[4] = rows[4]._replace(**change)
-    taken(report, rows)
-    assert ("frame", change.get("seq", 4)) in layers(report)
-
-
-def test_a_changed_leaf_column(report):
-    rows = [row_of(frame) for frame in BUILT.frames]
-    rows[4] = rows[4]._replace(leaf=bytes(32))
-    taken(report, rows)
-    assert layers(report) == [("frame", 4)]
-
-
-def test_a_row_and_all_its_columns_replaced(report):
-    rows = [row_of(frame) for frame in BUILT.frames]
-    rows[4] = row_of(replace(BUILT.frames[4], payload=b"other"))
-    taken(report, rows)
-    assert layers(report) == [("tree", 0)]
-
-
-def test_a_frame_of_another_session(report):
-    rows = [row_of(frame) for frame in BUILT.frames]
-    rows[4] = row_of(build_session(commands=3, seed=9).frames[4])
-    taken(report, rows)
-    assert layers(report) == [("frame", 4), ("frame", len(rows) - 1)]
-
-
-def test_too_few_rows(report):
-    taken(report, [row_of(frame) for frame in BUILT.frames[:-1]])
-    assert layers(report) == [("frame", len(BUILT.frames) - 1)]

@@ -10,8 +10,9 @@ from sealtape.schemas.frames import Frame, Kind
 from sealtape.schemas.messages import CheckpointMessage
 from sealtape.schemas.segments import FragmentCheckpoint, FragmentGap, FragmentRecord
 from sealtape.schemas.tree import CompactRange
-from sealtape.schemas.verify import Report, SessionVerifier
+from sealtape.schemas.verify import FragmentVerifier, Report, SessionVerifier, Single
 from tests.factories.sessions import LOG, START_NS, build_session, node_signer
+from tests.factories.stored import columns_of
 
 NOW = START_NS + 10**9
 TRUST = [node_signer().verifier]
@@ -273,6 +274,71 @@ def test_frames_cut_off_below_a_signed_size():
     frames = built.frames[:-2]
     report = Run(built).feed(built, frames=frames).finish()
     assert ("tampered", "checkpoint", len(frames)) in reasons(report)
+
+
+# -- many frames at once ----------------------------------------------------------------------
+
+
+def at_once(built, lo=0, hi=None, *, frames=None):
+    """What the verifier of the fragment makes of it: runs, and frames that need a look."""
+    hi = len(built.frames) if hi is None else hi
+    record = fragment_of(built, lo, hi, checkpoint=last_checkpoint(built, hi, lo))
+    verifier = FragmentVerifier(record, "seg/x")
+    verifier.take(
+        columns_of([row_of(frame) for frame in (built.frames[lo:hi] if frames is None else frames)])
+    )
+    return record, verifier.events
+
+
+def feed_at_once(run, built, lo=0, hi=None, **kwargs):
+    record, events = at_once(built, lo, hi, **kwargs)
+    run.verifier.fragment(record, "seg/x")
+    for event in events:
+        if isinstance(event, Single):
+            run.verifier.frame(event.row, event.leaf)
+        else:
+            run.verifier.run(event)
+    return run
+
+
+@pytest.mark.parametrize("every", [3, 4, 100])
+@pytest.mark.parametrize("cut", [1, 2, 5, 8])
+def test_runs_verify_as_their_frames_do(every, cut):
+    built = build_session(commands=5, checkpoint_every=every)
+    run = feed_at_once(feed_at_once(Run(built), built, 0, cut), built, cut)
+    assert run.finish().findings == []
+    assert run.verifier.root(0) == built.tree.root()
+    assert run.verifier.sizes == {0: len(built.frames)}
+
+
+def test_a_changed_frame_breaks_the_signed_root_of_a_run():
+    built = build_session(commands=5)
+    frames = list(built.frames)
+    frames[4] = replace(frames[4], payload=b"other")
+    report = feed_at_once(Run(built), built, frames=frames).finish()
+    assert ("tampered", "checkpoint", len(frames) - 1) in reasons(report)
+
+
+def test_a_run_after_close():
+    built = build_session(commands=2)
+    last = built.frames[-1]
+    extra = [replace(built.frames[3], seq=last.seq + n, ts_ns=last.ts_ns) for n in (1, 2)]
+    report = feed_at_once(Run(built), built, frames=[*built.frames, *extra]).finish()
+    assert "a frame follows CLOSE" in [f.reason for f in report.findings]
+
+
+def test_time_never_runs_back_between_runs():
+    built = build_session(commands=5, checkpoint_every=4)
+    early = [replace(frame, ts_ns=frame.ts_ns - 10**9) for frame in built.frames[5:-1]]
+    run = feed_at_once(Run(built), built, 0, 5)
+    report = feed_at_once(run, built, 5, frames=[*early, built.frames[-1]]).finish()
+    assert ("tampered", "frame", 5) in reasons(report)
+
+
+def test_after_a_hole_no_checkpoint_of_a_run_is_looked_at():
+    built = build_session(commands=5, checkpoint_every=4)
+    run = feed_at_once(feed_at_once(Run(built), built, 0, 4), built, 6)
+    assert reasons(run.finish()) == [("tampered", "session", 4)]
 
 
 # -- epochs -----------------------------------------------------------------------------------
