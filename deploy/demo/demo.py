@@ -245,12 +245,12 @@ def evidence(lab, session):
     say("one byte of a frame in it is flipped, and every checksum made anew; both name the frame")
     twin = away / "tampered.zip"
     seq = flip(bundle, twin)
-    for name, verifier in (("sealtape verify", OURS), ("sealtape_verify.py", SECOND)):
+    for name, verifier in (("the first", OURS), ("the second", SECOND)):
         told = json.loads(judged(verifier, twin, policy, "--json", expect=1))
         check(told["verdict"] == "tampered", f"{name} did not catch the tampered bundle")
         found = [f for f in told["findings"] if f["step"] == "frames" and f["frames"][0] == seq]
         check(found, f"{name} does not name frame {seq}")
-        show(f"{name + ':':20} TAMPERED  frame {seq}: {found[0]['reason']}")
+        show(f"{name + ':':12} TAMPERED  frame {seq}: {found[0]['reason']}")
 
 
 def judged(verifier, bundle, policy, *more, expect):

@@ -27,7 +27,7 @@ from sealtape.ingest.node import vitals_of as ingest_vitals
 from sealtape.ingest.relay import start_relay
 from sealtape.ingest.serving import until_stopped
 from sealtape.ingest.tlog.opening import RunningLog, start_log
-from sealtape.ingest.tlog.serving import serve_log
+from sealtape.ingest.tlog.serving import LogServer, serve_log
 from sealtape.schemas.errors import SettingsError
 from sealtape.schemas.settings import Settings
 
@@ -85,13 +85,10 @@ async def _serve(settings: Settings, stop: asyncio.Event, *, as_json: bool) -> N
     private = indexer_key(settings)
     sealing, indexing = ingest_vitals(settings), indexer_vitals(settings)
     async with AsyncExitStack() as stack:
-        stack.push_async_callback((await open_endpoint(settings.ingest.metrics, sealing)).close)
-        stack.push_async_callback((await open_endpoint(settings.indexer.metrics, indexing)).close)
+        for room, vitals in ((settings.ingest, sealing), (settings.indexer, indexing)):
+            stack.push_async_callback((await open_endpoint(room.metrics, vitals)).close)
         stores = await stack.enter_async_context(indexer_stores(settings))
-        served = await serve_log(
-            settings.log, Path(settings.base), stores.ledger, stores.vault, address=ANY_PORT
-        )
-        stack.push_async_callback(served.close)
+        served = await _serve_log(settings, stores, stack)
         events = open_bus(settings.stores.events, Path(settings.base))
         stack.push_async_callback(events.close)
         owner, lease_s = settings.deployment.node, settings.ingest.lease_s
@@ -114,13 +111,24 @@ async def _serve(settings: Settings, stop: asyncio.Event, *, as_json: bool) -> N
         stack.push_async_callback(ingest.stop)
         tell(sealing, (stores.keys, stores.bus), ingest, relay, log)
         capture = await start_capture(_asking(settings, served.url), bus=stores.bus)
-        runtime = write_runtime(Path(settings.base), capture.listeners)
-        stack.callback(runtime.unlink, missing_ok=True)
+        stack.callback(_announce(settings, capture).unlink, missing_ok=True)
         _ready(settings, capture, as_json=as_json)
         try:
             await until_stopped(stop, ingest, indexer, relay, log)
         finally:
             await _drain(capture, ingest, indexer, as_json=as_json)
+
+
+def _announce(settings: Settings, capture: RunningCapture) -> Path:
+    return write_runtime(Path(settings.base), capture.listeners)
+
+
+async def _serve_log(settings: Settings, stores: IndexerStores, stack: AsyncExitStack) -> LogServer:
+    """Let the log be read over HTTP until `stack` is left."""
+    base = Path(settings.base)
+    served = await serve_log(settings.log, base, stores.ledger, stores.vault, address=ANY_PORT)
+    stack.push_async_callback(served.close)
+    return served
 
 
 async def _start_log(

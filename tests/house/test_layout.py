@@ -14,6 +14,11 @@ FUNCTION_WALL = 60
 # Functions that may be longer than FUNCTION_LINES, never than FUNCTION_WALL: "path::name" -> why.
 LONG_FUNCTIONS: dict[str, str] = {}
 
+# Modules that may be longer than MODULE_LINES: path -> why.
+LONG_MODULES: dict[str, str] = {
+    "deploy/verifier/sealtape_verify.py": "an auditor takes one file, with nothing beside it",
+}
+
 # Source modules without a test file of their own: path -> what tests them instead.
 UNMIRRORED: dict[str, str] = {}
 
@@ -51,6 +56,9 @@ def test_modules_are_short():
         lines = sources.text(path).count("\n")
         if lines > MODULE_LINES:
             long[str(path)] = lines
+    stale = set(LONG_MODULES) - set(long)
+    assert not stale, f"no longer long; take them off LONG_MODULES: {stale}"
+    long = {path: lines for path, lines in long.items() if path not in LONG_MODULES}
     assert not long, f"modules over {MODULE_LINES} lines; find the seam and split them: {long}"
 
 

@@ -335,7 +335,7 @@ def test_frames_cut_anywhere():
 def test_headers_that_are_none(at, value):
     header, payload = built().frames[2]
     header = header[:at] + value + header[at + len(value) :]
-    with pytest.raises(FormatError, match="frame header|must be"):
+    with pytest.raises(FormatError, match=r"frame header|must be"):
         FrameReader(memoryview(encode_frame(header, payload))).read()
 
 
