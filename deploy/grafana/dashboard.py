@@ -10,6 +10,7 @@ a test compares. For Grafana 10 or newer: Dashboards, New, Import.
 import json
 
 CAPTURE, INGEST, INDEXER = "sealtape_capture_", "sealtape_ingest_", "sealtape_indexer_"
+WITNESS, MONITOR = "sealtape_witness_", "sealtape_monitor_"
 PROCESS = '{job=~"sealtape.*", instance=~"$instance"}'
 WHERE = '{instance=~"$instance"}'
 ONE, W = "{{instance}}", "{{instance}}/{{worker}}"
@@ -205,6 +206,108 @@ ROWS = {
         ("Partitions held", "none", members(INGEST)),
         ("Trouble", "ops", trouble(INGEST)),
         ("Heard from the ledger", "s", [(INGEST + "heartbeat_age_seconds" + WHERE, ONE)]),
+    ],
+    "Log": [
+        (
+            "Entries",
+            "none",
+            [
+                (most(INGEST + "log_size"), "in the log"),
+                (most(INGEST + "log_signed_size"), "signed"),
+                (most(INGEST + "log_witnessed_size"), "witnessed"),
+            ],
+        ),
+        ("Not witnessed yet", "none", [(most(INGEST + "log_pending"), "")]),
+        (
+            "Since the last",
+            "s",
+            [
+                (f"min({INGEST}log_witnessed_age_seconds{WHERE})", "witnessed checkpoint"),
+                (f"min({INGEST}log_timestamp_age_seconds{WHERE})", "time-stamp"),
+            ],
+        ),
+        (
+            "Written by",
+            "none",
+            [
+                (INGEST + "log_held" + WHERE, ONE),
+                (INGEST + "log_stopped" + WHERE + " > 0", f"stopped: {ONE}"),
+            ],
+        ),
+        ("Added", "ops", [(rate(INGEST + "log_appended_total"), ONE)]),
+        (
+            "What witnesses answer",
+            "ops",
+            [
+                (rate(INGEST + "witness_answers_total", "witness, state"), "{{witness}} {{state}}"),
+                (
+                    grown(INGEST + "witness_findings_total", "1h", "witness") + " > 0",
+                    "{{witness}} in an hour: the log or it has lied",
+                ),
+            ],
+        ),
+        (
+            "What time-stamping authorities answer in an hour",
+            "none",
+            [
+                (
+                    grown(INGEST + "timestamp_answers_total", "1h", "authority, state"),
+                    "{{authority}} {{state}}",
+                )
+            ],
+        ),
+        (
+            "Receipts that nodes wait for",
+            "none",
+            [
+                (total(CAPTURE + "receipts_waiting"), "waiting"),
+                (total(CAPTURE + "receipts_overdue"), "overdue"),
+                (total(CAPTURE + "receipts_contradicting"), "contradicting"),
+                (grown(CAPTURE + "receipts_total", "1h"), "verified in an hour"),
+                (total(CAPTURE + "log_failing"), "nodes without the log"),
+            ],
+        ),
+        (
+            "Witness: seen and cosigned",
+            "none",
+            [
+                (most(WITNESS + "seen_size", "log"), "{{log}}"),
+                (grown(WITNESS + "cosigned_total", "1h", "log"), "{{log}} cosigned in an hour"),
+                (
+                    grown(WITNESS + "refused_total", "1h", "reason") + " > 0",
+                    "{{reason}} in an hour",
+                ),
+            ],
+        ),
+        (
+            "Witness: since it cosigned",
+            "s",
+            [
+                (
+                    "time() - " + most(WITNESS + "last_cosigned_timestamp_seconds", "log"),
+                    "{{log}}",
+                )
+            ],
+        ),
+        (
+            "Monitor: read",
+            "none",
+            [
+                (most(MONITOR + "read_size", "shard"), "entries of shard {{shard}}"),
+                (total(MONITOR + "sessions"), "sessions"),
+            ],
+        ),
+        (
+            "Monitor: rules broken",
+            "none",
+            [
+                (most(MONITOR + "violations", "rule") + " > 0", "{{rule}}"),
+                (total(MONITOR + "unacknowledged"), "not acknowledged"),
+                (total(MONITOR + "late"), "late"),
+                (total(MONITOR + "objections"), "objections"),
+                (grown(MONITOR + "forks_total", "1h"), "forks in an hour"),
+            ],
+        ),
     ],
     "Indexer": [
         ("Behind the bus's end", "none", [(total(INDEXER + "lag", "partition"), P)]),
