@@ -18,7 +18,6 @@ import signal
 import time
 from collections import Counter
 from contextlib import AsyncExitStack, asynccontextmanager
-from hashlib import sha256
 from pathlib import Path
 
 from sealtape.capture.bus import open_bus
@@ -28,15 +27,13 @@ from sealtape.indexer.node import indexer_stores
 from sealtape.indexer.query import parse
 from sealtape.indexer.worker import lease_topic
 from sealtape.ingest.ledger import open_ledger
-from sealtape.ingest.parquet import read_rows
 from sealtape.ingest.shares import shares
 from sealtape.ingest.vault import open_vault
 from sealtape.schemas.errors import StoreError
-from sealtape.schemas.layout import manifest_key
 from sealtape.schemas.messages import KeyMessage
-from sealtape.schemas.segments import FIRST_PREV, parse_manifest, record_hash
 from sealtape.schemas.tree import CompactRange
 from tests.factories.deployments import make_site
+from tests.journeys.aftermath import segment_leaves
 from tests.journeys.lab import Room
 
 LEASE_S = 4.0
@@ -232,20 +229,8 @@ class Fleet:
 
     async def _leaves(self, ledger):
         vault = await open_vault(self.settings.stores.vault, self.folder)
-        chains, leaves = {}, {}
         try:
-            async for segment in ledger.segments():
-                record = segment.record
-                n, head = chains.get(record.shard, (0, FIRST_PREV))
-                assert (record.n, record.prev) == (n, head), "a chain is broken"
-                chains[record.shard] = (n + 1, record_hash(record))
-                data = await vault.get(segment.key)
-                assert sha256(data).digest() == record.sha256
-                assert parse_manifest(await vault.get(manifest_key(segment.key)))[0] == record
-                for _, row in read_rows(data):
-                    name = (row.session, row.epoch, row.seq)
-                    assert name not in leaves, "sealed twice"
-                    leaves[name] = row.leaf
+            leaves = await segment_leaves(ledger, vault)
             self.writers = Counter([s.record.writer async for s in ledger.segments()])
         finally:
             await vault.close()

@@ -20,9 +20,11 @@ import time
 from pathlib import Path
 
 import asyncpg
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sealtape.capture.bus import open_bus
 from sealtape.indexer.cli.deployment import create
+from sealtape.indexer.cli.log_files import LAB_WITNESSES
 from sealtape.indexer.cli.setup import STORES
 from sealtape.indexer.cli.token import mint
 from sealtape.indexer.cli.verify import auditor_key
@@ -32,20 +34,26 @@ from sealtape.indexer.query import parse
 from sealtape.indexer.reading import Keys, Recording
 from sealtape.ingest.keyring import open_keyring
 from sealtape.ingest.ledger import open_ledger
+from sealtape.ingest.tlog.signer_file import read_key
 from sealtape.ingest.vault import open_vault
+from sealtape.ingest.witness.server import open_witness
 from sealtape.schemas import messages
 from sealtape.schemas.bodies import Gap
 from sealtape.schemas.errors import Missing, StoreBusy, StoreError
 from sealtape.schemas.frames import Frame, Kind
 from sealtape.schemas.settings import load_settings
 from sealtape.schemas.slices import Hole, decode_data, leg_stream
+from sealtape.schemas.tlog.policy import parse_policy
+from sealtape.schemas.trust import format_node_key, format_trust, parse_node_key, parse_trust
 from tests.journeys.taps import Tap
 from tests.servers.postgres import client_environment, program
+from tests.servers.process import LOOPBACK, free_port
 
 SEALTAPE = (sys.executable, "-P", "-m", "sealtape.indexer.cli.main")
 START_S = 60.0
 STOP_S = 60.0
 TARGET_PASSWORD = "scram-secret"
+ANY_PORT = f"{LOOPBACK}:0"
 
 
 class Room:
@@ -56,7 +64,7 @@ class Room:
         self._errors = log.open("ab")
         self.process = subprocess.Popen(
             [*program, *map(str, words)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=self._errors, env=client_environment(),
+            stderr=self._errors, env=client_environment(PYTHONFAULTHANDLER="1"),
         )  # fmt: skip
         self.ready = {}
 
@@ -103,7 +111,8 @@ class Room:
 class Lab:
     """A deployment with the target `shop`; `target` are lines added to its settings.
 
-    `stores` (a `tests.servers.stores.StoreSet`) puts it on real servers.
+    `stores` (a `tests.servers.stores.StoreSet`) puts it on real servers. With `metrics`, each room
+    answers at its `addresses`, so only one process of each can run.
     """
 
     def __init__(
@@ -114,27 +123,37 @@ class Lab:
         spool="spool",
         capture="",
         ingest="segment_s = 0.5",
+        index="",
         target="",
         more="",
         user="scram",
         stores=None,
+        metrics=False,
     ):
         self.outer = Path(folder)
         self.folder = self.outer / "lab"
         self.config = self.folder / "sealtape.toml"
         self.rooms = []
-        self._given = port, spool, capture, ingest, target, more, user
+        self._given = port, spool, target, more, user
+        self._tables = {"capture": capture, "ingest": ingest, "indexer": index}
+        self.addresses = {room: f"{LOOPBACK}:{free_port()}" for room in self._tables if metrics}
+        for room, address in self.addresses.items():
+            self._tables[room] += f'\nmetrics = "{address}"\n'
         self._stores = stores
+        self._witnesses = []
 
     async def __aenter__(self):
         create(self.folder, development=True)
-        port, spool, capture, ingest, target, more, user = self._given
+        await self._open_witnesses()
+        port, spool, target, more, user = self._given
+        tables = self._tables
         (self.folder / "secrets").mkdir(mode=0o700)
         (self.folder / "secrets/shop.password").write_text(TARGET_PASSWORD + "\n")
         text = self.config.read_text()
-        text = replaced(text, 'spool = "spool"\n', f'spool = "{spool}"\n{capture}\n')
-        text = replaced(text, "segment_s = 2 ", f"{ingest}\n#")
+        text = replaced(text, 'spool = "spool"\n', f'spool = "{spool}"\n{tables["capture"]}\n')
+        text = replaced(text, "segment_s = 2 ", f"{tables['ingest']}\n#")
         text += target_text("shop", port, user=user, more=target) + more
+        text += f"\n[indexer]\n{tables['indexer']}\n" if tables["indexer"] else ""
         if self._stores is not None:
             text += "\n" + self._stores.text()
         self.config.write_text(text)
@@ -148,10 +167,28 @@ class Lab:
             if room.process.poll() is None:
                 room.process.kill()
             await room._ended()
+        for witness in self._witnesses:
+            await witness.close()
 
     @property
     def settings(self):
         return load_settings(self.config.read_text(), base=str(self.folder))
+
+    async def _open_witnesses(self):
+        """Answer for the lab's witnesses, as other parties do; the log's policy names where.
+
+        They sign what goes on from what they signed before, and read none of it.
+        """
+        path = self.folder / "log.policy"
+        self._policy = text = path.read_text()
+        logs = [log.verifier for log in parse_policy(text.encode()).logs]
+        for name, key in LAB_WITNESSES.items():
+            state, keys = self.outer / f"witness-{name}", [read_key(self.folder / key)]
+            witness = await open_witness(state=state, listen=ANY_PORT, keys=keys, logs=logs)
+            self._witnesses.append(witness)
+            vkey = keys[0].vkey
+            text = replaced(text, f" {name} {vkey}\n", f" {name} {vkey} {witness.url}\n")
+        path.write_text(text)
 
     # -- rooms -------------------------------------------------------------------------------------
 
@@ -161,20 +198,36 @@ class Lab:
         return room
 
     async def dev(self, *words):
-        """Run all rooms in one process."""
+        """Run all rooms in one process, which has witnesses of its own."""
+        (self.folder / "log.policy").write_text(self._policy)
         self.front = await self.room("dev", self.folder, *words, "--json").started()
         return self.front
 
-    async def capture(self):
+    async def capture(self, config=None):
         """Run a capture node, and connect to it from now on."""
-        self.front = await self.room("capture", "-c", self.config, "--json").started()
+        self.front = await self.room("capture", "-c", config or self.config, "--json").started()
         return self.front
 
-    def ingest(self):
-        return self.room("ingest", "-c", self.config)
+    def ingest(self, worker="dev-1"):
+        return self.room("ingest", "-c", self.config, "--worker", worker)
 
-    def index(self):
-        return self.room("index", "-c", self.config)
+    def index(self, worker="dev-1"):
+        return self.room("index", "-c", self.config, "--worker", worker)
+
+    def node(self, name):
+        """Make another capture node, with keys and a spool of its own; return its settings file."""
+        private = Ed25519PrivateKey.generate()
+        key = self.folder / f"keys/{name}.key"
+        key.write_text(format_node_key(f"sealtape/{name}", private))
+        key.chmod(0o600)
+        trust = self.folder / "trust.toml"
+        known = [node.vkey for node in parse_trust(trust.read_text()).nodes]
+        trust.write_text(format_trust([*known, parse_node_key(key.read_text()).vkey]))
+        text = replaced(self.config.read_text(), 'node = "dev-1"', f'node = "{name}"')
+        text = replaced(text, '\nspool = "spool"\n', f'\nspool = "spool-{name}"\n')
+        config = self.folder / f"{name}.toml"
+        config.write_text(f'{text}\n[keys]\nnode = "keys/{name}.key"\n')
+        return config
 
     @property
     def port(self):
@@ -224,7 +277,10 @@ class Lab:
             *SEALTAPE, *command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, env=client_environment(),
         )  # fmt: skip
-        out, err = await process.communicate()
+        try:
+            out, err = await process.communicate()
+        finally:
+            await ended(process)
         told = f"sealtape {' '.join(words)}: exit {process.returncode}, expected {expect}\n"
         assert process.returncode == expect, told + out.decode("utf-8", "replace") + err.decode()
         return out if binary else out.decode()
@@ -278,7 +334,7 @@ class Lab:
         finally:
             await index.close()
 
-    async def until(self, question, good=bool, *, seconds=60.0, what="it"):
+    async def until(self, question, good=bool, *, seconds=120.0, what="it"):
         """Ask until the answer is good, and return it."""
         deadline = time.monotonic() + seconds
         while True:
@@ -302,15 +358,15 @@ class Lab:
         assert len(found) == count, found
         return found
 
-    async def adopted(self, workers=1):
+    async def adopted(self, workers=1, *, seconds=120.0):
         """Wait until the spools of dead workers are shipped: their folders are gone then."""
 
         async def folders():
             return len([path for path in (self.folder / "spool").iterdir() if path.is_dir()])
 
-        await self.until(folders, lambda count: count == workers, what="adopting spools")
+        await self.until(folders, lambda count: count == workers, seconds=seconds, what="adopting")
 
-    async def all_sealed(self):
+    async def all_sealed(self, *, seconds=120.0):
         """Wait until all that is on the bus is sealed and indexed; return the leaves there."""
         async with self.stores() as stores:
             leaves = await on_the_bus(stores.bus)
@@ -333,7 +389,7 @@ class Lab:
                     for name in left
                 }
 
-        await self.until(unsealed, lambda left: not left, what="sealing it all")
+        await self.until(unsealed, lambda left: not left, seconds=seconds, what="sealing it all")
         return leaves
 
     # -- what is recorded --------------------------------------------------------------------------
@@ -426,10 +482,15 @@ async def run(*command, stdin=None, **environment):
     try:
         out, err = await asyncio.wait_for(process.communicate(stdin), 120)
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        await ended(process)
     return process.returncode, out.decode(), err.decode()
+
+
+async def ended(process):
+    """End a process that is still there: whoever waited for it was cancelled."""
+    if process.returncode is None:
+        process.kill()
+        await process.communicate()
 
 
 @contextlib.asynccontextmanager

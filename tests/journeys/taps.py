@@ -82,7 +82,7 @@ class Tap:
         kept = Tapped()
         self.connections.append(kept)
         try:
-            inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", self.target)
+            inner_reader, inner_writer = await self._connect()
         except OSError:
             writer.transport.abort()
             kept.over.set()
@@ -98,6 +98,9 @@ class Tap:
                 each.close()
             kept.over.set()
 
+    async def _connect(self):
+        return await asyncio.open_connection("127.0.0.1", self.target)
+
     async def _pass(self, reader, writer, kept):
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
@@ -106,6 +109,23 @@ class Tap:
                 await writer.drain()
         with contextlib.suppress(OSError, RuntimeError):
             writer.write_eof()
+
+
+class Balancer(Tap):
+    """A tap before several nodes: each connection goes to the next one that takes it."""
+
+    def __init__(self):
+        super().__init__(0)
+        self.targets = []
+        self._turn = 0
+
+    async def _connect(self):
+        for _ in self.targets:
+            self._turn += 1
+            with contextlib.suppress(OSError):
+                port = self.targets[self._turn % len(self.targets)]
+                return await asyncio.open_connection("127.0.0.1", port)
+        raise ConnectionRefusedError
 
 
 def digest(chunks):

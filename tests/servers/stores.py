@@ -24,7 +24,10 @@ class StoreSet:
     index_prefix: str = ""
 
     @classmethod
-    def new(cls, folder, *, kafka, s3, postgres, opensearch, partitions=2, through=None):
+    def new(
+        cls, folder, *, kafka, s3, postgres, opensearch, partitions=2, through=None, replicas=1,
+        min_isr=1,
+    ):  # fmt: skip
         """Draw names, and write the secrets that the URLs point at into `folder`."""
         own = secrets.token_hex(4)
         at = {"kafka": kafka.bootstrap, "s3": s3.address, "postgres": postgres.address,
@@ -33,7 +36,7 @@ class StoreSet:
         database = postgres.database()
 
         def topic(name, count):
-            options = "&replicas=1&min_isr=1&retention=7d&tls=disable&timeout=10s"
+            options = f"&replicas={replicas}&min_isr={min_isr}&retention=7d&tls=disable&timeout=10s"
             return f"kafka://{at['kafka']}/{own}.{name}?partitions={count}{options}"
 
         def schema(name):
