@@ -24,6 +24,7 @@ from sealtape.indexer.cli import (
     ledger,
     log,
     login,
+    monitor,
     replay,
     search,
     sessions,
@@ -64,6 +65,7 @@ COMMANDS: tuple[ModuleType, ...] = (
     statement,
     keys,
     witness,
+    monitor,
 )
 
 DESCRIPTION = """\

@@ -99,9 +99,9 @@ def run(args: argparse.Namespace) -> int:
     state = Path(args.state)
     if not state.is_dir():
         raise UsageError(f"There is no folder {state}.", hint="`sealtape witness init` makes it.")
-    keys = _keys([Path(path) for path in args.key], state)
+    keys = cosigning_keys([Path(path) for path in args.key], [state / name for name in KEYS])
     logs = _logs(Path(args.policy) if args.policy else state / LOGS)
-    tls = _tls(args.tls)
+    tls = serving_context(args.tls)
     run_apart(
         lambda stop: _serve(args, keys, logs, tls, stop),
         log_format=args.log_format,
@@ -156,7 +156,7 @@ def _init(args: argparse.Namespace) -> int:
     for name, algorithm in zip(KEYS, (ED25519, ML_DSA_44), strict=True):
         write_new(folder / name, format_key(args.name, algorithm, secrets.token_bytes(32)))
     write_new(folder / LOGS, "# The logs that this witness cosigns for.\n" + logs)
-    return _say(args, folder, _keys([], folder))
+    return _say(args, folder, cosigning_keys([], [folder / name for name in KEYS]))
 
 
 def _say(args: argparse.Namespace, folder: Path, keys: Sequence[PrivateHalf]) -> int:
@@ -173,17 +173,18 @@ def _say(args: argparse.Namespace, folder: Path, keys: Sequence[PrivateHalf]) ->
     return 0
 
 
-def _keys(paths: Sequence[Path], state: Path) -> list[PrivateHalf]:
+def cosigning_keys(paths: Sequence[Path], usual: Sequence[Path]) -> list[PrivateHalf]:
+    """The keys in files that were named, else those of the usual files that are there."""
     keys = []
-    for path in paths or [state / name for name in KEYS]:
+    for path in paths or usual:
         key = read_key(path)
         if key is not None:
             keys.append(key)
         elif paths:
             raise SettingsError(f"The witness's key {path} is not there.")
     if not keys:
-        hint = "`sealtape witness init` makes one; --key names one elsewhere."
-        raise SettingsError(f"There is no witness's key in {state}.", hint=hint)
+        hint = "`init` makes one; --key names one elsewhere."
+        raise SettingsError(f"There is no witness's key in {usual[0].parent}.", hint=hint)
     return keys
 
 
@@ -200,7 +201,8 @@ def _logs(path: Path) -> tuple[Log, ...]:
     return logs
 
 
-def _tls(path: str | None) -> ssl.SSLContext | None:
+def serving_context(path: str | None) -> ssl.SSLContext | None:
+    """TLS with the certificate chain and key of a PEM file; None without one."""
     if path is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -85,6 +85,12 @@ class SessionNumbers:
             self._report("numbers", place, reason)
         return rank
 
+    def again(self, place: Place, entry: SessionOpen) -> int:
+        """Another epoch of a session that was opened before; returns the rank of its worker."""
+        rank = self.rank((entry.node, entry.boot, entry.worker))
+        _fill(self._counts[rank], place, entry)
+        return rank
+
     def state(self, session: bytes) -> None:
         """An incident says that the numbers which this session passed never come."""
         for count in self._counts:

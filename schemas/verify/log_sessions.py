@@ -179,7 +179,7 @@ class SessionBook:
         self._unsealed[entry.session] = self._unsealed.get(entry.session, 0) + 1
 
     def _identity(self, place: Place, entry: SessionOpen, session: Session) -> None:
-        worker = self._numbers.rank((entry.node, entry.boot, entry.worker))
+        worker = self._numbers.again(place, entry)
         journal = _JOURNAL if entry.of == "journal" else 0
         same = (worker, entry.number, journal) == (
             session.worker,
@@ -262,9 +262,10 @@ class SessionBook:
         if epoch is None:
             self._report("seal-once", place, f"{_named(*name)} is sealed a second time")
             return
-        left = self._unsealed.pop(seal.session) - 1
-        if left:
-            self._unsealed[seal.session] = left
+        if epoch.opened is not None:
+            left = self._unsealed.pop(seal.session) - 1
+            if left:
+                self._unsealed[seal.session] = left
         epoch.check(self._report, place, seal)
         if epoch.continued is not None:
             self._check_end(place, seal, session, epoch.continued)

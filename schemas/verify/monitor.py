@@ -55,6 +55,7 @@ SESSION_MISSING: Final = "session_missing"
 
 _MAX_I64: Final = 2**63 - 1
 _MAX_LISTED: Final = 1 << 24
+_WITH_MANIFESTS: Final = (b'"type":"segment"', b'"type":"tombstone-done"')
 _NOTHING: Final[Manifests] = {}
 _HEAD, _MIDDLE, _TAIL = b'{"sha256":"', b'","state":', b',"v":1}'
 
@@ -119,6 +120,11 @@ class LogRules:
         return self._tree.root()
 
     @property
+    def tree(self) -> CompactRange:
+        """The tree over them, to be grown further elsewhere."""
+        return self._tree.copy()
+
+    @property
     def sessions(self) -> int:
         """How many sessions were ever opened."""
         return len(self._sessions)
@@ -135,6 +141,8 @@ class LogRules:
 
         The place may be the entry's own. What no segment record has is left out.
         """
+        if not any(word in entry for word in _WITH_MANIFESTS):
+            return {}  # most entries; reading them all twice would take long
         try:
             parsed = parse_entry(entry)
         except FormatError:

@@ -8,6 +8,7 @@ from pathlib import Path
 from sealtape.capture.metrics import room as capture
 from sealtape.capture.metrics import vitals
 from sealtape.indexer import metrics as indexer
+from sealtape.indexer.monitor import metrics as monitor
 from sealtape.ingest import metrics as ingest
 from sealtape.ingest.witness import metrics as witness
 
@@ -20,6 +21,7 @@ ROOMS = {
     "Ingest": ingest.MEASURES,
     "Indexer": indexer.MEASURES,
     "Witness": witness.MEASURES,
+    "Monitor": monitor.MEASURES,
 }
 
 

@@ -253,7 +253,7 @@ class Writer:
             prev=prev,
             tenant=step.tenant,
             retention=step.retention,
-            object=object_key(step),
+            object=object_key(step, n + 1),
             sha256=sha256(b"object").digest(),
             bytes=sum(item.bytes for item in step.fragments),
             rows=step.fragments[-1].rows[1],
@@ -327,7 +327,7 @@ def signed(body, signers):
     return Statement(body, sign_note(line + "\n", signers)).to_json()
 
 
-def object_key(step):
-    ident = sha256(repr((step.shard, step.at_ns, len(step.fragments))).encode()).hexdigest()
+def object_key(step, n):
+    ident = sha256(f"{step.shard} {n}".encode()).hexdigest()
     uuid = f"{ident[:12]}7{ident[13:16]}8{ident[17:32]}"
     return segment_key(step.tenant, step.retention.name, day_of(step.at_ns), uuid, 1)

@@ -168,7 +168,7 @@ async def test_its_keys_logs_and_certificate_may_lie_elsewhere(made, tmp_path):
     folder, _ = made
     key = tmp_path / "other.key"
     key.write_text(format_key("other.example/w", b"\x04", b"\x33" * 32))
-    vkey = module._keys([key], folder)[0].vkey
+    vkey = module.cosigning_keys([key], [])[0].vkey
     log = GrowingLog("example.org/log/1").grow(3)
     (tmp_path / "followed").write_text(f"log {log.verifier.vkey}\nquorum none\n")
     chain, private = write_certificate(tmp_path)

@@ -95,6 +95,20 @@ def test_no_number_comes_twice():
     assert numbers.listed() == Listed.of([NodeCount("node-1", BOOT, 0, 9).line()])
 
 
+def test_a_session_that_is_taken_up_again():
+    numbers = Numbers()
+    for number in (1, 4):
+        numbers.opened(number)
+    entry = replace(OPEN, epoch=1, number=4)
+    assert numbers.again((1, 9), entry) == 0
+    assert numbers.again((1, 10), replace(entry, number=2)) == 0
+    assert late(numbers) == [((1, 4), "number 3")]
+    assert numbers.again((1, 11), replace(entry, worker=1, number=6)) == 1
+    assert numbers.wrong == []
+    lines = [NodeCount("node-1", BOOT, 0, 4).line(), NodeCount("node-1", BOOT, 1, 6).line()]
+    assert numbers.listed() == Listed.of(sorted(lines))
+
+
 @given(st.permutations(range(1, 9)), st.integers(0, 8))
 def test_any_order_is_good_and_can_be_kept(order, cut):
     numbers, other = Numbers(), Numbers()

@@ -234,6 +234,15 @@ def test_frames_whose_opening_never_came():
     assert book.wrong == [("seal-open", 2), ("seal-open", 3)]
 
 
+def test_an_epoch_that_was_passed_over_may_have_frames():
+    book = Book()
+    book.all_frames()
+    book.opened(NEXT)
+    book.sealed()
+    assert book.wrong == [("unopened", 1), ("epochs", 3), ("seal-open", 4)]
+    assert not book.kept(SESSION).sealed
+
+
 def test_a_segment_of_another_class():
     book = Book()
     book.opened()
