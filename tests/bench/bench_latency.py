@@ -1,11 +1,13 @@
-"""How soon what was recorded is searchable, and sealed: rooms as processes, on the real servers.
+"""How soon what was recorded is searchable, and sealed: rooms as processes.
 
-Load is 200 commands a second on eight connections. Beside them, twice a second, comes a statement
-with a name of its own; its time of sending is compared with when a search first finds it, and with
-when a segment that reaches its time was published.
+On the real servers, load is 200 commands a second on eight connections. Beside them, twice a
+second, comes a statement with a name of its own; its time of sending is compared with when a search
+first finds it, and with when a segment that reaches its time was published. On the embedded stores
+it is the first command of new sessions, with nothing else to do.
 """
 
 import asyncio
+import contextlib
 import statistics
 import time
 
@@ -120,3 +122,36 @@ def test_latency(
         )
         table.goal(f"{name}, p99, s", p99, 3 if name == "searchable" else 45, at_most=True)
     publish("latency", table)
+
+
+async def first_commands(lab, count):
+    """Seconds until a search finds the first command of each of many new sessions, all open."""
+    await lab.capture()
+    lab.ingest()
+    lab.index()
+    took = []
+    async with contextlib.AsyncExitStack() as stack:
+        for number in range(count):
+            connection = await stack.enter_async_context(lab.asyncpg())
+            began = time.monotonic()
+            await connection.execute(f"select 1 as first{number:03d}")
+            while not await lab.commands(f"first{number:03d}"):
+                await asyncio.sleep(0.02)
+            took.append(time.monotonic() - began)
+    return sorted(took[1:])  # the first one waits for processes that start
+
+
+def test_first_commands(effort, publish, postgres_server, tmp_path):
+    """On the embedded stores, with nothing else to do."""
+    count, _ = effort(30, 0)
+
+    async def run():
+        async with Lab(tmp_path, postgres_server.port) as lab:
+            return await first_commands(lab, max(count, 5))
+
+    took = asyncio.run(run())
+    table = Table("first commands of new sessions, embedded stores", ("", "p50 s", "most s", "n"))
+    most = took[-1]
+    table.row("searchable", figure(statistics.median(took)), figure(most), figure(len(took)))
+    table.goal("searchable, all, s", most, 3, at_most=True)
+    publish("latency first", table)

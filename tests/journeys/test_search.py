@@ -1,7 +1,9 @@
 """Search while it happens, lineage, groups; and the commands that the README shows."""
 
+import contextlib
 import json
 import shlex
+import statistics
 import time
 from pathlib import Path
 
@@ -9,19 +11,22 @@ from tests.journeys.lab import SEALTAPE, Lab, run
 from tests.servers.postgres import program
 
 ROOT = Path(__file__).resolve().parents[2]
-LIVE_S = 3.0
+PLACE = "USER:PASSWORD@HOST:5432/DATABASE"
+# Below what a search would wait for that finds only what is sealed or closed, and far above the 3 s
+# that bench_latency.py measures and asserts: this machine may do ten things at once.
+WITHOUT_ITS_END_S = 20.0
 
 
 async def live(lab, connection, mark):
-    """Run a statement in an open session; how long until a search finds it."""
+    """Run the first statement of a session; how long until a search finds it while it is open."""
     began = time.monotonic()
     await connection.execute(f"select 1 as {mark}")
 
     async def hit():
         return await lab.commands(f"{mark} user:robo")
 
-    found = await lab.until(hit, what="a live hit")
-    return found[0], time.monotonic() - began
+    await lab.until(hit, what="a live hit", seconds=60)
+    return time.monotonic() - began
 
 
 async def test_a_statement_is_found_before_its_session_ends(tmp_path, postgres_server):
@@ -30,14 +35,12 @@ async def test_a_statement_is_found_before_its_session_ends(tmp_path, postgres_s
         claims = {"agent": "invoice-bot", "on_behalf_of": "grace", "run_id": "run-4711"}
         token = lab.token("robo", ("agents",), **claims)
         took = []
-        async with lab.asyncpg(token=token) as connection:
-            for attempt in range(5):  # a machine that does ten things at once is not the gateway
-                hit, seconds = await live(lab, connection, f"attempt_{attempt}")
-                took.append(round(seconds, 2))
-                if seconds < LIVE_S:
-                    break
-            assert min(took) < LIVE_S, took
-            (shown,) = await lab.lines("search", hit.text.split()[-1], "agent:invoice-bot")
+        async with contextlib.AsyncExitStack() as stack:
+            for number in range(3):
+                connection = await stack.enter_async_context(lab.asyncpg(token=token))
+                took.append(await live(lab, connection, f"mark_{number}"))
+            assert statistics.median(took) < WITHOUT_ITS_END_S, took
+            (shown,) = await lab.lines("search", "mark_2", "agent:invoice-bot")
             assert (shown["state"], shown["ended"]) == ("live", None)
             assert (shown["user"], shown["agent"], shown["run"]) == (
                 "robo", "invoice-bot", "run-4711",
@@ -45,17 +48,16 @@ async def test_a_statement_is_found_before_its_session_ends(tmp_path, postgres_s
             assert shown["on_behalf_of"] == ["grace"]
             assert shown["groups"] == ["agents"]
             assert (shown["effect"], shown["rows"]) == ("read", 1)
-            assert f"attempt_{len(took) - 1}" in await lab.cli("search", "run:run-4711")
-            assert "attempt_0" in await lab.cli("replay", shown["session"])  # live too
-        (session,) = await lab.sealed(1)
+            assert "mark_2" in await lab.cli("search", "run:run-4711")
+            assert "mark_2" in await lab.cli("replay", shown["session"])  # live too
+        await lab.sealed(3)
         for query, count in (
-            ("group:agents", 1), ("group:dba", 0), ("agent:invoice-bot run:run-4711", 1),
-            ("-agent:*", 0), ("user:ada", 0), ("user:robo target:shop attempt_0", 1),
+            ("group:agents", 3), ("group:dba", 0), ("agent:invoice-bot run:run-4711", 3),
+            ("-agent:*", 0), ("user:ada", 0), ("user:robo target:shop mark_0", 1),
         ):  # fmt: skip
             assert len(await lab.sessions(query)) == count, query
-        hits = await lab.lines("search", "attempt_0")
-        shown = await lab.cli("replay", session.session.hex(), "--at", str(hits[0]["seq"]))
-        assert "attempt_0" in shown
+        (hit,) = await lab.lines("search", "mark_0")
+        assert "mark_0" in await lab.cli("replay", hit["session"], "--at", str(hit["seq"]))
 
 
 def shell_lines(page, heading):
@@ -72,14 +74,18 @@ async def sealtape(lab, words, **environment):
 
 
 async def test_the_commands_of_the_readme(tmp_path, postgres_server):
+    _, dev = shell_lines("README.md", "## Five minutes further")
+    assert dev[:4] == ["sealtape", "dev", "lab", "--target"]
+    target = dev[4].replace(PLACE, postgres_server.url("scram").removeprefix("postgresql://"))
+    assert target != dev[4]
     commands = shell_lines("README.md", "In a second terminal:")
     assert [words[:2] for words in commands[1:]] == [
         ["sealtape", "connect"], ["sealtape", "sessions"], ["sealtape", "search"],
         ["sealtape", "replay"], ["sealtape", "verify"], ["sealtape", "export"],
     ]  # fmt: skip
     async with Lab(tmp_path, postgres_server.port) as lab:
-        url = postgres_server.url("scram")
-        await lab.dev("--target", f"own={url}")
+        lab.config.write_text(lab.config.read_text().partition("\n[targets.shop]")[0])  # its own
+        await lab.dev("--target", target)
         path = f"{Path(program('psql')).parent}:/usr/bin:/bin"
         for words in commands[1:]:
             given = words[1:]
@@ -100,7 +106,7 @@ async def test_the_commands_of_the_readme(tmp_path, postgres_server):
             if words[1] == "verify":
                 assert "VERIFIED" in out
         # the first command that docs/connect.md shows, and what it says of `sealtape connect`
-        code, out, _ = await sealtape(lab, ["connect", "own", "--json"])
+        code, out, _ = await sealtape(lab, ["connect", "shop", "--json"])
         assert json.loads(out)["password_env"] == "PGPASSWORD"
         code, token, _ = await sealtape(lab, ["token", "--user", "ada", "--group", "dba"])
         code, out, err = await run(

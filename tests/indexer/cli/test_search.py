@@ -1,5 +1,10 @@
 """`sealtape search`."""
 
+import asyncio
+
+from sealtape.indexer.node import rebuild_index
+from tests.factories.deployments import make_site, seal
+
 ADDED = ["seq", "time", "text", "effect", "rows", "duration_ms", "error"]
 
 
@@ -58,3 +63,26 @@ def test_for_people(at):
 
 def test_a_query_is_needed(at):
     assert at("search").code == 64
+
+
+def test_a_hit_of_a_recovery_epoch_is_where_replay_goes(run, tmp_path):
+    """What stands in the table can be copied to `replay --at` as it is."""
+    site = make_site(tmp_path / "site")
+    first = site.session(commands=0, close=None, final_checkpoint=False)
+    second = site.session(
+        commands=2, session=first.session, epoch=1, continues=first.continues, close="aborted"
+    )  # fmt: skip
+
+    async def fill():
+        await seal(site, [first, second])
+        await rebuild_index(site.settings)
+
+    asyncio.run(fill())
+    table = run("-c", site.config, "search", "effect:read").out.splitlines()
+    places = [line.split()[1] for line in table[1:] if line.split()[1:]]
+    hits = run("-c", site.config, "search", "effect:read", "--json").lines
+    assert places == [f"1:{hit['seq']}" for hit in hits]
+    for place in places:
+        shown = run("-c", site.config, "replay", first.session.hex(), "--at", place, "--json")
+        assert shown.code == 0, shown.err
+        assert "select" in shown.out
