@@ -30,6 +30,7 @@ from sealtape.schemas.trust import parse_trust
 
 __all__ = [
     "ADMIN",
+    "LAB_MONITORS",
     "LAB_WITNESSES",
     "MONITOR",
     "WITNESS",
@@ -45,9 +46,10 @@ __all__ = [
 ADMIN: Final = "keys/admin.key"
 WITNESS: Final = "keys/witness.key"
 MONITOR: Final = "keys/monitor.key"
-LAB_WITNESSES: Final = {"witness": WITNESS}
+LAB_WITNESSES: Final = {"witness": WITNESS, "monitor": MONITOR}
 """Who cosigns in a lab, by the name that its policies have for them, and with which key."""
-LAB_MONITORS: Final[tuple[str, ...]] = ()
+LAB_MONITORS: Final = ("monitor",)
+"""Those of them that read what they cosign."""
 _SEED: Final = 32
 
 _LOG_POLICY: Final = """\

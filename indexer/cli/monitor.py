@@ -92,9 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"wait longer or shorter for {', '.join(_LIMITS)}; may be repeated",
     )
     parser.add_argument("--reason", metavar="TEXT", help="with acknowledge: why")
-    parser.add_argument(
-        "--by", metavar="WHO", help="with acknowledge: who does (else the login name)"
-    )
+    parser.add_argument("--by", metavar="WHO", help="with acknowledge: who (else the login name)")
     parser.add_argument(
         "--metrics", metavar="HOST:PORT", type=address, help="where it tells its metrics"
     )

@@ -70,6 +70,7 @@ class Site:
     auditor: PrivateKey
     indexer: PrivateKey
     seeds: list[int] = field(default_factory=lambda: [0])
+    numbers: dict[bytes, int] = field(default_factory=dict)
 
     @property
     def config(self):
@@ -84,17 +85,21 @@ class Site:
         return parse_trust((self.folder / "trust.toml").read_text()).nodes
 
     def session(self, **options):
-        """A session of this deployment; each one has a seed of its own."""
+        """A session of this deployment; each one has a seed and a number of its own."""
         self.seeds[0] += 1
+        known = self.numbers.get(options.get("session"), max(self.numbers.values(), default=0) + 1)
         keys = {"node": self.node, "auditor": self.auditor, "indexer": self.indexer}
-        return build_session(**({"seed": self.seeds[0]} | keys | options))
+        own = {"seed": self.seeds[0], "number": known}
+        built = build_session(**(own | keys | options))
+        self.numbers[built.session] = built.opening.number
+        return built
 
     def recovered(self, **options):
         """Two epochs: one that a crash ended unsigned, and the one that took it up."""
         first = self.session(**({"close": None, "final_checkpoint": False} | options))
         second = self.session(
             commands=0, session=first.session, epoch=1, continues=first.continues, close="aborted",
-            number=options.get("number", 1),
+            number=first.opening.number,
         )  # fmt: skip
         return [first, second]
 

@@ -88,24 +88,32 @@ class Epoch:
         return self.partition, self.tenant, self.retention.name
 
 
-def generate(seed, sessions=30, *, turns=True):
+def generate(seed, sessions=30, *, turns=True, start_ns=START_NS):
     """A valid history with about so many sessions; `turns` lets the log go on in other shards."""
-    return World(seed, turns=turns).run(sessions)
+    return World(seed, turns=turns, start_ns=start_ns).run(sessions)
+
+
+def generate_until(end_ns, seed, sessions=30, *, turns=True):
+    """The same, but it ends at that time."""
+    last = generate(seed, sessions, turns=turns).steps[-1].at_ns
+    return generate(seed, sessions, turns=turns, start_ns=START_NS + end_ns - last)
 
 
 class World:
     """Draws what happens. Every choice comes from the seed, none from the time or a set's order."""
 
-    def __init__(self, seed, *, turns=True):
+    def __init__(self, seed, *, turns=True, start_ns=START_NS):
         self.rng = random.Random(seed)
         self.turns = turns
-        self.now_ns = START_NS
+        self.now_ns = start_ns
         self.steps = []
         self.workers = []
         self.live = []
         self.crashed = []
         self.unsealed = []
         self.sealed = {}
+        self.unwitnessed = {}
+        self.classes = {}
         self.witnessed = {}
         self.cuts = []
         self.merged = set()
@@ -196,9 +204,10 @@ class World:
 
     def witness(self):
         self.steps.append(Witness(self.now_ns))
-        for session in self.sealed:
-            if self.sealed[session] and session not in self.witnessed:
+        for session in self.unwitnessed:
+            if self.sealed[session]:
                 self.witnessed[session] = self.now_ns
+        self.unwitnessed = {}
         for item in self.pending:
             item[1] = True
 
@@ -394,6 +403,7 @@ class World:
         self.steps.append(Say(entry))
         epoch.opened = True
         self.sealed[epoch.session] = False
+        self.classes.setdefault(epoch.session, []).append((epoch.tenant, epoch.retention))
         self.witnessed.pop(epoch.session, None)
         worker, number = epoch.worker, epoch.number
         if number > worker.highest:
@@ -469,6 +479,7 @@ class World:
         )
         self.steps.append(Seal(entry))
         others = [*self.unsealed, *self.live, *self.crashed]
+        self.unwitnessed[epoch.session] = None
         self.sealed[epoch.session] = not any(
             e.opened and e.session == epoch.session for e in others
         )
@@ -492,7 +503,7 @@ class World:
     def merge(self):
         """One segment takes the place of several of its chain, tenant and class."""
         groups = {}
-        for cut in self.cuts:
+        for cut in self.cuts[-60:]:
             if id(cut) not in self.merged and not self.gone.intersection(_sessions(cut)):
                 name = (cut.shard, cut.tenant, cut.retention.name)
                 groups.setdefault(name, []).append(cut)
@@ -568,13 +579,10 @@ class World:
         self.announce(Sign(body, [self.reaper]))
 
     def term(self, session):
-        found = 0
-        for step in self.steps:
-            entry = getattr(step, "entry", None)
-            if isinstance(entry, SessionOpen) and entry.session == session:
-                term = self.terms.get((entry.tenant, entry.retention.name), 0)
-                found = max(found, entry.retention.retain_for_s, term)
-        return found
+        return max(
+            max(retention.retain_for_s, self.terms.get((tenant, retention.name), 0))
+            for tenant, retention in self.classes[session]
+        )
 
     def erase(self):
         ready = {s for s, done in self.sealed.items() if done} - set(self.going) - self.held()
@@ -597,7 +605,9 @@ class World:
         self.pending.remove(item)
         self.gone.update(item[0].body.sessions)
         objects = [
-            cut for cut in self.cuts if _sessions(cut) <= self.gone and id(cut) not in self.merged
+            cut
+            for cut in self.cuts[-200:]
+            if _sessions(cut) <= self.gone and id(cut) not in self.merged
         ]
         step = Done(item[0], self.now_ns, self.ident(), [self.reaper], objects)
         self.steps.append(step)

@@ -121,7 +121,7 @@ async def test_a_recovered_session(site, tmp_path):
     first = site.session(commands=4, close=None, final_checkpoint=False, seed=3)
     second = site.session(
         commands=1, session=first.session, epoch=1, continues=first.continues, close="aborted",
-        seed=4, number=2,
+        seed=4,
     )  # fmt: skip
     await sealed(site, first, second)
     await export(site, first.session, tmp_path / "b.zip")

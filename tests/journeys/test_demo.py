@@ -42,7 +42,7 @@ def run(folder, target):
     assert "VERIFIED" in done.stdout
     assert "TAMPERED   frame" in done.stdout
     assert done.stdout.count("TAMPERED  frame 2: ") == 2
-    assert "(witness" in done.stdout
+    assert "enough witnesses cosigned it" in done.stdout
     return done.stdout
 
 

@@ -3,6 +3,7 @@
 import time
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sealtape.indexer.cli.log_files import admin_key
 from sealtape.indexer.evidence import selection
@@ -12,11 +13,13 @@ from sealtape.ingest.tlog.store import LogStore
 from sealtape.ingest.vault import open_vault
 from sealtape.schemas.bodies import RetentionClass
 from sealtape.schemas.errors import NotFound, StoreCorrupt
+from sealtape.schemas.notes import Signer
 from sealtape.schemas.tlog.records import LogIncident, SessionSeal, parse_entry
 from sealtape.schemas.tlog.statements import (
     Heading,
     HoldStatement,
     IntentStatement,
+    KeyStatement,
     PolicyStatement,
     ReleaseStatement,
     sign_statement,
@@ -53,10 +56,13 @@ class Opened:
         return await select(self.ledger, self.vault, session)
 
     async def say(self, *bodies):
-        """Submit statements of the deployment's administrator."""
+        """Submit statements of the deployment's administrator and another one."""
         key = admin_key(self.site.folder / "keys/admin.key")
+        other = Signer("admin.test/bob", Ed25519PrivateKey.from_private_bytes(b"\x0b" * 32))
+        second = KeyStatement(heading(self.site, 99), "introduce", "admin", other.vkey)
+        await self.ledger.submit("statement", sign_statement(second, [key]).to_json())
         for body in bodies:
-            await self.ledger.submit("statement", sign_statement(body, [key]).to_json())
+            await self.ledger.submit("statement", sign_statement(body, [key, other]).to_json())
 
 
 def heading(site, number):
