@@ -77,8 +77,8 @@ def consistent(events):
     return by_id
 
 
-async def test_a_session_as_a_siem_sees_it(tmp_path, postgres_server):
-    async with Lab(tmp_path, postgres_server.port) as lab:
+async def test_a_session_as_a_siem_sees_it(tmp_path, postgres_server, stores):
+    async with Lab(tmp_path, postgres_server.port, stores=stores) as lab:
         await lab.dev()
         async with Follower(lab) as siem:
             await siem.event(lambda event: code(event) == "node-start")
@@ -111,8 +111,8 @@ async def test_a_session_as_a_siem_sees_it(tmp_path, postgres_server):
         assert "ada opened a session on shop." in people
 
 
-async def test_statements_come_in_time_also_while_they_run(tmp_path, postgres_server):
-    async with Lab(tmp_path, postgres_server.port) as lab:
+async def test_statements_come_in_time_also_while_they_run(tmp_path, postgres_server, stores):
+    async with Lab(tmp_path, postgres_server.port, stores=stores) as lab:
         await lab.dev()
         async with Follower(lab) as siem:
             await siem.event(lambda event: code(event) == "node-start")
