@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -120,8 +120,12 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         await until_stopped(stop, running)
 
 
-async def rebuild_index(settings: Settings) -> Tally:
-    """Empty the index and make it again. Raises `StoreBusy` while an indexer is at work."""
+async def rebuild_index(settings: Settings, progress: Callable[[int], None] | None = None) -> Tally:
+    """Empty the index and make it again; `progress` is told of the frames that were indexed.
+
+    Raises `StoreBusy` while an indexer is at work.
+    """
     private = indexer_key(settings)
     async with indexer_stores(settings) as stores:
-        return await rebuild(stores, private, lease_s=settings.indexer.lease_s)
+        lease_s = settings.indexer.lease_s
+        return await rebuild(stores, private, lease_s=lease_s, progress=progress)

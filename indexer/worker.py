@@ -264,19 +264,28 @@ class RunningIndexer:
         await asyncio.wait({self._task})
 
 
-async def catch_up(indexer: Indexer) -> None:
-    """Index all that bus and ledger hold now."""
-    await _catch_up(indexer.lanes)
+async def catch_up(indexer: Indexer, progress: Callable[[int], None] | None = None) -> None:
+    """Index all that bus and ledger hold now; `progress` is told of the frames that were."""
+
+    def tell() -> None:
+        if progress is not None:
+            progress(indexer.tally.frames)
+
+    await _catch_up(indexer.lanes, tell)
 
 
-async def _catch_up(lanes: Iterable[Lane]) -> None:
+async def _catch_up(lanes: Iterable[Lane], tell: Callable[[], None] = lambda: None) -> None:
     lanes = tuple(lanes)
     worked = True
     while worked:
-        worked = any([await lane.poll_ledger() for lane in lanes])
+        worked = False
+        for lane in lanes:
+            worked |= await lane.poll_ledger()
+            tell()
         for lane in lanes:
             while await lane.poll_bus():
                 worked = True
+                tell()
 
 
 async def start_indexer(
@@ -311,9 +320,15 @@ async def start_indexer(
 
 
 async def rebuild(
-    stores: IndexerStores, private: PrivateKey | None, *, lease_s: float = 15.0
+    stores: IndexerStores,
+    private: PrivateKey | None,
+    *,
+    lease_s: float = 15.0,
+    progress: Callable[[int], None] | None = None,
 ) -> Tally:
     """Empty the index and make it again from the ledger, the vault and the bus.
+
+    `progress` is told of the frames that were indexed.
 
     All lanes are leased meanwhile. Raises `StoreBusy` while an indexer is at work. Sessions whose
     keys were destroyed do not come back. Nobody is told of what was indexed before.
@@ -322,7 +337,7 @@ async def rebuild(
 
     async def work() -> None:
         await stores.index.clear()
-        await catch_up(indexer)
+        await catch_up(indexer, progress)
 
     owner = f"rebuild-{secrets.token_hex(4)}"
     topic = lease_topic(stores.bus.topic)

@@ -14,12 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import accumulate, pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sealtape.ingest.pages import plain_values
+from sealtape.ingest.thrift import read_struct
 from sealtape.schemas.errors import FormatError
 from sealtape.schemas.frames import HEADER, MAGIC, Frame
 from sealtape.schemas.verify.columns import Columns
@@ -42,6 +43,13 @@ __all__ = [
 
 ROW_GROUP_BYTES = 4 << 20
 FOOTER_PREFIX = "sealtape."
+# Fields of Parquet's footer, by their numbers: of FileMetaData, RowGroup, ColumnChunk and
+# ColumnMetaData.
+_ROW_GROUPS = 4
+_COLUMNS, _ROWS = 1, 3
+_COLUMN = 3
+_STORED_SIZE, _DATA_PAGES, _DICTIONARY_PAGE = 7, 9, 11
+_T = TypeVar("_T")
 
 
 class Row(NamedTuple):
@@ -424,11 +432,11 @@ class Layout:
         """Read the footer from the last bytes of a file of `size`; raises `FormatError`."""
         with _readable():
             # A footer alone is a file too: nothing in it is followed here.
-            footer = b"PAR1" + tail[-self.tail_size(tail) :]
-            file = pq.ParquetFile(pa.BufferReader(footer))
+            footer = tail[-self.tail_size(tail) :]
+            file = pq.ParquetFile(pa.BufferReader(b"PAR1" + footer))
             _check_schema(file)
             self._metadata = file.metadata
-            self.groups = tuple(self._groups(size))
+        self.groups = tuple(self._groups(footer, size))
         self.size = size
 
     @classmethod
@@ -453,20 +461,35 @@ class Layout:
             file = pq.ParquetFile(source, metadata=self._metadata, page_checksum_verification=True)
             return file.read_row_group(number, columns=list(columns) or None)
 
-    def _groups(self, size: int) -> Iterator[Group]:
-        metadata, first = self._metadata, 0
-        for index in range(metadata.num_row_groups):
-            group = metadata.row_group(index)
-            if group.num_columns != len(_SCHEMA.names):
+    def _groups(self, footer: bytes, size: int) -> Iterator[Group]:
+        """Read by ourselves: Arrow ends the process where a footer's statistics are damaged."""
+        first = 0
+        for group in _fields(read_struct(footer).get(_ROW_GROUPS), list):
+            chunks = _fields(_fields(group, dict).get(_COLUMNS), list)
+            if len(chunks) != len(_SCHEMA.names):
                 raise FormatError("A row group of a segment has all columns.")
             columns = {}
-            for place, name in enumerate(_SCHEMA.names):
-                chunk = group.column(place)
-                pages = chunk.data_page_offset, chunk.dictionary_page_offset
-                begin = min(offset for offset in pages if offset is not None)
-                end = begin + chunk.total_compressed_size
-                if not 0 <= begin < end <= size:
-                    raise FormatError("A segment's footer points outside of the file.")
-                columns[name] = (begin, end)
-            yield Group(first, first + group.num_rows, columns)
-            first += group.num_rows
+            for name, chunk in zip(_SCHEMA.names, chunks, strict=True):
+                columns[name] = _place(_fields(_fields(chunk, dict).get(_COLUMN), dict), size)
+            count = _fields(group.get(_ROWS), int)
+            if count < 0:
+                raise FormatError("A row group of a segment has no rows.")
+            yield Group(first, first + count, columns)
+            first += count
+
+
+def _place(column: dict[int, Any], size: int) -> tuple[int, int]:
+    """Where the bytes of a column of a group lie."""
+    begin = _fields(column.get(_DATA_PAGES), int)
+    begin = min(begin, _fields(column.get(_DICTIONARY_PAGE, begin), int))
+    end = begin + _fields(column.get(_STORED_SIZE), int)
+    if not 0 <= begin < end <= size:
+        raise FormatError("A segment's footer points outside of the file.")
+    return begin, end
+
+
+def _fields(value: Any, kind: type[_T]) -> _T:
+    """What a footer has at a place, of the type that belongs there."""
+    if not isinstance(value, kind):
+        raise FormatError("A segment's footer is not one of Parquet.")
+    return value

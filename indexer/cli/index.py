@@ -58,7 +58,11 @@ def run(args: argparse.Namespace) -> int:
             lambda stop: serve(settings, stop), settings, room="indexer", worker=worker
         )
         return 0
-    tally = asyncio.run(rebuild_index(settings))
+    progress = output.Progress("indexed frames", quiet=args.json)
+    try:
+        tally = asyncio.run(rebuild_index(settings, progress.at))
+    finally:
+        progress.done()
     if args.json:
         output.json_line({"frames": tally.frames, "commands": tally.commands})
     else:

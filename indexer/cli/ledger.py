@@ -41,7 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Rebuild and say what came back."""
-    done = asyncio.run(_rebuild(read_settings(args), with_bus=not args.no_bus))
+    progress = output.Progress("published frames", quiet=args.json)
+    try:
+        done = asyncio.run(_rebuild(read_settings(args), progress, with_bus=not args.no_bus))
+    finally:
+        progress.done()
     if args.json:
         positions = [[*place, offset] for place, offset in sorted(done.positions.items())]
         output.json_line(asdict(done) | {"positions": positions})
@@ -50,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-async def _rebuild(settings: Settings, *, with_bus: bool) -> Rebuilt:
+async def _rebuild(settings: Settings, progress: output.Progress, *, with_bus: bool) -> Rebuilt:
     base, urls = Path(settings.base), settings.stores
     async with AsyncExitStack() as stack:
         bus = await _bus(urls.bus, base, stack) if with_bus else None
@@ -62,7 +66,12 @@ async def _rebuild(settings: Settings, *, with_bus: bool) -> Rebuilt:
         ledger = await open_ledger(urls.ledger, base)
         stack.push_async_callback(ledger.close)
         return await rebuild_ledger(
-            ledger=ledger, vault=vault, bus=bus, keys=keys, verifiers=read_trust(settings)
+            ledger=ledger,
+            vault=vault,
+            bus=bus,
+            keys=keys,
+            verifiers=read_trust(settings),
+            progress=progress.at,
         )
 
 

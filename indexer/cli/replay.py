@@ -77,9 +77,7 @@ def run(args: argparse.Namespace) -> int:
 async def _replay(args: argparse.Namespace, settings: Settings) -> None:
     async with _recording(args, settings) as (recording, keys):
         if args.raw:
-            async for chunk in raw(recording, keys, LEGS[args.raw]):
-                sys.stdout.buffer.write(chunk)
-            sys.stdout.buffer.flush()
+            await _raw(recording, keys, args.raw)
             return
         shape = args.format or ("jsonl" if args.json else "table")
         async for shown in statements(recording, keys, at=_place(args.at), max_rows=args.rows):
@@ -87,6 +85,20 @@ async def _replay(args: argparse.Namespace, settings: Settings) -> None:
                 output.json_line(as_json(shown))
             else:
                 print(_RENDER[shape](shown), flush=True)
+
+
+async def _raw(recording: Recording, keys: Keys, side: str) -> None:
+    # Where the bytes themselves go to the terminal, nothing may stand between them.
+    progress = output.Progress("replayed", quiet=sys.stdout.isatty())
+    done = 0
+    try:
+        async for chunk in raw(recording, keys, LEGS[side]):
+            sys.stdout.buffer.write(chunk)
+            done += len(chunk)
+            progress.at(done, f"bytes, {output.size(done)}")
+        sys.stdout.buffer.flush()
+    finally:
+        progress.done()
 
 
 @asynccontextmanager

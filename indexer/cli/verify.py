@@ -44,6 +44,7 @@ With --decrypt each payload is opened with the auditors' key too; --deep decodes
 bytes again and compares them with the facts that search shows.
 
 exit codes: 0 verified, 1 tampered, 2 incomplete (live, a gap, nothing there), 3 deleted by policy
+(which only a bundle's log can show)
 """
 
 

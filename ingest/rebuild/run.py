@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
@@ -86,21 +86,31 @@ async def rebuild_ledger(
     bus: Bus | None,
     keys: Bus | None = None,
     verifiers: Sequence[Verifier] | None = None,
+    progress: Callable[[int, str], None] | None = None,
 ) -> Rebuilt:
     """Fill an empty ledger from the vault's records, and from the bus as far as that still goes.
 
     Nothing else may work on the ledger meanwhile. Without `bus` ingest will read the last
     publication of each partition again. `keys` is the keys' own bus, where they have one; all that
-    it has is read again. Raises `StoreError`: a ledger that is not empty, a vault with holes.
+    it has is read again. `progress` is told of the frames that are back and of the last object.
+
+    Raises `StoreError`: a ledger that is not empty, a vault with holes.
     """
-    return await _Rebuild(ledger, vault, verifiers).run(bus, keys)
+    return await _Rebuild(ledger, vault, verifiers, progress).run(bus, keys)
 
 
 class _Rebuild:
-    def __init__(self, ledger: Ledger, vault: Vault, verifiers: Sequence[Verifier] | None) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        vault: Vault,
+        verifiers: Sequence[Verifier] | None,
+        progress: Callable[[int, str], None] | None,
+    ) -> None:
         self._ledger = ledger
         self._vault = vault
         self._verifiers = verifiers
+        self._progress = progress
         self._done = Rebuilt()
         self._log = FoundLog()
         self._shards: dict[str, _Shard] = {}
@@ -176,6 +186,8 @@ class _Rebuild:
         self._done.segments += len(segments)
         self._done.frames += sum(segment.record.rows for segment in segments)
         self._done.bytes += sum(segment.record.bytes for segment in segments)
+        if self._progress is not None:
+            self._progress(self._done.frames, group[-1].key)
 
     async def _move(self, shard: _Shard, position: int) -> None:
         """Set the position alone: publications without segments moved it too."""

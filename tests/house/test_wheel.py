@@ -90,7 +90,8 @@ def test_capture_alone_is_small(python, tmp_path):
         if path.is_file() and not beside.intersection(path.relative_to(libraries).parts)
     ]
     size = sum(path.stat().st_size for path in own)
-    assert size < 100_000_000, f"a capture node installs {size / 1e6:.0f} MB"
+    # 86 MB: zstandard 24, cryptography 16, postgast 15, uvloop 14, fastavro, protobuf, and ours.
+    assert size < 95_000_000, f"a capture node installs {size / 1e6:.0f} MB"
 
 
 def test_capture_alone_imports_every_module(python, tmp_path):

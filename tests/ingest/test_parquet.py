@@ -258,3 +258,67 @@ def test_a_layout_says_where_rows_lie(monkeypatch):
     assert layout.read(1, {begin: data[begin:end]}, "kind").num_columns == 1
     with pytest.raises(FormatError):
         layout.read(2, {begin: data[begin:end]})
+
+
+@pytest.mark.parametrize("tail", [b"", b"PAR2", b"\0\0\0\0PAR"])
+def test_a_file_that_does_not_end_as_one_has_no_layout(tail):
+    with pytest.raises(FormatError, match="does not end"):
+        Layout(100, tail)
+
+
+def test_a_layout_that_points_outside_of_the_file_is_refused():
+    data = bytes(write_segment([stretch()], {}))
+    tail = data[-Layout.tail_size(data) :]
+    with pytest.raises(FormatError, match="outside of the file"):
+        Layout(500, tail)
+
+
+def test_flipped_bytes_of_a_footer_never_become_another_error():
+    """Nor end the process: Arrow does, where it is asked for a column's damaged statistics."""
+    data = bytes(write_segment([stretch()], {}))
+    tail = data[-Layout.tail_size(data) :]
+    found = set()
+    for at in range(len(tail) - 8):
+        for byte in {tail[at] ^ 1, tail[at] ^ 0x10, tail[at] ^ 0x20, 0, 0x19}:
+            try:
+                Layout(len(data), tail[:at] + bytes([byte]) + tail[at + 1 :])
+            except FormatError as error:
+                found.add(error.message)
+    assert len(found) > 5
+
+
+def group(count=1, columns=11):
+    """The footer of one group, as `read_struct` would give it."""
+    return {4: [{1: [{3: {7: 10, 9: 4}}] * columns, 3: count}]}
+
+
+@pytest.mark.parametrize(
+    "footer",
+    [
+        {},
+        {4: 1},
+        {4: [1]},
+        {4: [{}]},
+        {4: [{1: [{3: {7: 10, 9: 4}}] * 11}]},
+        {4: [{1: [1] * 11, 3: 1}]},
+        {4: [{1: [{3: 1}] * 11, 3: 1}]},
+        group(columns=10),
+        group(count=-1),
+        group(count=b"x"),
+        {4: [{1: [{3: {7: 10}}] * 11, 3: 1}]},
+    ],
+)
+def test_footers_that_are_none(monkeypatch, footer):
+    data = bytes(write_segment([stretch()], {}))
+    tail = data[-Layout.tail_size(data) :]
+    monkeypatch.setattr(parquet, "read_struct", lambda _: footer)
+    with pytest.raises(FormatError):
+        Layout(len(data), tail)
+
+
+def test_a_column_begins_with_its_dictionary(monkeypatch):
+    data = bytes(write_segment([stretch()], {}))
+    footer = {4: [{1: [{3: {7: 10, 9: 14, 11: 4}}] * 11, 3: 5}]}
+    monkeypatch.setattr(parquet, "read_struct", lambda _: footer)
+    (found,) = Layout(len(data), data[-Layout.tail_size(data) :]).groups
+    assert (found.first, found.end, found.span) == (0, 5, (4, 14))

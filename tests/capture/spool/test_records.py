@@ -18,6 +18,7 @@ from sealtape.capture.spool.records import (
     encode_pieces,
     encode_record,
     encode_session,
+    holds_record,
     parse_file_header,
     parse_frames,
     parse_session,
@@ -78,6 +79,19 @@ def test_records_end_where_one_is_not_whole():
         assert len(list(read_records(reader(first + flipped), 0))) == 1
     tiny = first + second[:4] + (RECORD_HEADER - 1).to_bytes(4, "big") + second[8:]
     assert len(list(read_records(reader(tiny), 0))) == 1
+
+
+def test_a_whole_record_is_found_wherever_it_stands():
+    record = b"".join(encode_record(7, FRAMES, [b"body"]))
+    for before in (b"", b"x", record[:9], record[:-1], record[:4] * 3, bytes(100)):
+        assert holds_record(before + record)
+        assert holds_record(before + record + b"cut short")
+        assert not holds_record(before + record[:-1])
+    for tail in (b"", b"SSR", b"SSR1", bytes(1000)):
+        assert not holds_record(tail)
+    damaged = bytearray(record)
+    damaged[-1] ^= 1
+    assert not holds_record(bytes(damaged))
 
 
 PIECES = st.tuples(

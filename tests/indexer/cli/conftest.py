@@ -1,12 +1,15 @@
 """A deployment that was recorded, sealed and indexed, and the command line run in this process."""
 
 import asyncio
+import io
 import json
 import shutil
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 
+from sealtape.indexer.cli import output
 from sealtape.indexer.cli.deployment import put_target
 from sealtape.indexer.cli.main import main
 from sealtape.indexer.node import rebuild_index
@@ -55,6 +58,20 @@ def run(capsys, monkeypatch, tmp_path):
         return Answer(code=code, out=out, err=err)
 
     return call
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """A terminal that is shown every step of long work."""
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    shown = Terminal()
+    monkeypatch.setattr(output, "_PROGRESS_EVERY_S", 0.0)
+    monkeypatch.setattr(output, "Progress", partial(output.Progress, stream=shown))
+    return shown
 
 
 class Answer(SimpleNamespace):

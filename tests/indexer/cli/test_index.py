@@ -46,3 +46,11 @@ def test_without_its_key(run, copied):
         answer = run("-c", copied.config, *words, "--json")
         assert answer.code == 77
         assert answer.error["code"] == "key-unavailable"
+
+
+def test_it_says_how_far_it_has_come(run, copied, terminal):
+    assert run("-c", copied.config, "index", "rebuild").code == 0
+    steps = [int(part.split()[2]) for part in terminal.getvalue().split("\x1b[K") if part.strip()]
+    assert steps == sorted(steps)
+    assert steps[-1] > 0
+    assert terminal.getvalue().endswith("\r\x1b[K")

@@ -49,3 +49,10 @@ def test_a_ledger_in_use_is_refused(tmp_path, capsys):
     assert run(site) == 0
     assert run(site) == 74
     assert "not empty" in capsys.readouterr().err
+
+
+def test_it_says_how_far_it_has_come(tmp_path, terminal):
+    site = made(tmp_path)
+    assert run(site) == 0
+    assert "published frames 18 seg/v1/" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\r\x1b[K")

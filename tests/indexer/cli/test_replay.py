@@ -98,3 +98,12 @@ def test_the_key_is_needed(run, copied, recorded, tmp_path):
     assert run("-c", copied.config, "replay", name, "--key", tmp_path / "away.key").code == 0
     indexer = copied.folder / "keys/indexer.key"
     assert run("-c", copied.config, "replay", name, "--key", indexer).code == 77
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_how_far_raw_bytes_have_come(at, recorded, terminal, monkeypatch, shown):
+    """Told beside them, unless they go to the terminal themselves."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: not shown)
+    assert at("replay", recorded.closed.session.hex(), "--raw", "client").code == 0
+    size = len(leg(recorded.closed, CLIENT_IN))
+    assert (f"replayed {size} bytes" in terminal.getvalue()) == shown

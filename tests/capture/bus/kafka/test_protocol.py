@@ -1,4 +1,4 @@
-"""The requests that name a topic by its id, asked of a real broker."""
+"""The requests that name a topic by its id: their bytes, and asked of a real broker."""
 
 import asyncio
 import base64
@@ -10,6 +10,7 @@ from aiokafka.protocol.fetch import FetchRequest_v11
 from aiokafka.protocol.produce import ProduceRequest_v7
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
+from sealtape.capture.bus.kafka import protocol
 from sealtape.capture.bus.kafka.brokers import brokers_of
 from sealtape.capture.bus.kafka.protocol import (
     FetchById,
@@ -125,3 +126,55 @@ def test_ids_are_shown_as_kafka_shows_them():
     assert Id.decode(io.BytesIO(Id.encode(ID))) == ID
     with pytest.raises(ValueError, match="UUID"):
         Id.decode(io.BytesIO(ID[:15]))
+
+
+# -- without a broker: what is written is what the schemas read ------------------------------------
+
+
+def sent(request, kind):
+    """A request as its bytes say it."""
+    data = request.build(kind).encode()
+    decoded = kind.decode(io.BytesIO(data))
+    assert decoded.encode() == data
+    return decoded
+
+
+def answered(kind, *values):
+    return kind.decode(io.BytesIO(kind(*values).encode()))
+
+
+def test_a_topic_is_asked_for_by_name_with_what_is_permitted():
+    asked = sent(MetadataById("t"), protocol._MetadataRequest)
+    assert asked.topics == [(bytes(16), "t", {})]
+    assert asked.allow_auto_topic_creation is False
+    assert asked.include_topic_operations is True
+
+
+def test_records_are_produced_to_an_id():
+    asked = sent(ProduceById("t", ID, 3, b"records", 5000), protocol._ProduceRequest)
+    assert asked.topics == [(ID, [(3, b"records", {})], {})]
+    assert (asked.required_acks, asked.timeout) == (-1, 5000)
+    part = (3, 0, 42, -1, 0, [], None, {})
+    answer = answered(protocol._ProduceResponse, [(ID, [part], {})], 0, {})
+    assert ProduceById.outcome(answer) == (0, 42)
+
+
+def test_records_are_fetched_by_an_id():
+    request = FetchById("t", ID, 3, 77, epoch=5, max_bytes=9, wait_ms=8)
+    asked = sent(request, protocol._FetchRequest)
+    assert asked.topics == [(ID, [(3, 5, 77, -1, -1, 9, {})], {})]
+    assert (asked.max_wait_ms, asked.max_bytes, asked.isolation_level) == (8, 9, 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "records", "outcome"),
+    [
+        (0, 0, b"batch", (0, b"batch")),
+        (0, 1, None, (1, b"")),
+        (71, 0, b"batch", (71, b"")),
+    ],
+)
+def test_what_a_fetch_brings(error, code, records, outcome):
+    part = (3, code, 100, 100, 0, [], -1, records, {})
+    answer = answered(protocol._FetchResponse, 0, error, 0, [(ID, [part], {})], {})
+    assert FetchById.outcome(answer) == outcome
