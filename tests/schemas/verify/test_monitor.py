@@ -196,6 +196,15 @@ def test_entries_come_in_their_order():
         rules.witnessed(2, 0)
 
 
+def test_the_tree_is_a_copy():
+    history = generate(2, 5)
+    rules = judge(history)
+    tree = rules.tree
+    assert (tree.hi, tree.root()) == (rules.size, rules.root)
+    tree.append(bytes(32))
+    assert tree.root() != rules.root
+
+
 def test_what_is_wrong_is_returned_and_kept():
     history = generate(2, 5)
     rules = new_rules(history)
@@ -261,6 +270,8 @@ def test_manifests_that_are_wanted():
     assert {Cut, Done} <= seen
     assert rules.wanted(b"poem") == {}
     assert rules.wanted(b'{"type":"segment"}') == {}
+    incident = plain(LogIncident(1, "malformed", PLACE))
+    assert rules.wanted(incident[:-1] + b',"x-like":{"type":"segment"}}') == {}
 
 
 def test_replacing_what_is_not_there():
