@@ -22,7 +22,7 @@ from sealtape.schemas.bodies import Close, Ident
 from sealtape.schemas.errors import FormatError
 from sealtape.schemas.facts import COMMAND, Fact, decode_facts, text_salt
 from sealtape.schemas.frames import Frame, Kind
-from sealtape.schemas.slices import Slice, decode_data
+from sealtape.schemas.slices import CLIENT_IN, TARGET_OUT, Slice, decode_data
 
 Problem = tuple[int, int | None, str]
 _CUT_SHORT = frozenset({"aborted", "spool", "killed", "error"})
@@ -44,6 +44,8 @@ class DeepComparison:
         self._classifier = classifier or Classifier()
         self._readings: list[_Reading] = []
         self._problems: list[Problem] = []
+        self._heard = _Heard()
+        self._place: tuple[int, int | None] = (0, None)
         self._stopped = False
         self._decodable = False
         self._closed = False
@@ -53,6 +55,7 @@ class DeepComparison:
         """Take the next opened body of the session."""
         try:
             if frame.kind == Kind.DATA:
+                self._place = (frame.epoch, frame.seq)
                 self._data(decode_data(body, frame.ts_ns))
             elif frame.kind == Kind.FACTS:
                 self._facts(decode_facts(body, frame.ts_ns).facts, frame)
@@ -70,6 +73,11 @@ class DeepComparison:
     def finish(self) -> Sequence[Problem]:
         """Return the differences: epoch, seq and what is wrong."""
         found: Sequence[Problem] = ()
+        try:
+            self._derive(self._heard.rest())
+        except FormatError as exc:
+            self._problems.append((*self._place, exc.message))
+            self._stop()
         for reading in self._readings:
             found = reading.finish(open_end=self._open_end)
             if not found:
@@ -100,6 +108,9 @@ class DeepComparison:
             return
         if self._closed:
             raise FormatError("There are bytes after the end of the session.")
+        self._derive(self._heard.take(slices))
+
+    def _derive(self, slices: Sequence[Slice]) -> None:
         for reading in self._readings:
             try:
                 reading.data(slices)
@@ -129,8 +140,49 @@ class DeepComparison:
 
     def _stop(self) -> None:
         self._stopped = True
+        self._heard.rest()
         for reading in self._readings:
             reading.comparison.stop()
+
+
+class _Heard:
+    """Lets through what the gateway's codec was shown.
+
+    Once the gateway has ended a session, the client's bytes are read and go nowhere: they are
+    recorded with, in the same tick, that nothing is sent in their place. No fact is made of them.
+    """
+
+    def __init__(self) -> None:
+        self._held: list[Slice] = []
+
+    def take(self, slices: Sequence[Slice]) -> Sequence[Slice]:
+        """Take the next slices; return those that are decided on, in order."""
+        passed: list[Slice] = []
+        for item in slices:
+            held = self._held
+            if item.leg == CLIENT_IN and held and held[-1].ts_ns == item.ts_ns:
+                held.append(item)
+                continue
+            if item.leg == TARGET_OUT and not item.data and held and held[-1].ts_ns == item.ts_ns:
+                del held[_unsent(held, item.replaces) :]
+            passed += held
+            self._held = [item] if item.leg == CLIENT_IN else []
+            passed += () if self._held else (item,)
+        return passed
+
+    def rest(self) -> Sequence[Slice]:
+        """Return what nothing follows."""
+        held, self._held = self._held, []
+        return held
+
+
+def _unsent(held: Sequence[Slice], size: int) -> int:
+    """Where the last slices begin that have this size; behind the last one if none have."""
+    for index in range(len(held) - 1, -1, -1):
+        size -= len(held[index].data)
+        if size <= 0:
+            return index if size == 0 else len(held)
+    return len(held)
 
 
 class _Reading:

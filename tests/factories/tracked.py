@@ -15,7 +15,7 @@ from tests.factories.sessions import STANDARD
 __all__ = ["encoded", "tracked_session"]
 
 CLASSIFIER = Classifier()
-LEGS = {"c": slices.CLIENT_IN, "s": slices.TARGET_IN}
+LEGS = {"c": slices.CLIENT_IN, "d": slices.CLIENT_IN, "s": slices.TARGET_IN}
 
 
 def encoded(found):
@@ -37,6 +37,8 @@ def tracked_session(
     every=1,
 ):
     """The messages of one session. `script` is [("c" or "s", bytes), ...].
+
+    "d" is what a client said after the gateway had ended the session: nobody is told of it.
 
     A DATA frame a chunk, a FACTS frame after every `every` chunks. `falsify` is given the encoded
     facts of each FACTS frame and returns others; a GAP stands after chunk `gap_after`.
@@ -86,11 +88,14 @@ def _record(build, script, full_text, parameters, falsify, gap_after, every):
     for index, (side, data) in enumerate(script):
         leg = LEGS[side]
         base = build.start_ns + build.sealer.next_seq * sessions.STEP_NS
-        offset = build.sent["cs".index(side)]
-        build.sent["cs".index(side)] += len(data)
-        piece = slices.encode_slice(leg, 0, offset, data)
-        build.frame(Kind.DATA, slices.encode_data([piece], 1))
-        (tracker.client if side == "c" else tracker.server)(data, base)
+        offset = build.sent[side == "s"]
+        build.sent[side == "s"] += len(data)
+        pieces = [slices.encode_slice(leg, 0, offset, data)]
+        if side == "d":
+            pieces.append(slices.encode_slice(slices.TARGET_OUT, 0, offset, b"", len(data)))
+        build.frame(Kind.DATA, slices.encode_data(pieces, len(pieces)))
+        if side != "d":
+            (tracker.client if side == "c" else tracker.server)(data, base)
         if told and (index % every == every - 1 or index == len(script) - 1):
             build.frame(Kind.FACTS, facts.encode_facts(build.totals(), falsify(told)))
             told.clear()

@@ -9,7 +9,13 @@ from sealtape.indexer.deep import DeepComparison, deep_checks
 from sealtape.schemas import facts, messages
 from sealtape.schemas.bodies import Close, Gap, Ident
 from sealtape.schemas.frames import Frame, Kind
-from sealtape.schemas.slices import CLIENT_IN, encode_data, encode_slice
+from sealtape.schemas.slices import (
+    CLIENT_IN,
+    TARGET_IN,
+    TARGET_OUT,
+    encode_data,
+    encode_slice,
+)
 from tests.capture.postgres.codec import pg_script as pg
 from tests.factories.deployments import audit, make_site, seal
 from tests.factories.tracked import encoded, tracked_session
@@ -164,6 +170,65 @@ async def test_what_a_crash_cut_off_is_no_falsehood(site):
     assert {f.layer for f in report.findings} == {"session"}
 
 
+@pytest.mark.parametrize("reason", ["shutdown", "expired", "max_session", "client"])
+async def test_what_a_client_said_after_the_end_and_nobody_was_told_has_no_facts(site, reason):
+    script = [
+        *SCRIPT[:-1],
+        ("d", pg.query("select 1 as one_too_late")),
+        ("d", pg.query("select 2 as another") + pg.TERMINATE),
+    ]
+    report, _ = await deep(site, script, close=reason)
+    assert report.verdict == "verified", [f.to_json() for f in report.findings]
+    report, _ = await deep(site, script, close=reason, falsify=lambda told: told[:-1], every=99)
+    assert ["a fact is missing" in f.reason for f in report.findings] == [True]
+
+
+def bodies(*found):
+    """DATA bodies of slices: (leg, time, offset, data, replaces)."""
+    for leg, at_ns, offset, data, replaces in found:
+        yield encode_data([encode_slice(leg, at_ns, offset, data, replaces)], 1)
+
+
+SAID = pg.query("select 1")
+HALF = len(SAID) // 2
+NOTHING = (TARGET_OUT, 5, 0, b"", len(SAID))
+UNHEARD = {
+    "whole": [(CLIENT_IN, 5, 0, SAID, 0), NOTHING],
+    "in pieces": [(CLIENT_IN, 5, 0, SAID[:HALF], 0), (CLIENT_IN, 5, HALF, SAID[HALF:], 0), NOTHING],
+}
+HEARD = {
+    "passed on": [(CLIENT_IN, 5, 0, SAID, 0)],
+    "and then something": [(CLIENT_IN, 5, 0, SAID, 0), (TARGET_IN, 5, 0, pg.GREETING, 0)],
+    "taken back later": [(CLIENT_IN, 4, 0, SAID, 0), NOTHING],
+    "taken back in part": [(CLIENT_IN, 5, 0, SAID, 0), (*NOTHING[:4], len(SAID) - 1)],
+    "changed": [(CLIENT_IN, 5, 0, SAID, 0), (TARGET_OUT, 5, 0, SAID, len(SAID))],
+    "others taken back": [(CLIENT_IN, 4, 0, SAID, 0), (CLIENT_IN, 5, len(SAID), SAID, 0),
+                          (TARGET_OUT, 5, 0, b"", 2 * len(SAID))],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*UNHEARD, *HEARD])
+def test_only_what_went_nowhere_in_the_same_tick_has_no_facts(name):
+    found = UNHEARD.get(name) or HEARD[name]
+    check = DeepComparison(bytes(16), None)
+    check.body(frame(1, Kind.IDENT), IDENT)
+    for seq, body in enumerate(bodies(*found), 2):
+        check.body(frame(seq, Kind.DATA), body)
+    check.body(frame(9, Kind.CLOSE), ENDED)
+    assert bool(check.finish()) == (name in HEARD)
+
+
+def test_bytes_at_the_very_end_are_decoded_too():
+    check = DeepComparison(bytes(16), None)
+    check.body(frame(1, Kind.IDENT), IDENT)
+    (body,) = bodies((CLIENT_IN, 0, 7, SAID, 0))
+    check.body(frame(2, Kind.DATA), body)
+    check.body(frame(3, Kind.FACTS), tracked_bodies(SCRIPT))
+    ((epoch, seq, reason),) = check.finish()
+    assert (epoch, seq) == (0, 2)
+    assert "does not follow" in reason
+
+
 async def test_after_a_gap_nothing_is_compared(site):
     report, session = await deep(site, SCRIPT, gap_after=2, falsify=change(3, rows=99))
     assert report.verdict == "incomplete"
@@ -270,9 +335,8 @@ def test_after_the_end_of_a_session_there_is_nothing(kind):
 def test_a_wrong_slice_before_the_first_statement_is_one_finding():
     check = DeepComparison(bytes(16), None)
     check.body(frame(1, Kind.IDENT), IDENT)
-    body = encode_data([encode_slice(CLIENT_IN, 0, 7, pg.query("select 1"))], 1)
-    check.body(frame(2, Kind.DATA), body)
-    check.body(frame(3, Kind.DATA), body)
+    for seq, body in enumerate(bodies((CLIENT_IN, 0, 7, SAID, 0), (CLIENT_IN, 1, 7, SAID, 0)), 2):
+        check.body(frame(seq, Kind.DATA), body)
     check.body(frame(4, Kind.FACTS), tracked_bodies(SCRIPT))
     ((epoch, seq, reason),) = check.finish()
     assert (epoch, seq) == (0, 4)
