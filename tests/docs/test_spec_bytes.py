@@ -8,10 +8,18 @@ from tests.docs.errors_page import PAGE
 from tests.vectors.generate_a import FOLDER
 
 SPEC = PAGE.parent / "spec"
-PAGES = ["frame.md", "tree-and-checkpoints.md", "keys.md"]
+PAGES = ["frame.md", "tree-and-checkpoints.md", "keys.md", "spool.md", "bus-dir.md"]
 VECTORS = "".join(
     (FOLDER / name).read_text(encoding="utf-8").replace("\\n", "\n")
-    for name in ("frame.json", "tree.json", "notes.json", "keys.json", "wraps.json")
+    for name in (
+        "frame.json",
+        "tree.json",
+        "notes.json",
+        "keys.json",
+        "wraps.json",
+        "spool.json",
+        "bus-dir.json",
+    )
 )
 FENCE = re.compile(r"^```(hex|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

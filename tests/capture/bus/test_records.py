@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from sealtape.capture.bus.records import (
 )
 from sealtape.schemas.errors import FormatError
 
+VECTORS = json.loads(
+    (Path(__file__).parents[2] / "vectors/bus-dir.json").read_text(encoding="utf-8")
+)
 MESSAGES = st.lists(st.tuples(st.binary(max_size=20), st.binary(max_size=60)), max_size=6)
 
 
@@ -81,3 +85,21 @@ def test_the_example_of_the_spec_page_is_a_record():
     lines = re.findall(r"^([0-9a-f]{2,16})  ", page.read_text(), re.MULTILINE)
     pieces, _ = encode_records([(b"k", b"hello")], offset=100, synced=100, ts_ms=0x19AAD2E8A00)
     assert bytes.fromhex("".join(lines)) == b"".join(pieces)
+
+
+@pytest.mark.parametrize("case", VECTORS["headers"], ids=lambda case: case["base"])
+def test_header_vectors(case):
+    header = FileHeader(case["partition"], int(case["base"]), int(case["previous_end"]))
+    assert header.encode().hex() == case["header"]
+    assert parse_file_header(bytes.fromhex(case["header"])) == header
+
+
+@pytest.mark.parametrize("case", VECTORS["records"], ids=lambda case: case["offset"])
+def test_record_vectors(case):
+    key, value = bytes.fromhex(case["key"]), bytes.fromhex(case["value"])
+    offset, synced = int(case["offset"]), int(case["synced"])
+    pieces, _ = encode_records([(key, value)], offset=offset, synced=synced, ts_ms=case["ts_ms"])
+    assert b"".join(pieces).hex() == case["record"]
+    parsed = parse_record(bytes.fromhex(case["record"]), 0, offset)
+    assert (parsed.record.key, parsed.record.value) == (key, value)
+    assert (parsed.synced, parsed.record.ts_ms) == (synced, case["ts_ms"])

@@ -1,6 +1,8 @@
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +10,7 @@ from sealtape.capture.spool.folder import RECOVERY, Spool
 from sealtape.capture.spool.records import FRAMES
 from sealtape.schemas.errors import StoreError
 
+VECTORS = Path(__file__).parents[2] / "vectors/spool.json"
 KEY = bytes(32)
 BOOT = bytes(range(16))
 
@@ -81,6 +84,7 @@ def test_numbers_survive_damage_of_one_slot(spool, damage):
     dead.reserve(8)
     counter = dead.folder / "counter"
     whole = counter.read_bytes()
+    assert whole[:12].hex() == json.loads(VECTORS.read_text())["counter"]["slot"]
     die(dead)
     if damage is None:
         counter.unlink()

@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,6 +30,7 @@ from sealtape.capture.spool.records import (
 )
 from sealtape.schemas.errors import FormatError, KeyUnavailable
 
+VECTORS = json.loads((Path(__file__).parents[2] / "vectors/spool.json").read_text(encoding="utf-8"))
 KEY = bytes(range(32))
 SALT = bytes(range(32, 64))
 U64 = st.integers(0, 2**64 - 1)
@@ -173,3 +177,68 @@ def test_a_session_that_is_not_understood_is_a_format_error():
         body = bytes(4) + len(text).to_bytes(4, "big") + text + pieces
         with pytest.raises(FormatError):
             parse_session(body)
+
+
+# -- vectors ---------------------------------------------------------------------------------------
+
+
+def unhex(values):
+    return [bytes.fromhex(value) for value in values]
+
+
+def state_of(case):
+    fields = dict(case["state"])
+    nodes, offsets = unhex(fields.pop("nodes")), tuple(fields.pop("offsets"))
+    about = case["about"].encode()
+    pieces = Pieces(7, fields["last_ns"], 0, b"", 0, b"")
+    return SessionState(7, about, nodes=tuple(nodes), offsets=offsets, pieces=pieces, **fields)
+
+
+def cuts_of(case):
+    return [
+        Cut(**cut | {"offsets": tuple(cut["offsets"]), "messages": unhex(cut["messages"])})
+        for cut in case["cuts"]
+    ]
+
+
+def body_of(case):
+    """What our encoder makes of a vector's values."""
+    if case["kind"] == SESSION:
+        return encode_session(state_of(case))
+    if case["kind"] == FRAMES:
+        return b"".join(encode_frames(case["first"], case["acked"], cuts_of(case)))
+    slices, facts = unhex(case["slices"]), unhex(case["facts"])
+    return encode_pieces(case["number"], int(case["base_ns"]), slices, facts)
+
+
+def test_the_header_vector():
+    key = FileKey(bytes.fromhex(VECTORS["spool_key"]), bytes.fromhex(VECTORS["salt"]))
+    assert key.header().hex() == VECTORS["header"]
+
+
+@pytest.mark.parametrize("case", VECTORS["records"], ids=lambda case: str(case["counter"]))
+def test_record_vectors(case):
+    body = body_of(case)
+    assert body.hex() == case["body"]
+    key = parse_file_header(bytes.fromhex(VECTORS["header"]), bytes.fromhex(VECTORS["spool_key"]))
+    counter, kind = case["counter"], case["kind"]
+    stored = body if kind == FRAMES else key.seal(counter, kind, body)
+    assert b"".join(encode_record(counter, kind, [stored])).hex() == case["record"]
+
+
+def test_a_file_of_the_vectors_is_read():
+    data = b"".join(unhex([VECTORS["header"], *(case["record"] for case in VECTORS["records"])]))
+    key = parse_file_header(data, bytes.fromhex(VECTORS["spool_key"]))
+    for stored, case in zip(read_records(reader(data)), VECTORS["records"], strict=True):
+        body = stored.body
+        if stored.kind == FRAMES:
+            assert parse_frames(body) == (case["first"], case["acked"], cuts_of(case))
+            continue
+        body = key.open(stored.counter, stored.kind, body)
+        assert body.hex() == case["body"]
+        if stored.kind == SESSION:
+            assert parse_session(body) == state_of(case)
+        else:
+            (pieces,) = parse_slices(body)
+            assert (pieces.number, pieces.base_ns) == (case["number"], int(case["base_ns"]))
+            assert pieces.slices == b"".join(unhex(case["slices"]))

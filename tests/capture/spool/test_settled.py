@@ -1,6 +1,8 @@
 """The list of settled sessions: whole or refused, and on the disk before a file goes."""
 
+import json
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -16,10 +18,18 @@ from sealtape.capture.spool.settled import (
 )
 from sealtape.schemas.errors import StoreCorrupt, StoreError
 
+VECTORS = Path(__file__).parents[2] / "vectors/spool.json"
+
 
 @given(st.sets(st.integers(0, 2**64 - 1)))
 def test_round_trip(numbers):
     assert parse_settled(encode_settled(sorted(numbers))) == numbers
+
+
+def test_the_vector():
+    vector = json.loads(VECTORS.read_text(encoding="utf-8"))["settled"]
+    assert encode_settled(vector["numbers"]).hex() == vector["file"]
+    assert parse_settled(bytes.fromhex(vector["file"])) == set(vector["numbers"])
 
 
 def test_any_other_bytes_are_damaged():
