@@ -31,7 +31,7 @@ lint: setup ## ruff, mypy, import contracts, house checks, individual coverage
 	@echo "lint: ruff" && $(PY) -m ruff check . && $(PY) -m ruff format --check .
 	@echo "lint: mypy" && $(PY) -m mypy
 	@echo "lint: import contracts" && $(PY) -c "from importlinter.cli import lint_imports_command as c; c()"
-	@echo "lint: house checks" && $(PY) -P -m pytest -q tests/house --ignore=tests/house/test_wheel.py
+	@echo "lint: house checks" && $(PY) -P -m pytest -q -m "not soak" tests/house --ignore=tests/house/test_wheel.py
 	@echo "lint: individual coverage" && $(PY) -m tests.house.individual_coverage
 
 bench: setup ## the benchmarks (tests/bench), numbers as ratios to a bare relay

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["EQUIVALENT", "MODULES", "Mutant", "mutants_of", "survives", "tests_of"]
+__all__ = ["EQUIVALENT", "MODULES", "Mutant", "mutants_of", "own_tests", "survives"]
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = [
@@ -100,7 +100,7 @@ def mutated(mutant: Mutant) -> ast.Module:
     return ast.fix_missing_locations(_Remove().visit(tree))
 
 
-def tests_of(module: str) -> list[str]:
+def own_tests(module: str) -> list[str]:
     """The module's own tests, by their mirrored place; then those of whole bundles."""
     path = Path("tests") / module
     own = sorted((ROOT / path.parent).glob(f"test_{path.stem}*.py"))
@@ -114,7 +114,7 @@ def survives(mutant: Mutant) -> bool:
     """Run the tests with the mutant in place; a run that hangs has noticed."""
     command = [
         sys.executable, "-P", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", PLUGIN,
-        "-m", "not soak", *tests_of(mutant.module),
+        "-m", "not soak", *own_tests(mutant.module),
     ]  # fmt: skip
     given = {"SEALTAPE_MUTANT": f"{mutant.module}:{mutant.node}", "PYTHONPATH": str(ROOT)}
     try:
