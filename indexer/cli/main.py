@@ -7,65 +7,40 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from types import ModuleType
 
 from sealtape import __version__
-from sealtape.indexer.cli import (
-    capture,
-    connect,
-    dev,
-    doctor,
-    events,
-    export,
-    index,
-    ingest,
-    init,
-    keys,
-    ledger,
-    log,
-    login,
-    monitor,
-    replay,
-    search,
-    sessions,
-    setup,
-    show,
-    signer,
-    statement,
-    status,
-    token,
-    verify,
-    witness,
-)
 from sealtape.indexer.cli.options import add_common
 from sealtape.schemas.errors import SealtapeError
 
-COMMANDS: tuple[ModuleType, ...] = (
-    init,
-    setup,
-    doctor,
-    dev,
-    capture,
-    ingest,
-    index,
-    signer,
-    token,
-    login,
-    connect,
-    sessions,
-    search,
-    show,
-    replay,
-    verify,
-    export,
-    events,
-    status,
-    ledger,
-    log,
-    statement,
-    keys,
-    witness,
-    monitor,
+# In the order of the help; each is the module of that name beside this one.
+COMMANDS = (
+    "init",
+    "setup",
+    "doctor",
+    "dev",
+    "capture",
+    "ingest",
+    "index",
+    "signer",
+    "token",
+    "login",
+    "connect",
+    "sessions",
+    "search",
+    "show",
+    "replay",
+    "verify",
+    "export",
+    "events",
+    "status",
+    "ledger",
+    "log",
+    "statement",
+    "keys",
+    "witness",
+    "monitor",
 )
 
 DESCRIPTION = """\
@@ -89,8 +64,13 @@ More in docs/cli.md and docs/errors.md.
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands; the documentation's test walks it."""
+def command_module(name: str) -> ModuleType:
+    """The module of a command: its NAME, HELP, DESCRIPTION, `add_arguments` and `run`."""
+    return import_module(f"sealtape.indexer.cli.{name}")
+
+
+def build_parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
+    """Return the parser of these commands, of all without; the documentation's test walks it."""
     parser = argparse.ArgumentParser(
         prog="sealtape",
         description=DESCRIPTION,
@@ -102,7 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
         "-c", "--config", dest="early_config", metavar="FILE", help="the deployment's sealtape.toml"
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for module in COMMANDS:
+    for module in map(command_module, names):
         sub = commands.add_parser(
             module.NAME,
             help=module.HELP,
@@ -120,15 +100,25 @@ def _client_at(words: Sequence[str]) -> int:
 
     To the other commands `--` says that no option follows, which argparse knows.
     """
-    names = {module.NAME for module in COMMANDS}
-    command = next((word for word in words if word in names), None)
-    return words.index("--") if command == connect.NAME and "--" in words else len(words)
+    command = next((word for word in words if word in COMMANDS), None)
+    return words.index("--") if command == "connect" and "--" in words else len(words)
+
+
+def _commands_of(words: Sequence[str]) -> Sequence[str]:
+    """The one command that these words start with, or all where argparse has to tell them apart.
+
+    The rooms of all commands together take a second to import; `search` needs few of them.
+    """
+    rest = list(words)
+    while rest and rest[0] in ("-c", "--config"):
+        rest = rest[2:]
+    return rest[:1] if rest and rest[0] in COMMANDS else COMMANDS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    parser = build_parser()
     words = list(sys.argv[1:] if argv is None else argv)
+    parser = build_parser(_commands_of(words))
     cut = _client_at(words)
     try:
         args = parser.parse_args(words[:cut])

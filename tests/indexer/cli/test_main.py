@@ -9,17 +9,34 @@ import pytest
 
 from sealtape import __version__
 from sealtape.indexer.cli import sessions
-from sealtape.indexer.cli.main import COMMANDS, build_parser
+from sealtape.indexer.cli.main import COMMANDS, build_parser, command_module
 from sealtape.schemas.errors import ERRORS, Refused, SealtapeError, StoreBusy
 
 
 def test_help_and_version(run):
     answer = run("--help")
     assert answer.code == 0
-    for module in COMMANDS:
+    for module in map(command_module, COMMANDS):
         assert module.NAME in answer.out
         assert run(module.NAME, "--help").code == 0
     assert run("--version").out == f"sealtape {__version__}\n"
+
+
+def test_a_command_is_the_module_of_its_name():
+    assert [command_module(name).NAME for name in COMMANDS] == list(COMMANDS)
+
+
+@pytest.mark.parametrize("words", [["token", "--help"], ["-c", "x", "token", "--help"]])
+def test_a_command_imports_no_other(words):
+    code = (
+        "import sys; from sealtape.indexer.cli.main import main; "
+        "main(sys.argv[1:]); print(sorted(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
+    )
+    assert "sealtape.indexer.cli.token" in done.stdout
+    assert "sealtape.indexer.cli.verify" not in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -32,7 +49,7 @@ def test_what_cannot_be_parsed_is_64_and_never_a_verdict(run, words):
 
 
 def test_every_command_takes_config_and_json():
-    for module in COMMANDS:
+    for module in map(command_module, COMMANDS):
         sub = build_parser()._subparsers._group_actions[0].choices[module.NAME]
         options = {option for action in sub._actions for option in action.option_strings}
         assert {"-c", "--config", "--json", "--help"} <= options, module.NAME
