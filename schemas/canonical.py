@@ -32,14 +32,22 @@ MAX_I64 = 2**63 - 1
 MIN_I64 = -(2**63)
 EXTENSION_PREFIX = "x-"
 
+# For ASCII text this writes what RFC 8785 asks for (3.2.2: the same escapes, no spaces; 3.2.3: code
+# points sort like UTF-16 units), and does it in C; whole numbers are bounded before they come here.
+_ASCII = json.JSONEncoder(
+    ensure_ascii=False, check_circular=False, sort_keys=True, separators=(",", ":")
+)
+
 _DECIMAL = re.compile(r"0|-?[1-9][0-9]{0,19}", re.ASCII)
 _HEX = re.compile(r"(?:[0-9a-f]{2})*", re.ASCII)
 
 
 def encode(value: Json) -> bytes:
     """Write `value` as RFC 8785 bytes; floats and whole numbers beyond 2**53 - 1 are refused."""
-    _refuse_floats(value)
+    plain = _is_plain(value)
     try:
+        if plain and (text := _ASCII.encode(value)).isascii():
+            return text.encode()
         return rfc8785.dumps(value)
     except (ValueError, RecursionError) as exc:
         raise FormatError(f"value cannot be written as canonical JSON: {exc}") from exc
@@ -48,16 +56,13 @@ def encode(value: Json) -> bytes:
 def decode(data: bytes, what: str) -> dict[str, Json]:
     """Read one canonical JSON object; `what` names it in errors ("opening", "segment record")."""
     try:
-        value = json.loads(
-            data.decode("utf-8"),
-            object_pairs_hook=_unique,
-            parse_float=_no_float,
-            parse_constant=_no_float,
-        )
-        canonical = rfc8785.dumps(value)
+        text = data.decode("utf-8")
+        value = _READER.decode(text)
+        # What is right in the quick form is right; anything else is for the library to judge.
+        same = (text.isascii() and _ASCII.encode(value) == text) or rfc8785.dumps(value) == data
     except (ValueError, RecursionError) as exc:
         raise FormatError(f"{what} is not JSON of our kind: {exc}") from exc
-    if canonical != data:
+    if not same:
         raise FormatError(f"{what} is not in canonical form (RFC 8785)")
     if not isinstance(value, dict):
         raise FormatError(f"{what} must be a JSON object")
@@ -257,16 +262,24 @@ class Fields:
         return value
 
 
-def _refuse_floats(value: Json) -> None:
+def _is_plain(value: Json) -> bool:
+    """Whether the quick form may write `value`, unless its text is not ASCII; refuses floats."""
+    plain = True
     stack: list[object] = [value]
     while stack:
         item = stack.pop()
+        if item is None or isinstance(item, (str, bool)):
+            continue
         if isinstance(item, float):
             raise FormatError(f"value cannot be written as canonical JSON: {item} is no integer")
         if isinstance(item, dict):
             stack.extend(item.values())
+            plain = plain and all(isinstance(key, str) for key in item)
         elif isinstance(item, (list, tuple)):
             stack.extend(item)
+        elif not isinstance(item, int) or abs(item) > MAX_SAFE_INTEGER:
+            plain = False
+    return plain
 
 
 def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
@@ -276,5 +289,17 @@ def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     return members
 
 
+def _whole(text: str) -> int:
+    number = int(text)
+    if not -MAX_SAFE_INTEGER <= number <= MAX_SAFE_INTEGER:
+        raise ValueError(f"{text} is beyond 2**53 - 1")
+    return number
+
+
 def _no_float(text: str) -> NoReturn:
     raise ValueError(f"{text} is not a whole number")
+
+
+_READER = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_int=_whole, parse_float=_no_float, parse_constant=_no_float
+)

@@ -1,6 +1,7 @@
 """Canonical JSON: one value, one text; readers that name what they do not like."""
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +23,14 @@ def reader(**members):
 @given(st.dictionaries(text, json_values, max_size=5))
 def test_what_is_written_is_read_back(value):
     assert canonical.decode(canonical.encode(value), "thing") == value
+
+
+@given(json_values, st.dictionaries(st.text('az\x00\x1f\x7f"\\/ \n', max_size=5), json_values))
+def test_the_quick_form_is_the_librarys(value, ascii_keys):
+    """What RFC 8785's own library writes, whichever way a value takes through this module."""
+    assert canonical.encode(value) == rfc8785.dumps(value)
+    assert canonical.encode(ascii_keys) == rfc8785.dumps(ascii_keys)
+    assert canonical.decode(rfc8785.dumps(ascii_keys), "thing") == ascii_keys
 
 
 @given(st.dictionaries(text, json_values, max_size=3), st.data())
