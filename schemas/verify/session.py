@@ -219,10 +219,6 @@ class SessionVerifier:
             self._tampered(
                 "certificate", f"OPEN names the log {opening.log}, not {self._log}", epoch, 0
             )
-        if epoch.verifier.name != session_origin(opening.log, self.session, epoch.number):
-            self._tampered(
-                "certificate", "the session's key is not named after the session", epoch, 0
-            )
 
     def _ident(self, epoch: Epoch, frame: StoredRow) -> None:
         digest = frame.payload_sha256

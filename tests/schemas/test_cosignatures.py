@@ -154,3 +154,13 @@ def test_an_origin_that_ml_dsa_cannot_name():
     with pytest.raises(FormatError, match="255 bytes"):
         cosign(NAME, ML_DSA, text, AT)
     assert cosignatures.ED25519 == b"\x04"
+
+
+def test_lengths_are_checked_before_any_arithmetic():
+    value = value_of(ML_DSA)
+    for other in (value[:-1], value + b"\0"):
+        with pytest.raises(SignatureError, match="has 2420 bytes"):
+            KEYS["ml-dsa-44"][1].verify(TEXT.encode(), other)
+    for cut in (b"", value[:8]):
+        with pytest.raises(SignatureError, match="too short"):
+            cosigned_at(notes.Signature(NAME, b"1234", cut))

@@ -225,3 +225,32 @@ def test_session_origin():
 
 def test_a_signer_does_not_show_its_key():
     assert "01" * 4 not in repr(signer())
+
+
+def test_signature_lines_need_dash_and_signature():
+    with pytest.raises(FormatError, match="without its dash"):
+        notes.parse_note(NOTE.replace("\N{EM DASH} ".encode(), b""))
+    with pytest.raises(FormatError, match="too short"):
+        notes.parse_note(f"a\n\n{notes.signature_line('example.org', b'1234')}".encode())
+
+
+def test_signatures_are_strict_before_any_arithmetic():
+    """The library would refuse these too; what it refuses may change."""
+    point, order = VERIFIER.public, 2**252 + 27742317777372353535851937790883648493
+    notes.check_signature(point + (order - 1).to_bytes(32, "little"))
+    with pytest.raises(SignatureError, match="not below the group order"):
+        notes.check_signature(point + order.to_bytes(32, "little"))
+    for size in (31, 33):
+        with pytest.raises(SignatureError, match="must be 64 bytes"):
+            notes.check_signature(point + bytes(size))
+
+
+def test_points_are_strict():
+    notes.check_point(VERIFIER.public, "point")
+    for other in (b"", VERIFIER.public[:-1], VERIFIER.public + b"\0"):
+        with pytest.raises(FormatError, match="point must be 32 bytes"):
+            notes.check_point(other, "point")
+    for y in (2**255 - 19 + 3, 2**255 - 1):
+        for sign in (0, 2**255):
+            with pytest.raises(SignatureError, match="not in its only encoding"):
+                notes.check_point((y | sign).to_bytes(32, "little"), "point")

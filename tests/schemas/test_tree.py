@@ -214,7 +214,14 @@ def test_many_leaves_at_once_are_as_one_by_one(one, other):
 
 
 @pytest.mark.parametrize(
-    ("lo", "leaves"), [(0, [bytes(31)]), (-1, [bytes(32)]), (-5, [bytes(32)] * 9), (2**63, [b"1"])]
+    ("lo", "leaves"),
+    [
+        (0, [bytes(31)]),
+        (0, [bytes(31)] * 2),
+        (-1, [bytes(32)]),
+        (-5, [bytes(32)] * 9),
+        (2**63, [b"1"]),
+    ],
 )
 def test_leaves_that_cannot_be_are_refused(lo, leaves):
     with pytest.raises(FormatError):
@@ -284,3 +291,15 @@ def test_consistency_of_equal_and_empty_trees_needs_an_empty_proof():
     with pytest.raises(FormatError):
         tree.verify_consistency(0, root, 5, [], root)
     tree.verify_consistency(0, tree.EMPTY_ROOT, 5, [], root)
+
+
+@pytest.mark.parametrize("other", [b"", bytes(31), bytes(33)])
+def test_what_is_no_hash_is_no_part_of_a_proof(other):
+    """Though all of it hashes to the root that is expected."""
+    root = tree.node_hash(LEAVES[0], other)
+    with pytest.raises(FormatError, match="must be 32 bytes"):
+        tree.verify_inclusion(LEAVES[0], 0, 2, [other], root)
+    with pytest.raises(FormatError, match="must be 32 bytes"):
+        tree.verify_inclusion(other, 0, 1, [], other)
+    with pytest.raises(FormatError, match="must be 32 bytes"):
+        tree.verify_consistency(1, LEAVES[0], 2, [other], root)

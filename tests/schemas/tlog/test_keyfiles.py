@@ -56,7 +56,8 @@ def test_the_key_is_shown_nowhere():
     text = format_key(NAME, ML_DSA_44, SEED)
     assert SEED.hex() not in repr(parse_key(text))
     secret = text.rpartition("+")[2].strip()
-    for broken in (text[:-9], text.replace("KEY+", "KEY+x"), text + "\n", "x" + text, ""):
+    bare = text[text.index(NAME) :]
+    for broken in (text[:-9], text.replace("KEY+", "KEY+x"), text + "\n", "x" + text, bare, ""):
         with pytest.raises(FormatError) as caught:
             parse_key(broken)
         assert secret[:16] not in str(caught.value)

@@ -249,3 +249,11 @@ def test_what_a_tree_does_not_have():
         tiles.places([(1, 3)], 5)
     with pytest.raises(FormatError, match="is missing"):
         tiles.roots([(0, 5)], 5, {})
+
+
+def test_an_entry_that_is_refused_leaves_the_tree_as_it_was():
+    growth = Growth(0, {})
+    with pytest.raises(FormatError, match="not 65536"):
+        growth.append([bytes(65_536)])
+    assert (growth.size, growth.root()) == (0, tree.EMPTY_ROOT)
+    assert growth.append([b"one"]) == Growth(0, {}).append([b"one"])

@@ -195,6 +195,7 @@ def test_no_flipped_bit_is_granted():
     "change",
     [
         (b"old ", b"Old "),
+        (b"old ", b""),
         (b"old 264", b"old  264"),
         (b"old 264", b"old -1"),
         (b"old 264", b"old 9223372036854775808"),
@@ -207,6 +208,11 @@ def test_no_flipped_bit_is_granted():
 def test_what_is_no_request(change):
     with pytest.raises(witnessing.Malformed):
         witnessing.parse_request(REQUEST.replace(*change, 1))
+
+
+def test_a_request_without_a_checkpoint_is_told_so():
+    with pytest.raises(witnessing.Malformed, match="no empty line before its checkpoint"):
+        witnessing.parse_request(b"old 0\n")
 
 
 def test_the_largest_request():
@@ -272,7 +278,9 @@ def test_an_answer_cannot_bring_a_text_of_its_own():
         witnessing.parse_cosignatures(f"and more\n\n{line}".encode(), TEXT, [COSIGNER])
 
 
-@pytest.mark.parametrize("body", [b"", b"\n", b"7", b"07\n", b"7\n\n", b"-1\n", b"7 \n", b"\xff\n"])
+@pytest.mark.parametrize(
+    "body", [b"", b"\n", b"7", b"70", b"07\n", b"7\n\n", b"-1\n", b"7 \n", b"\xff\n"]
+)
 def test_what_is_no_size(body):
     with pytest.raises(FormatError):
         witnessing.parse_size(body)

@@ -264,5 +264,7 @@ def test_where_time_stamps_cannot_be_verified(monkeypatch):
     report = judged(files, with_authority())
     assert (report.verdict, report.state("timestamps")) == ("verified", State.NOT_CHECKED)
     required = with_authority(PLAIN.replace('require = ["monitor"]', 'require = ["timestamp"]'))
-    with pytest.raises(SettingsError, match="rfc3161"):
-        judged(files, required)
+    for wanting in (files, story()):  # a stamp is missing, or there and not to be verified
+        with pytest.raises(SettingsError, match="rfc3161"):
+            judged(wanting, required)
+    assert judged(story()).state("timestamps") == State.NOT_PROVIDED

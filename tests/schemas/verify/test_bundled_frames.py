@@ -230,3 +230,28 @@ def test_what_a_deletion_removed_may_be_absent():
     report, findings = frames(deleted())
     assert (report.verdict, findings) == ("deleted", [])
     assert [(span.what, span.lo, span.hi) for span in report.spans] == [("absent", 0, 5)]
+
+
+@pytest.mark.parametrize("seq", [0, 1])
+def test_an_epoch_that_begins_with_what_was_done(seq):
+    """Of the most ordinary kind, suite and flags, as sealed, and not OPEN or IDENT."""
+    epoch = built()
+    header, payload = epoch.frames[seq]
+    epoch.frames[seq] = header[:44] + b"\3\2" + header[46:], payload
+    _report, findings = frames(story(epoch=epoch))
+    reason = "an epoch begins with OPEN and IDENT, and has each once"
+    assert ("tampered", reason, (seq, seq + 1)) in findings
+
+
+def test_a_checkpoint_within_a_fragment():
+    """Its root is computed though the fragment goes on behind it, unless frames were lost."""
+    given = {"checkpoint": {"size": "4", "note": built().signed(4)}}
+    report = judged(story(attested=4, record=given), LOOSE)
+    assert report.state("signatures") == State.PASS
+    epoch = built()
+    epoch.fragment = lambda lo, hi, **rest: Epoch.fragment(
+        epoch, lo, hi, **(rest | {"signed": 4 if lo else 2})
+    )
+    parts = {"cuts": [2], "gaps": {1: [(2, 3)]}, "spans": [(0, 2), (3, 5)]}
+    report = judged(story(epoch=epoch, attested=2, lost=1, **parts), LOOSE)
+    assert (report.verdict, report.state("frames")) == ("incomplete", State.PASS)

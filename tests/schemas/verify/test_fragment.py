@@ -100,6 +100,13 @@ def test_a_sealed_frame_of_another_sort_stands_alone(fields):
     ]
 
 
+def test_the_first_two_stand_alone_whatever_they_are():
+    built = replace(BUILT, frames=[replace(frame, kind=Kind.DATA) for frame in BUILT.frames])
+    verifier = verified(rows_of(built), fragment_of(built))
+    assert verifier.report.findings == []
+    assert [event.row.seq for event in verifier.events if isinstance(event, Single)] == [0, 1]
+
+
 def test_a_changed_payload_is_said_once_at_its_frame():
     verifier = verified(changed(payload=ROWS[4].payload[:-1] + b"\0"))
     assert layers(verifier) == [("frame", 4)]

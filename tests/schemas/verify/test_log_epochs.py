@@ -179,3 +179,13 @@ def test_it_can_be_kept(epoch):
     fields = canonical.fields(canonical.encode(epoch.members()), "state")
     assert Epoch.read(fields) == epoch
     fields.end()
+
+
+def test_a_seal_of_other_fragments_says_whether_they_are_as_many():
+    said = []
+    for listed in (Listed.of([b"first"]), Listed.of([b"second", b"first"])):
+        book = whole()
+        book.rules(seal(fragments=listed))
+        said += [reason for _, reason in book.wrong]
+    assert "counts 1 fragments, 2 lie in segments" in said[0]
+    assert "counts other fragments than lie" in said[1]

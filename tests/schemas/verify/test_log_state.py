@@ -38,6 +38,7 @@ def test_cut_off_anywhere(end):
         (b"log/1", b"log/01"),
         (b'"log":"sealtape', b'"log":"another'),
         (b"\n", b"\n\n"),
+        (b"}\n", b"} "),
         (b'"v":1', b'"u":2,"v":1'),
     ],
 )

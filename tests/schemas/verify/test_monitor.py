@@ -270,6 +270,9 @@ def test_manifests_that_are_wanted():
     assert {Cut, Done} <= seen
     assert rules.wanted(b"poem") == {}
     assert rules.wanted(b'{"type":"segment"}') == {}
+    segment = next(event for event in history.write() if isinstance(event.step, Cut))
+    speaking = segment.entry[:-1] + b',"x-like":{"type":"tombstone-done"}}'
+    assert len(new_rules(history).wanted(speaking)) == 1
     incident = plain(LogIncident(1, "malformed", PLACE))
     assert rules.wanted(incident[:-1] + b',"x-like":{"type":"segment"}}') == {}
 

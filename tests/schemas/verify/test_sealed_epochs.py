@@ -125,8 +125,9 @@ def test_no_epoch_at_all():
 def test_keys_or_frames_of_an_epoch_without_an_entry():
     key = line({"key": "00" * 32, "seq": "3"}).encode() + b"\n"
     for name, data in (("keys/7.jsonl", key), ("frames/7.bin", b"")):
-        verdict, findings = seals({**story(), name: data})
-        assert (verdict, findings) == ("tampered", [("tampered", "no entry opens its epoch")])
+        files = {**story(), name: data}
+        assert seals(files) == ("tampered", [("tampered", "no entry opens its epoch")])
+        assert [item.object for item in judged(files, LOOSE).findings] == [name]
 
 
 def test_epochs_of_two_tenants():
@@ -199,6 +200,11 @@ def test_fragments_that_do_not_follow_each_other(cuts, gaps):
     verdict, reasons = fragments(story(cuts=cuts, gaps=gaps))
     assert verdict == "tampered"
     assert reasons
+
+
+def test_a_gap_that_begins_before_the_fragment_in_front_of_it_ends():
+    _, reasons = fragments(story(cuts=[3], gaps={1: [(2, 4)]}, lost=2))
+    assert reasons == ["frames 3 to 3 are neither there nor stated lost"]
 
 
 @pytest.mark.parametrize(

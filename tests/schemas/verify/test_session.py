@@ -235,6 +235,16 @@ def test_open_of_another_session():
     opening = replace(other.frames[0], session=built.session)
     report = Run(built).feed(built, frames=[opening, *built.frames[1:]]).finish()
     assert ("tampered", "certificate", 0) in reasons(report)
+    assert "OPEN belongs to another session or epoch" in [f.reason for f in report.findings]
+
+
+def test_open_of_another_epoch():
+    built = build_session(commands=2)
+    later = build_session(commands=2, seed=7, session=built.session, epoch=1,
+                          continues=built.continues)  # fmt: skip
+    opening = replace(later.frames[0], epoch=0)
+    report = Run(built).feed(built, frames=[opening, *built.frames[1:]]).finish()
+    assert "OPEN belongs to another session or epoch" in [f.reason for f in report.findings]
 
 
 @pytest.mark.parametrize("payload", [b"", b"{}\n\nx", b"\xff"])
