@@ -22,6 +22,7 @@ PAGES = {
     "bundle.md": ["bundle.json"],
     "evidence-policy.md": ["bundle.json"],
     "witness.md": ["witness.json"],
+    "verification.md": ["verification.json"],
 }
 FENCE = re.compile(r"^```(hex|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
