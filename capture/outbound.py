@@ -15,6 +15,7 @@ import errno
 import os
 import re
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -97,14 +98,17 @@ async def post(
     timeout_s: float,
     max_answer: int,
     path: str | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> Answer:
     """Post `body`, whose media type is `kind`, and return the answer, also when it is an error.
 
     The answer is whole within `timeout_s` seconds and has at most `max_answer` bytes, or
-    `OutboundError` is raised. `path` takes the place of the URL's own. A redirect is an answer
-    like any other. The connection is closed before this returns, raises, or is cancelled.
+    `OutboundError` is raised. `path` takes the place of the URL's own; `headers` are sent
+    besides. A redirect is an answer like any other. The connection is closed before this returns,
+    raises, or is cancelled.
     """
     head = f"Content-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
     return await _ask(server, f"POST {path or server.path}", head, body, timeout_s, max_answer)
 
 

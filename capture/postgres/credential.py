@@ -21,15 +21,19 @@ from sealtape.schemas.settings import Secret
 PROVIDERS = "sealtape.credentials"
 
 
-def credential_of(secret: Secret | None, base: Path, *, target: str) -> Credential:
+def credential_of(
+    secret: Secret | None, base: Path, *, target: str = "", where: str = ""
+) -> Credential:
     """Return a function that reads the password that `secret` refers to.
+
+    `where` is the setting that names it, that of a target's password without.
 
     Raises:
         SettingsError: no provider of that name is installed, or it cannot be loaded.
     """
     if secret is None:
         return _nothing
-    read = _reader(secret, base, target)
+    read = _reader(secret, base, where or f"targets.{target}.password")
 
     async def credential() -> str | None:
         return await asyncio.to_thread(read)
@@ -41,9 +45,9 @@ async def _nothing() -> str | None:
     return None
 
 
-def _reader(secret: Secret, base: Path, target: str) -> Callable[[], str]:
+def _reader(secret: Secret, base: Path, where: str) -> Callable[[], str]:
     if secret.source == "provider":
-        return _from_provider(secret.reference, target)
+        return _from_provider(secret.reference, where)
     if secret.source == "file":
         path = base / secret.reference
         return lambda: path.read_text("utf-8").rstrip("\r\n")
@@ -58,9 +62,8 @@ def _from_environment(name: str) -> str:
     return os.environ[name]
 
 
-def _from_provider(reference: str, target: str) -> Callable[[], str]:
+def _from_provider(reference: str, where: str) -> Callable[[], str]:
     name, _, rest = reference.partition(":")
-    where = f"targets.{target}.password"
     found = list(entry_points(group=PROVIDERS, name=name))
     if len(found) != 1:
         installed = ", ".join(sorted(point.name for point in entry_points(group=PROVIDERS)))

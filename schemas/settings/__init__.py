@@ -16,6 +16,7 @@ from sealtape.schemas.settings.model import (
     Settings,
     StoreSettings,
     TargetSettings,
+    VerifySettings,
 )
 from sealtape.schemas.settings.reference import Setting, reference
 from sealtape.schemas.settings.values import Secret, parse_duration, parse_size
@@ -37,6 +38,7 @@ __all__ = [
     "Settings",
     "StoreSettings",
     "TargetSettings",
+    "VerifySettings",
     "load_settings",
     "parse_duration",
     "parse_size",

@@ -26,6 +26,7 @@ from sealtape.schemas.settings.model import (
     Settings,
     StoreSettings,
     TargetSettings,
+    VerifySettings,
 )
 
 # A dataclass field that is itself a table of the file.
@@ -41,6 +42,7 @@ TABLES: Mapping[tuple[type, str], type] = {
     (Settings, "ingest"): IngestSettings,
     (Settings, "log"): LogSettings,
     (Settings, "indexer"): IndexerSettings,
+    (Settings, "verify"): VerifySettings,
 }
 # … or a table of tables whose keys the user chooses.
 NAMED_TABLES: Mapping[str, type] = {"retention": RetentionSettings, "targets": TargetSettings}
@@ -149,11 +151,13 @@ def _refuse_unknown(given: Mapping[str, Any], known: list[str], path: str) -> No
 
 
 def _warnings(tables: Mapping[str, Any]) -> list[str]:
+    secrets = {f"targets.{name}.password": t.password for name, t in tables["targets"].items()}
+    secrets["verify.webhook_secret"] = tables["verify"].webhook_secret
     return _events_warning(tables) + [
-        f"`targets.{name}.password` stands in the settings file itself; "
+        f"`{where}` stands in the settings file itself; "
         "move it to a file or a variable: { file = … } or { env = … }."
-        for name, target in tables["targets"].items()
-        if target.password is not None and target.password.source == "inline"
+        for where, secret in secrets.items()
+        if secret is not None and secret.source == "inline"
     ]
 
 
@@ -237,4 +241,7 @@ def _check_production(settings: Settings) -> list[tuple[str, str]]:
 def _check_limits(settings: Settings) -> list[tuple[str, str]]:
     if not 4096 <= settings.capture.frame_bytes <= 65536:
         return [("`capture.frame_bytes` must be from 4KiB to 64KiB.", "64KiB is the default.")]
+    if not settings.verify.bytes_per_day or settings.verify.every_s <= 0:
+        message = "`verify.bytes_per_day` and `verify.every_s` must be above 0."
+        return [(message, "To verify nothing, do not start `sealtape verify --all --schedule`.")]
     return []

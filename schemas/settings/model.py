@@ -378,6 +378,48 @@ class IndexerSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VerifySettings:
+    """Scheduled verification: `sealtape verify --all --schedule`."""
+
+    bytes_per_day: int = setting(
+        values.parse_size, "how much of what is sealed is read again in a day", 50 << 30
+    )
+    every_s: float = setting(
+        values.parse_duration,
+        "how often the part that is due is read; no more than its share",
+        900.0,
+    )
+    again_s: float = setting(
+        values.parse_duration, "nothing is read again before this time is over", 86400.0
+    )
+    window: float = setting(
+        values.parse_duration, "the share that was verified is that of so many days", 30 * 86400.0
+    )
+    state: str = setting(
+        values.text, "the verifier's own file of what it has read and found", "verification.db"
+    )
+    metrics: str = setting(
+        values.optional(values.address),
+        "address of `/metrics`, `/healthz` and `/readyz`; empty: none",
+        "",
+    )
+    webhook: str = setting(
+        values.optional(values.http_url),
+        "where each finding is sent: `https://HOST/PATH`; empty: nowhere",
+        "",
+    )
+    webhook_secret: Secret | None = setting(  # noqa: RUF009 - it is dataclasses.field
+        values.secret,
+        'the secret that signs what is sent: `{ file = "…" }`, `{ env = "…" }`,'
+        ' `{ provider = "…" }`',
+        None,
+    )
+    webhook_ca: str | None = setting(
+        values.text, "CA certificates (PEM) of that server; else the system's", None
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetentionSettings:
     """A retention class: how long recordings are kept, and whether they are encrypted."""
 
@@ -464,6 +506,7 @@ class Settings:
     ingest: IngestSettings
     log: LogSettings
     indexer: IndexerSettings
+    verify: VerifySettings
     retention: Mapping[str, RetentionSettings]
     targets: Mapping[str, TargetSettings]
     warnings: tuple[str, ...] = ()

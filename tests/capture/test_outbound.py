@@ -73,6 +73,15 @@ async def ask(server, body=b"body", *, ca=None, timeout_s=5.0, max_answer=100, p
     return await post(place, body, kind=KIND, timeout_s=timeout_s, max_answer=max_answer, path=path)
 
 
+async def test_headers_are_sent_besides():
+    async with scripted(OK) as server:
+        place = destination(server.url, what="test")
+        options = {"kind": KIND, "timeout_s": 5.0, "max_answer": 3}
+        found = await post(place, b"x", headers={"Sealtape-Signature": "t=1,v1=00"}, **options)
+        assert found.status == 200
+    assert b"\r\nContent-Length: 1\r\nSealtape-Signature: t=1,v1=00\r\n" in server.asked[0]
+
+
 async def test_what_is_sent_and_what_comes_back():
     async with scripted(OK) as server:
         assert await ask(server) == Answer(200, "text/plain", b"yes")

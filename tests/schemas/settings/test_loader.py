@@ -98,6 +98,18 @@ def test_passwords_by_reference_give_no_warning():
     assert load(TARGET + 'password = { env = "PW" }\n').warnings == ()
 
 
+def test_the_budget_of_verification():
+    found = load('[verify]\nbytes_per_day = "1GiB"\nwebhook = "https://siem.example/a"\n').verify
+    assert found.bytes_per_day == 1 << 30
+    assert found.webhook == "https://siem.example/a"
+    (warning,) = load('[verify]\nwebhook_secret = "hunter2"\n').warnings
+    assert "`verify.webhook_secret` stands in the settings file" in warning
+    assert "hunter2" not in warning
+    for text in ("bytes_per_day = 0", "every_s = 0"):
+        with pytest.raises(SettingsError, match="above 0"):
+            load(f"[verify]\n{text}\n")
+
+
 @pytest.mark.parametrize(
     ("url", "says"),
     [
