@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final
+from typing import Final, TypeAlias
 
 from sealtape.schemas import canonical
 from sealtape.schemas.canonical import Fields, Json
@@ -28,6 +28,8 @@ SIGNATURE: Final = "Sealtape-Signature"
 
 _VERDICTS: Final = (Verdict.TAMPERED, Verdict.INCOMPLETE, Verdict.VERIFIED)
 _MAX_REASON: Final = 4096
+
+Octets: TypeAlias = bytes  # inside a record, `bytes` is a number of them
 
 
 def gravest(verdicts: set[str]) -> str:
@@ -57,7 +59,7 @@ class Verification:
     verdict: str
     log: CheckedLog | None
 
-    def to_json(self) -> bytes:
+    def to_json(self) -> Octets:
         """Write the record."""
         log: Json = None
         if self.log is not None:
@@ -78,7 +80,7 @@ class Verification:
         return canonical.encode(value)
 
     @classmethod
-    def from_json(cls, data: bytes) -> Verification:
+    def from_json(cls, data: Octets) -> Verification:
         """Read what `to_json` wrote; FormatError for anything else."""
         fields = canonical.fields(data, "verification record")
         fields.version(1)

@@ -1,0 +1,1 @@
+"""Scheduled verification: what is sealed, read again for ever, a part a day."""
