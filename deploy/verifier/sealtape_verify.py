@@ -28,19 +28,9 @@ import zlib
 
 EXIT = {"verified": 0, "tampered": 1, "incomplete": 2, "deleted": 3, "usage": 64}
 PASS, FAIL, NOT_PROVIDED, NOT_CHECKED = "PASS", "FAIL", "NOT PROVIDED", "NOT CHECKED"
-STEPS = ["form", "checkpoint", "witnesses", "ml-dsa", "monitor", "consistency", "timestamps", "inclusion", "records"]
-STEPS += [
-    "keys",
-    "seals",
-    "fragments",
-    "frames",
-    "certificate",
-    "signatures",
-    "epochs",
-    "times",
-    "lifecycle",
-    "payloads",
-]
+STEPS = ["form", "checkpoint", "witnesses", "ml-dsa", "monitor", "consistency", "timestamps"]
+STEPS += ["inclusion", "records", "keys", "seals", "fragments", "frames", "certificate"]
+STEPS += ["signatures", "epochs", "times", "lifecycle", "payloads"]
 BY_EPOCH = {"fragments": "fragments/{}.jsonl", "frames": "frames/{}.bin", "certificate": "frames/{}.bin"}
 BY_EPOCH |= {"signatures": "fragments/{}.jsonl", "epochs": "frames/{}.bin", "payloads": "keys/{}.jsonl"}
 FINAL = {"form", "checkpoint", "inclusion", "records"}  # after a failure here nothing more is looked at
@@ -271,9 +261,7 @@ class Notation:
         return dict(pairs)
 
     def whole(self, text):
-        need(
-            re.fullmatch("-?[0-9]{1,16}", text) and abs(int(text)) < 1 << 53, f"{text!r:.20} is no whole number of JSON"
-        )
+        need(re.fullmatch("-?[0-9]{1,16}", text) and abs(int(text)) < 1 << 53, f"{text!r:.20} is no whole number")
         return int(text)
 
     def parse(self, data, kind="", most=65_535):
@@ -394,10 +382,8 @@ class Policy(Notation):
                     free.add(name)
                 case ["group", name, count, *of] if of and name not in self.parts:
                     count = self.read({"any": "1", "all": str(len(of))}.get(count, count), "u63")
-                    need(
-                        1 <= count <= len({*of}) == len(of) and free.issuperset(of),
-                        f"tlog_policy: {line!r:.80} is refused",
-                    )
+                    fits = 1 <= count <= len({*of}) == len(of) and free.issuperset(of)
+                    need(fits, f"tlog_policy: {line!r:.80} is refused")
                     self.parts[name], free = (count, of), free - {*of} | {name}
                 case ["quorum", name] if not self.quorum and name in self.parts:
                     self.quorum = name
@@ -901,8 +887,8 @@ class Verifier(Notation, Tree):
         return [said for index, said in done if intents.get(said["intent"], U63) == said["index"] < index]
 
     def intents(self):
-        is_intent = [(index, said) for index, said in self.decisions if said["type"] == "tombstone-intent"]
-        return [(index, said) for index, said in is_intent if self.session in said["sessions"]]
+        intents = [each for each in self.decisions if each[1]["type"] == "tombstone-intent"]
+        return [(index, said) for index, said in intents if self.session in said["sessions"]]
 
     def held(self, index):
         """Rule 43."""
@@ -973,7 +959,9 @@ def utc(seconds):
 
 def report(verifier):
     """What rule 48 asks for."""
-    verdict, head = verifier.run(), verifier.head
+    verdict, head, bounds = verifier.run(), verifier.head, verifier.bounds
+    for each in bounds:
+        each |= {name: utc(each[name]) for name in ("not_before", "not_after")}
     return {
         "verdict": verdict,
         "policy_sha256": verifier.policy.sha256,
@@ -983,9 +971,7 @@ def report(verifier):
         "steps": verifier.steps,
         "findings": verifier.findings,
         **{name: getattr(verifier, name) for name in ("node_attested", "withheld", "absent")},
-        "fragments": [
-            each | {name: utc(each[name]) for name in ("not_before", "not_after")} for each in verifier.bounds
-        ],
+        "fragments": bounds,
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-VERIFIER_SHA256: Final = "83f9e99a47e6b499a9319a5dd0ab6433d367dc6f2deb46dd402059420803e778"
+VERIFIER_SHA256: Final = "ff5572a53905e4ebab32ae1c5780c7b3b8f67e33b591f8209d059b7bbe157bca"
 """SHA-256 of deploy/verifier/sealtape_verify.py, the second verifier."""
 
 _TEXT: Final = """\
