@@ -477,13 +477,16 @@ class Audit:
 
     async def _incidents(self, only: bytes | None) -> None:
         for incident in await self._ledger.incidents(session=only):
-            self.report.incomplete(
-                "session",
-                f"{incident.topic}/{incident.partition}@{incident.offset}",
-                f"incident {incident.reason}: {incident.detail}",
-                session=incident.session or None,
-                seq=None if incident.seq < 0 else incident.seq,
-            )
+            self._incident(incident)
+
+    def _incident(self, incident: Incident) -> None:
+        self.report.incomplete(
+            "session",
+            f"{incident.topic}/{incident.partition}@{incident.offset}",
+            f"incident {incident.reason}: {incident.detail}",
+            session=incident.session or None,
+            seq=None if incident.seq < 0 else incident.seq,
+        )
 
 
 def _reason(payload: bytes) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["DAY_NS", "Coverage", "Part", "allowance", "coverage", "due", "pause_ns", "pick"]
+__all__ = ["DAY_NS", "MOST", "Coverage", "Part", "allowance", "coverage", "due", "pause_ns", "pick"]
 
 DAY_NS: Final = 86_400 * 1_000_000_000
 MOST: Final = 1000

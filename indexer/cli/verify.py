@@ -10,19 +10,18 @@ from pathlib import Path
 
 from sealtape.capture.kms import read_private_key
 from sealtape.indexer.audit import Audit
-from sealtape.indexer.cli import output, verify_bundle
-from sealtape.indexer.cli.options import inside, positive, read_settings
+from sealtape.indexer.cli import output, verify_bundle, verify_schedule
+from sealtape.indexer.cli.options import positive, read_settings
+from sealtape.indexer.cli.sealed import session_of
 from sealtape.indexer.cli.stores import keyring_of, ledger_of
-from sealtape.indexer.cli.verify_log import keep_seen, log_trust
+from sealtape.indexer.cli.verify_log import keep_seen, log_trust, trusted_nodes
 from sealtape.indexer.contents import ContentChecker
 from sealtape.indexer.deep import deep_checks
 from sealtape.indexer.judging import JudgePool
-from sealtape.ingest.ledger import Ledger
 from sealtape.ingest.vault import open_vault
-from sealtape.schemas.errors import Ambiguous, KeyUnavailable, NotFound, UsageError
+from sealtape.schemas.errors import KeyUnavailable, UsageError
 from sealtape.schemas.layout import SEGMENT_PREFIX
 from sealtape.schemas.settings import Settings
-from sealtape.schemas.trust import Trust, parse_trust
 from sealtape.schemas.verify import Report
 from sealtape.schemas.wraps import PrivateKey
 
@@ -34,6 +33,15 @@ replaced since it was recorded: file hashes, the chain of segments, every frame'
 each session's root and the signatures made while it was recorded, the node's certificate against
 the trust file; then the log over all of it: entries, tiles, checkpoints by the evidence policy, the
 monitor's rules. Needs no key, and never writes to the deployment.
+
+  sealtape verify --all --schedule
+
+runs until it is stopped: it reads a part of all objects at a time, within `verify.bytes_per_day`,
+those first that were not read for the longest time, and round after round. It keeps what it read
+and found in a file of its own (`verify.state`), and raises an alarm for each finding: in its log,
+its metrics, and by `verify.webhook`. With --once it reads what is due and is left of the day's
+budget, then ends; its exit code says how all that it ever read stands. --history lists what was
+read when, and what stands.
 
   sealtape verify BUNDLE.zip --policy POLICY.toml [--html REPORT.html]
 
@@ -69,6 +77,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--html", metavar="FILE", help="a bundle's report as one HTML page")
     parser.add_argument("--all", action="store_true", help="everything that is sealed")
     parser.add_argument(
+        "--schedule", action="store_true", help="with --all: a part at a time, round after round"
+    )
+    parser.add_argument(
+        "--once", action="store_true", help="with --schedule: what is due today, then end"
+    )
+    parser.add_argument(
+        "--history", action="store_true", help="what a schedule has read, of all or of one session"
+    )
+    parser.add_argument(
         "--trust", metavar="FILE", help="your own trust file (else the deployment's)"
     )
     parser.add_argument(
@@ -91,6 +108,8 @@ def run(args: argparse.Namespace) -> int:
     """Verify, print the report, return the verdict's exit code."""
     if verify_bundle.names_bundle(args.session):
         return verify_bundle.run(args)
+    if args.history or args.schedule or args.once:
+        return verify_schedule.run(args)
     if bool(args.session) == bool(args.all):
         msg = "Name one session, or say --all."
         raise UsageError(msg, hint="`sealtape sessions` lists them.")
@@ -126,7 +145,7 @@ async def _verify(args: argparse.Namespace) -> Report:
                 ledger=ledger,
                 vault=vault,
                 log=settings.deployment.log,
-                trust=_trust(settings, args.trust).nodes,
+                trust=trusted_nodes(settings, args.trust),
                 now_ns=time.time_ns(),
                 contents=contents,
                 progress=progress.at,
@@ -168,32 +187,6 @@ def auditor_key(settings: Settings, given: str | None) -> PrivateKey:
     except KeyUnavailable as exc:
         hint = f"{exc.hint} Name it with --key; capture and ingest never have it."
         raise KeyUnavailable(exc.message, hint=hint) from exc
-
-
-def _trust(settings: Settings, given: str | None) -> Trust:
-    path = Path(given) if given else inside(settings, settings.keys.trust)
-    try:
-        return parse_trust(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as exc:
-        msg = f"The trust file {path} cannot be read."
-        raise UsageError(
-            msg, hint="Without it no node's signature counts. Name yours with --trust."
-        ) from exc
-
-
-async def session_of(ledger: Ledger, prefix: str) -> bytes:
-    """Return the sealed session whose id begins so. Raises NotFound or Ambiguous."""
-    wanted = prefix.lower()
-    if len(wanted) == 32 and all(c in "0123456789abcdef" for c in wanted):
-        return bytes.fromhex(wanted)
-    found = [row.session async for row in ledger.sessions() if row.session.hex().startswith(wanted)]
-    if not found:
-        msg = f"No sealed session's id begins with `{prefix}`."
-        raise NotFound(msg, hint="A session can be verified once the first part of it is sealed.")
-    if len(found) > 1:
-        msg = f"{len(found)} sessions begin with `{prefix}`."
-        raise Ambiguous(msg, hint="Give more digits.")
-    return found[0]
 
 
 def _print(report: Report) -> None:

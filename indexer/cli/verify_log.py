@@ -1,4 +1,4 @@
-"""What `sealtape verify` brings for the log: the policy, and the state of an earlier run."""
+"""What `sealtape verify` brings: trust and policy, and the state of an earlier run."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from sealtape.indexer.cli.options import inside
 from sealtape.ingest.vault import Vault
 from sealtape.schemas.errors import FormatError, SettingsError, StoreError, UsageError
 from sealtape.schemas.evidence import EvidencePolicy, parse_evidence_policy
+from sealtape.schemas.notes import Verifier
 from sealtape.schemas.settings import Settings
+from sealtape.schemas.trust import parse_trust
 from sealtape.schemas.verify import Report
 from sealtape.schemas.verify.findings import Verdict
 from sealtape.schemas.verify.log_state import SeenLog
 
-__all__ = ["keep_seen", "log_trust", "read_policy"]
+__all__ = ["keep_seen", "log_trust", "policy_of", "read_policy", "trusted_nodes"]
 
 DEFAULT_POLICY: Final = "policy.toml"
 """In a deployment's folder. Like its trust file it is a beginning, to be copied away from there."""
@@ -35,12 +37,27 @@ async def log_trust(
     settings: Settings, vault: Vault, *, policy: str | None, since: str | None
 ) -> LogTrust:
     """What to trust about the log; call it before the ledger is opened."""
-    found = None
-    if policy:
-        found = read_policy(Path(policy))
-    elif (own := inside(settings, DEFAULT_POLICY)).is_file():
-        found = read_policy(own)
-    return LogTrust(found, await signed_sizes(vault), read_seen(since))
+    return LogTrust(policy_of(settings, policy), await signed_sizes(vault), read_seen(since))
+
+
+def policy_of(settings: Settings, given: str | None) -> EvidencePolicy | None:
+    """The policy that is named, else the deployment's; None without one."""
+    if given:
+        return read_policy(Path(given))
+    own = inside(settings, DEFAULT_POLICY)
+    return read_policy(own) if own.is_file() else None
+
+
+def trusted_nodes(settings: Settings, given: str | None) -> tuple[Verifier, ...]:
+    """The node keys of the trust file that is named, else of the deployment's."""
+    path = Path(given) if given else inside(settings, settings.keys.trust)
+    try:
+        return parse_trust(path.read_text(encoding="utf-8")).nodes
+    except (OSError, UnicodeDecodeError) as exc:
+        msg = f"The trust file {path} cannot be read."
+        raise UsageError(
+            msg, hint="Without it no node's signature counts. Name yours with --trust."
+        ) from exc
 
 
 def read_seen(path: str | None) -> SeenLog | None:
