@@ -18,9 +18,12 @@ from sealtape.indexer.cli.deployment import create, put_target, write_runtime
 from sealtape.indexer.cli.lab import ANY_PORT, ensure_log_files, lab_log
 from sealtape.indexer.cli.options import CONFIG_NAME, settings_at
 from sealtape.indexer.cli.running import run_until_signal
+from sealtape.indexer.cli.verify_log import policy_of
 from sealtape.indexer.lane import IndexerStores
 from sealtape.indexer.node import indexer_key, indexer_stores, start_room
 from sealtape.indexer.node import vitals_of as indexer_vitals
+from sealtape.indexer.schedule.metrics import ScheduleVitals
+from sealtape.indexer.schedule.serving import RunningSchedule, start_schedule
 from sealtape.indexer.worker import RunningIndexer
 from sealtape.ingest.node import RunningIngest, limits_of, read_trust, start_ingest, tell
 from sealtape.ingest.node import vitals_of as ingest_vitals
@@ -29,14 +32,15 @@ from sealtape.ingest.serving import until_stopped
 from sealtape.ingest.tlog.opening import RunningLog, start_log
 from sealtape.ingest.tlog.serving import LogServer, serve_log
 from sealtape.schemas.errors import SettingsError
+from sealtape.schemas.notes import Verifier
 from sealtape.schemas.settings import Settings
 
 NAME = "dev"
 HELP = "run everything in one process, for a lab or a first look"
 DESCRIPTION = """\
-Runs capture, ingest and the indexer in one process on embedded stores, all inside DIR, which is
-made when it does not exist. Prints how to connect; an interrupt ends the sessions, seals and
-indexes what was recorded, then exits.
+Runs capture, ingest, the indexer and scheduled verification in one process on embedded stores, all
+inside DIR, which is made when it does not exist. Prints how to connect; an interrupt ends the
+sessions, seals and indexes what was recorded, then exits.
 
   sealtape dev lab --target shop=postgresql://app:secret@127.0.0.1:5432/shop
 
@@ -110,11 +114,12 @@ async def _serve(settings: Settings, stop: asyncio.Event, *, as_json: bool) -> N
         )
         stack.push_async_callback(ingest.stop)
         tell(sealing, (stores.keys, stores.bus), ingest, relay, log)
+        verifying = await _start_schedule(settings, trusted, stack)
         capture = await start_capture(_asking(settings, served.url), bus=stores.bus)
         stack.callback(_announce(settings, capture).unlink, missing_ok=True)
         _ready(settings, capture, as_json=as_json)
         try:
-            await until_stopped(stop, ingest, indexer, relay, log)
+            await until_stopped(stop, ingest, indexer, relay, log, verifying)
         finally:
             await _drain(capture, ingest, indexer, as_json=as_json)
 
@@ -140,6 +145,18 @@ async def _start_log(
     log = start_log(parts, stores.bus, owner=owner, lease_s=lease_s)
     stack.push_async_callback(log.stop)
     return log
+
+
+async def _start_schedule(
+    settings: Settings, trusted: tuple[Verifier, ...], stack: AsyncExitStack
+) -> RunningSchedule:
+    """Verify what is sealed, a part at a time, until `stack` is left."""
+    about = ScheduleVitals(settings.deployment.node)
+    stack.push_async_callback((await open_endpoint(settings.verify.metrics, about)).close)
+    verifying = await start_schedule(settings, trust=trusted, policy=policy_of(settings, None))
+    stack.push_async_callback(verifying.stop)
+    about.attach(verifying)
+    return verifying
 
 
 def _asking(settings: Settings, url: str) -> Settings:

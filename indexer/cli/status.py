@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import stat
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -19,6 +20,7 @@ from sealtape.indexer.cli.deployment import read_runtime
 from sealtape.indexer.cli.log import log_of
 from sealtape.indexer.cli.options import inside, read_settings
 from sealtape.indexer.cli.stores import index_of, ledger_of
+from sealtape.indexer.cli.verify_schedule import lately
 from sealtape.indexer.worker import lease_topic
 from sealtape.ingest.ledger import Ledger
 from sealtape.ingest.ledger.rows import LeaseRow
@@ -30,8 +32,8 @@ HELP = "how far each part has come, and what needs looking at"
 DESCRIPTION = """\
 Shows whether a node runs from this deployment and what it says of itself, how many sessions are
 live, closed and sealed, how far ingest and the indexer are behind the bus and who works on which
-partition, the segments sealed, how far the log is signed and witnessed, and incidents. What cannot
-be reached is said, the rest is shown.
+partition, the segments sealed, how far the log is signed and witnessed, how much of it was verified
+lately, and incidents. What cannot be reached is said, the rest is shown.
 """
 
 OUTBOX: Final = 1000
@@ -85,6 +87,10 @@ async def _status(settings: Settings) -> dict[str, dict[str, Any]]:
             leases = {(row.topic, row.partition): row for row in await ledger.leases()}
             status["ingest"] = await _ingest(ledger, logs, leases)
             status["log"] = await log_of(settings, ledger)
+            try:
+                status["verification"] = await lately(settings, ledger, time.time_ns())
+            except StoreError as exc:
+                status["verification"] = {"error": str(exc)}
     except StoreError as exc:
         status["stores"] = {"error": str(exc)}
         return status

@@ -112,7 +112,7 @@ class Rounds:
         vault = await open_vault(self._settings.stores.vault, Path(self._settings.base))
         try:
             fresh: list[Alarm] = []
-            if due([Part(PASS, 0, 0, verified.get(PASS))], now_ns, self._again_ns):
+            if await self._pass_is_due(now_ns):
                 fresh += await self._pass(vault, now_ns)
             async with self._auditing(vault, now_ns) as (audit, checked):
                 rows = await audit.follow()
@@ -125,6 +125,13 @@ class Rounds:
         await self._look(rows)
         self.tally.last_ns = now_ns
         return Step(sum(audit.read.values()), len(keys), tuple(fresh))
+
+    async def _pass_is_due(self, now_ns: int) -> bool:
+        """By its time; or because what was missing at the last one may be there by now."""
+        for last in await self._state.history([], limit=1):
+            late = due([Part(PASS, 0, 0, last.at_ns)], now_ns, self._again_ns)
+            return bool(late) or last.verdict == Verdict.INCOMPLETE
+        return True
 
     async def verdict(self) -> str:
         """The gravest of all that stands; incomplete as long as no object was ever read."""

@@ -27,6 +27,9 @@ __all__ = ["Round", "RunningSchedule", "once", "open_state", "start_schedule"]
 DRAIN_S: Final = 5.0
 """How long a step that runs may go on after a stop. What it read then has its turn again."""
 
+SETTLE_NS: Final = 60 * 1_000_000_000
+"""Nothing is read so long after a start: a log that began with us has a checkpoint by then."""
+
 ONCE_S: Final = 30.0
 """How long a run for one round waits for the webhook."""
 
@@ -78,9 +81,9 @@ class RunningSchedule:
     async def _run(self) -> None:
         begun_ns, read = await self._state.last()
         rested_ns = self._clock_ns() - begun_ns
-        pause = pause_ns(read, self._verify.bytes_per_day)
-        await self._rest(0 if rested_ns < 0 else max(0, pause - rested_ns))
         every_ns = int(self._verify.every_s * 1e9)
+        left = pause_ns(read, self._verify.bytes_per_day) - max(0, rested_ns)
+        await self._rest(max(left, min(every_ns, SETTLE_NS)))
         allowed = allowance(self._verify.bytes_per_day, every_ns)
         while not self._stop.is_set():
             read = await self._step(allowed)

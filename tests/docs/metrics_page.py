@@ -9,6 +9,7 @@ from sealtape.capture.metrics import room as capture
 from sealtape.capture.metrics import vitals
 from sealtape.indexer import metrics as indexer
 from sealtape.indexer.monitor import metrics as monitor
+from sealtape.indexer.schedule import metrics as schedule
 from sealtape.ingest import metrics as ingest
 from sealtape.ingest.witness import metrics as witness
 
@@ -22,6 +23,7 @@ ROOMS = {
     "Indexer": indexer.MEASURES,
     "Witness": witness.MEASURES,
     "Monitor": monitor.MEASURES,
+    "Scheduled verification": schedule.MEASURES,
 }
 
 

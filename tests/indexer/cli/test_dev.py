@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -90,6 +91,24 @@ def test_killed_and_verified_while_and_after(dev, run, tmp_path):
     after = tree_state(tmp_path / "lab")
     assert list(after) == list(before)
     assert run("-c", config, "status", "--json").json["capture"]["running"] is False
+
+
+def test_what_is_sealed_is_verified_meanwhile(dev, run, tmp_path):
+    run("init", tmp_path / "lab", "--dev")
+    config = tmp_path / "lab/sealtape.toml"
+    config.write_text(config.read_text() + '\n[verify]\nevery_s = "100ms"\n')
+    process = dev("--json")
+    ready(process)
+    until = time.monotonic() + 30
+    while (
+        not (tmp_path / "lab/verification.db").exists()
+        or not run("-c", config, "verify", "--history", "--json").json["verifications"]
+    ):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
 
 
 def test_a_production_deployment_is_refused_and_untouched(run, tmp_path):

@@ -27,7 +27,7 @@ async def test_everything_that_it_tells(site):
     damage(site)
     vitals = ScheduleVitals("node-1")
     async with webhook() as hook:
-        settings = settings_of(site, webhook=hook.url, every_s=60.0)
+        settings = settings_of(site, webhook=hook.url, every_s=0.05)
         running = await start_schedule(settings, **trust_of(site))
         vitals.attach(running)
         try:

@@ -234,3 +234,23 @@ async def test_without_a_policy(site, clock):
     async with rounds_of(site, clock) as (rounds, state):
         await rounds.step(1 << 30)
         assert all(record.log is None for record in await state.history())
+
+
+async def test_what_was_missing_is_looked_for_again_at_the_next_step(site, clock):
+    checkpoint = site.folder / "vault/log/v1/1/checkpoint"
+    witnessed = checkpoint.read_bytes()
+    overwrite(checkpoint, checkpoint.with_name("checkpoint.pending").read_bytes())
+    async with rounds_of(site, clock) as (rounds, state):
+        (alarm,) = (await rounds.step(0)).fresh
+        assert "quorum" in alarm.finding.reason
+        assert await rounds.verdict() == "incomplete"
+        clock.now_ns += 1
+        await rounds.step(0)
+        assert rounds.tally.passes == 2
+        overwrite(checkpoint, witnessed)
+        clock.now_ns += 1
+        await rounds.step(0)
+        assert await state.standing() == []
+        clock.now_ns += 1
+        await rounds.step(0)
+        assert rounds.tally.passes == 3, "from here on it is due after its time"

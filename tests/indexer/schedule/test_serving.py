@@ -156,7 +156,7 @@ async def test_a_step_that_does_not_end_is_cut_off(site, monkeypatch):
         begun.set()
         await asyncio.Event().wait()
 
-    running = await start_schedule(settings_of(site), **trust_of(site))
+    running = await start_schedule(settings_of(site, every_s=0.01), **trust_of(site))
     monkeypatch.setattr(running.rounds, "step", endless)
     async with asyncio.timeout(20):
         await begun.wait()
