@@ -32,8 +32,9 @@ async def test_everything_that_it_tells(site):
         vitals.attach(running)
         try:
             async with asyncio.timeout(20):
-                while not running.sender.sent or not (await vitals.readiness()).ready:
+                while not running.sender.sent or running.rounds.coverage.unverified:
                     await asyncio.sleep(0.02)
+                assert (await vitals.readiness()).ready
                 await hook.until(running.rounds.standing["tampered"])
             text = written(await vitals.families()).decode()
             found = await told(vitals)
