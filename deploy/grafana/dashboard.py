@@ -11,6 +11,7 @@ import json
 
 CAPTURE, INGEST, INDEXER = "sealtape_capture_", "sealtape_ingest_", "sealtape_indexer_"
 WITNESS, MONITOR = "sealtape_witness_", "sealtape_monitor_"
+VERIFY = "sealtape_verify_"
 PROCESS = '{job=~"sealtape.*", instance=~"$instance"}'
 WHERE = '{instance=~"$instance"}'
 ONE, W = "{{instance}}", "{{instance}}/{{worker}}"
@@ -342,6 +343,53 @@ ROWS = {
         ("Trouble", "ops", trouble(INDEXER)),
         ("Partitions held", "none", members(INDEXER)),
         ("Heard from the ledger", "s", [(INDEXER + "heartbeat_age_seconds" + WHERE, ONE)]),
+    ],
+    "Scheduled verification": [
+        (
+            "Verified lately",
+            "percentunit",
+            [(VERIFY + "share" + WHERE, ONE)],
+        ),
+        (
+            "Findings that stand",
+            "none",
+            [
+                (most(VERIFY + "findings", "verdict"), "{{verdict}}"),
+                (most(VERIFY + "alarms_waiting"), "alarms not taken"),
+            ],
+            STAT,
+        ),
+        (
+            "Not verified for",
+            "s",
+            [
+                (VERIFY + "oldest_seconds" + WHERE, f"the oldest {ONE}"),
+                (f"time() - {VERIFY}last_timestamp_seconds{WHERE}", f"anything {ONE}"),
+            ],
+        ),
+        (
+            "Objects",
+            "none",
+            [
+                (most(VERIFY + "objects"), "sealed"),
+                (most(VERIFY + "unverified_objects"), "never verified"),
+            ],
+        ),
+        ("Read", "Bps", [(rate(VERIFY + "read_bytes_total"), ONE)]),
+        (
+            "Steps",
+            "ops",
+            rates(
+                {
+                    "objects": VERIFY + "read_objects_total",
+                    "passes": VERIFY + "passes_total",
+                    "found": VERIFY + "found_total",
+                    "failures": VERIFY + "failures_total",
+                    "alarms sent": VERIFY + "alarms_sent_total",
+                    "alarms not taken": VERIFY + "alarm_failures_total",
+                }
+            ),
+        ),
     ],
     "Processes": [
         ("CPU", "percentunit", [(CPU, f"{ONE} {{{{worker}}}}")]),

@@ -9,7 +9,7 @@ from tests.house import sources
 FOLDER = sources.ROOT / "deploy/prometheus"
 RULES = (FOLDER / "sealtape.rules.yml").read_text()
 TESTS = (FOLDER / "sealtape.rules.test.yml").read_text()
-METRIC = re.compile(r"\bsealtape_(?:capture|ingest|indexer|build)_[a-z_]+")
+METRIC = re.compile(r"\bsealtape_(?:capture|ingest|indexer|verify|build)_[a-z_]+")
 ALERTS = re.findall(r"- alert: (\w+)", RULES)
 
 
