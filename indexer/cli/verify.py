@@ -76,15 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--html", metavar="FILE", help="a bundle's report as one HTML page")
     parser.add_argument("--all", action="store_true", help="everything that is sealed")
-    parser.add_argument(
-        "--schedule", action="store_true", help="with --all: a part at a time, round after round"
-    )
-    parser.add_argument(
-        "--once", action="store_true", help="with --schedule: what is due today, then end"
-    )
-    parser.add_argument(
-        "--history", action="store_true", help="what a schedule has read, of all or of one session"
-    )
+    verify_schedule.add_arguments(parser)
     parser.add_argument(
         "--trust", metavar="FILE", help="your own trust file (else the deployment's)"
     )

@@ -26,7 +26,20 @@ from sealtape.schemas.settings import Settings
 from sealtape.schemas.verification import Alarm, Verification
 from sealtape.schemas.verify.findings import EXIT_CODES
 
-__all__ = ["lately", "run", "serve"]
+__all__ = ["add_arguments", "lately", "run", "serve"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a schedule to those of `verify`."""
+    parser.add_argument(
+        "--schedule", action="store_true", help="with --all: a part at a time, round after round"
+    )
+    parser.add_argument(
+        "--once", action="store_true", help="with --schedule: what is due today, then end"
+    )
+    parser.add_argument(
+        "--history", action="store_true", help="what a schedule has read, of all or of one session"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
