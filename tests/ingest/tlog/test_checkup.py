@@ -2,8 +2,8 @@ import pytest
 
 from sealtape.indexer.cli.log_files import make_shard_keys
 from sealtape.ingest.tlog.checkup import check_log
-from tests.factories.deployments import make_site
-from tests.factories.logs import grow_log
+from tests.factories.deployments import make_site, seal
+from tests.factories.logs import grow_log, read_log
 
 
 @pytest.fixture
@@ -26,6 +26,22 @@ async def test_a_lab_is_well(site):
     checks = await found(site)
     assert {check.level for check in checks.values()} == {"ok"}
     assert "sealtape.test/log/1" in checks["log: signer"].message
+
+
+async def test_a_shard_has_a_year(site):
+    assert "not known" in (await found(site))["log: shard"].message
+    await seal(site, [])
+    assert "not begun" in (await found(site))["log: shard"].message
+    await grow_log(site)
+    day_ns = 86_400 * 10**9
+    entries, _ = await read_log(site)
+    for days, level in ((365, "ok"), (366, "warning")):
+        checks = {
+            c.name: c for c in await check_log(site.settings, entries[0].at_ns + days * day_ns)
+        }
+        check = checks["log: shard"]
+        assert (check.level, f"{days} days ago" in check.message) == (level, True)
+        assert ("sealtape log rotate" in (check.hint or "")) == (level == "warning")
 
 
 async def test_without_a_policy(site):
