@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from sealtape.capture.files import mapped
+from sealtape.capture.files import mapped, sync_directory
 from sealtape.schemas import canonical, notes
 from sealtape.schemas.cosignatures import ML_DSA_44, cosign
 from sealtape.schemas.errors import (
@@ -120,7 +120,10 @@ class FileSigner:
                     f"The log's signer refuses a checkpoint: {refusal.message}.",
                     hint="Its ledger may be an old copy: `sealtape ledger rebuild`.",
                 ) from refusal
-            if seen != state.get(checkpoint.origin):
+            if seen == state.get(checkpoint.origin):
+                # Whoever wrote it may have crashed before the new name was on the disk.
+                sync_directory(self._state.parent)
+            else:
                 self._write(state | {checkpoint.origin: seen})
         note = signer.sign(text)
         if second is not None:
@@ -176,11 +179,7 @@ class FileSigner:
                 file.flush()
                 os.fsync(file.fileno())
             fresh.replace(self._state)
-            folder = os.open(self._state.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        sync_directory(self._state.parent)
 
 
 def _format(state: dict[str, Seen]) -> bytes:

@@ -48,6 +48,8 @@ class FileVault:
     def __init__(self, root: Path) -> None:
         """Name the folder; nothing is touched yet."""
         self._root = root
+        self._durable: set[Path] = set()
+        """Folders of which this process knows that their names are on the disk."""
 
     async def put_new(self, key: str, data: Buffer, *, retain_until_ns: int = 0) -> None:
         """Create an object; see `Vault.put_new`. There are no locks in a folder."""
@@ -123,6 +125,9 @@ class FileVault:
                 _write_durably(staged, data)
                 os.link(staged, target)
             except FileExistsError:
+                # Whoever put it may have crashed before its name was on the disk, and who takes
+                # it for the same object relies on it.
+                _sync_folder(target.parent)
                 raise Exists(f"The vault holds {key} already.", key=key) from None
             finally:
                 staged.unlink(missing_ok=True)
@@ -203,13 +208,18 @@ class FileVault:
                 yield from self._walk(path, prefix, after) if path + "\x7f" > after else ()
 
     def _make_folder(self, folder: Path) -> None:
-        """Make a folder and its parents durably: each new name is fsync'd in its parent."""
-        if folder.is_dir():
+        """Make a folder and its parents durably: each name is fsync'd in its parent.
+
+        Also one that is there: whoever made it may have crashed before that.
+        """
+        if folder.is_dir() and (folder in self._durable or not folder.is_relative_to(self._root)):
             return
         if folder.parent != folder:
             self._make_folder(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        _sync_folder(folder.parent)
+        if folder != self._root or not folder.is_dir():
+            folder.mkdir(mode=0o700, exist_ok=True)
+            _sync_folder(folder.parent)
+        self._durable.add(folder)
 
 
 def prepare_folder(root: Path) -> list[str]:

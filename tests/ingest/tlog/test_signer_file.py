@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sealtape.ingest.tlog import signer_file as module
 from sealtape.ingest.tlog.signer import open_signer
 from sealtape.ingest.tlog.signer_file import FileSigner, key_paths, read_key, shard_of
 from sealtape.schemas import notes, tree
@@ -50,6 +51,15 @@ def make(path, number):
 
 def verifiers(path, number=1):
     return [read_key(each).verifier for each in key_paths(path, number)]
+
+
+async def test_the_same_again_is_synced_too(path, monkeypatch):
+    """Who wrote it down first may have been killed before that was on the disk."""
+    await FileSigner(path).sign(0, [], text(5))
+    synced = []
+    monkeypatch.setattr(module, "sync_directory", synced.append)
+    await FileSigner(path).sign(5, [], text(5))
+    assert synced == [path.parent]
 
 
 async def test_both_keys_sign(path):

@@ -41,6 +41,23 @@ async def test_everything_is_synced_before_and_after_the_name_appears(vault, mon
     assert events[-1] == "fsync"
 
 
+async def test_what_another_left_unsynced_is_synced_by_who_relies_on_it(vault, monkeypatch):
+    """Who made a folder, or put an object, may have been killed before its name was durable."""
+    await vault.put_new("a/b/c", b"x")
+    synced = []
+    monkeypatch.setattr(module, "_sync_folder", lambda folder: synced.append(folder.name))
+    with pytest.raises(Exists):
+        await vault.put_new("a/b/c", b"x")
+    assert synced == ["b"]
+    synced.clear()
+    later = module.FileVault(vault._root)
+    await later.put_new("a/b/d", b"x")
+    assert synced == ["vault", "a", "vault", "b"]
+    synced.clear()
+    await later.put_new("a/b/e", b"x")
+    assert synced == ["b"]
+
+
 @pytest.mark.parametrize("step", ["write", "fsync", "link"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 async def test_a_failed_put_leaves_nothing(vault, tmp_path, monkeypatch, step, number):
