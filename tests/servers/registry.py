@@ -17,6 +17,7 @@ MODULES = (
     "tests.servers.postgres_stores",
     "tests.servers.promtool",
     "tests.servers.s3",
+    "tests.servers.strace",
     "tests.servers.timestamp",
     "tests.servers.toxiproxy",
 )
