@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import takewhile
 from typing import Final
 
 from sealtape.ingest.ledger.base import Ledger
@@ -161,7 +162,9 @@ class LogAudit:
             await self._shard(shard, state.size if number == state.number else None)
             shards.append(shard)
         self._finish_rules()
-        self.seen = SeenLog.of(self._log, [each.witnessed for each in shards if each.witnessed])
+        # One that is gone is a finding; what comes after it has no place without it.
+        unbroken = takewhile(lambda each: each.witnessed is not None, shards)
+        self.seen = SeenLog.of(self._log, [each.witnessed for each in unbroken if each.witnessed])
         await self._compare(segments, sessions)
 
     def _highest(self) -> int:

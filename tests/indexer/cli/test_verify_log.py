@@ -98,3 +98,22 @@ def test_at_the_command_line(logged, tmp_path, run):
     assert any("rolled back" in f["reason"] for f in caught.json["findings"])
     assert state.read_bytes() == far.to_json()
     assert run("-c", config, "verify", "ab", "--since", str(state)).code == 64
+
+
+def test_an_earlier_shards_checkpoint_that_is_gone_is_a_finding(copied, run, tmp_path):
+    asyncio.run(grow_log(copied))
+    config = str(copied.config)
+    assert run("-c", config, "log", "rotate").code == 0
+    asyncio.run(grow_log(copied))
+    (copied.folder / "policy.toml").unlink()  # it does not name the new keys
+    state = tmp_path / "seen"
+    assert run("-c", config, "verify", "--all", "--since", str(state)).code == 2, "one is live"
+    before = state.read_bytes()
+    assert len(SeenLog.from_json(before).checkpoints) == 2
+    for name in ("checkpoint", "checkpoint.pending"):
+        (copied.folder / "vault/log/v1/1" / name).unlink()
+    caught = run("-c", config, "verify", "--all", "--since", str(state), "--json")
+    assert caught.code == 1, caught
+    assert any(f["object"].startswith("log/v1/1/") for f in caught.json["findings"])
+    assert state.read_bytes() == before
+    assert run("-c", config, "verify", "--all", "--schedule", "--once").code == 1
