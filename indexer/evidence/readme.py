@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-VERIFIER_SHA256: Final = "ff5572a53905e4ebab32ae1c5780c7b3b8f67e33b591f8209d059b7bbe157bca"
+VERIFIER_SHA256: Final = "2b32ec2add0ba043b94020efab4f52eb8dd8950427d193af868ba7533ffa18fe"
 """SHA-256 of deploy/verifier/sealtape_verify.py, the second verifier."""
 
 _TEXT: Final = """\

@@ -79,49 +79,33 @@ def check_signatures(
     name = fragments_name(epoch.number)
     try:
         verifier = Verifier.from_vkey(opening.key)
-        best = 0, bytes(32)
+        largest = 0, bytes(32)
         for item in epoch.fragments:
-            compared = _checkpoint(item.record.checkpoint, verifier, facts)
-            best = max(best, compared or best)
-        _check_attested(epoch, best)
+            if item.record.checkpoint is not None:
+                largest = max(largest, _checkpoint(item.record.checkpoint, verifier, facts))
+        seal = epoch.seal
+        if seal is not None and (seal.attested, seal.checkpoint_sha256) != largest:
+            raise FormatError(
+                f"the seal names a signed size of {seal.attested}, here it is {largest[0]},"
+                " or another checkpoint"
+            )
     except FormatError as exc:
         report.tampered(_SIGNATURES, name, exc.message, epoch=epoch.number)
 
 
 def _checkpoint(
-    stated: FragmentCheckpoint | None, verifier: Verifier, facts: FrameFacts
-) -> tuple[int, bytes] | None:
-    """Size and digest of a record's checkpoint if it was compared with the tree."""
-    if stated is None:
-        return None
+    stated: FragmentCheckpoint, verifier: Verifier, facts: FrameFacts
+) -> tuple[int, bytes]:
+    """Size and digest of a record's checkpoint, which is the tree's as far as that is known."""
     try:
         checkpoint = open_checkpoint(stated.note.encode(), verifier)
     except FormatError as exc:
         raise FormatError(f"the checkpoint at size {stated.size}: {exc.message}") from exc
     if checkpoint.size != stated.size:
         raise FormatError(f"the checkpoint at size {stated.size} is of {checkpoint.size} frames")
-    root = facts.roots.get(stated.size)
-    if root is None:
-        return None
-    if root != checkpoint.root:
+    if facts.roots.get(stated.size, checkpoint.root) != checkpoint.root:
         raise FormatError(f"the first {stated.size} frames do not have the root that was signed")
     return stated.size, sha256(stated.note.encode()).digest()
-
-
-def _check_attested(epoch: SealedEpoch, best: tuple[int, bytes]) -> None:
-    seal = epoch.seal
-    if seal is None:
-        return
-    stated = seal.attested, seal.checkpoint_sha256
-    known = {best}
-    if any(item.absent for item in epoch.fragments):
-        known = {(0, bytes(32))}
-        for item in epoch.fragments:
-            signed = item.record.checkpoint
-            if signed is not None:
-                known.add((signed.size, sha256(signed.note.encode()).digest()))
-    if stated not in known:
-        raise FormatError(f"the seal names a signed size of {seal.attested}, here it is {best[0]}")
 
 
 # -- from epoch to epoch ---------------------------------------------------------------------------

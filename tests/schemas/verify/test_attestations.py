@@ -168,10 +168,19 @@ def test_nothing_was_signed():
 def test_behind_a_gap_nothing_is_compared():
     report, reasons = step(SIGNATURES, lost())
     assert (report.verdict, reasons) == ("incomplete", [])
-    signed = story(cuts=[2], gaps={1: [(2, 4)]}, spans=[(0, 2), (4, 5)], lost=2, attested=2)
+    parts = {"cuts": [2], "gaps": {1: [(2, 4)]}, "spans": [(0, 2), (4, 5)], "lost": 2}
+    signed = story(attested=5, **parts)
     assert signed["fragments/0.jsonl"].count(b'"note"') == 2
     report, reasons = step(SIGNATURES, signed)
     assert (report.verdict, reasons) == ("incomplete", [])
+
+
+def test_what_was_signed_behind_a_gap_is_attested_all_the_same():
+    """As the log's writer puts it into the seal, and as the monitor wants it."""
+    parts = {"cuts": [2], "gaps": {1: [(2, 4)]}, "spans": [(0, 2), (4, 5)], "lost": 2}
+    report, reasons = step(SIGNATURES, story(attested=2, **parts))
+    assert report.verdict == "tampered"
+    assert "signed size of 2, here it is 5" in reasons[0]
 
 
 def test_sizes_in_absent_fragments_are_those_of_their_records():
