@@ -38,6 +38,9 @@ __all__ = ["EVENT", "Rounds", "Step", "Tally", "parts_of"]
 EVENT: Final = "verification found something"
 """The event of the log line of each finding."""
 
+SOON_NS: Final = 3600 * 1_000_000_000
+"""After so long a log that lacked something is looked at again."""
+
 BY: Final = f"sealtape {__version__}"
 
 Found: TypeAlias = dict[bytes, tuple[str, Alarm]]
@@ -127,11 +130,13 @@ class Rounds:
         return Step(sum(audit.read.values()), len(keys), tuple(fresh))
 
     async def _pass_is_due(self, now_ns: int) -> bool:
-        """By its time; or because what was missing at the last one may be there by now."""
-        for last in await self._state.history([], limit=1):
-            late = due([Part(PASS, 0, 0, last.at_ns)], now_ns, self._again_ns)
-            return bool(late) or last.verdict == Verdict.INCOMPLETE
-        return True
+        """By its time; or sooner, because what the log lacked may be there by now."""
+        again_ns = self._again_ns
+        standing = [alarm.finding for alarm in await self._state.standing(PASS)]
+        if any((each.layer, each.verdict) == ("log", Verdict.INCOMPLETE) for each in standing):
+            again_ns = min(again_ns, SOON_NS)
+        last_ns = (await self._state.verified()).get(PASS)
+        return bool(due([Part(PASS, 0, 0, last_ns)], now_ns, again_ns))
 
     async def verdict(self) -> str:
         """The gravest of all that stands; incomplete as long as no object was ever read."""

@@ -131,10 +131,10 @@ class State:
 
     # -- findings --------------------------------------------------------------------------------
 
-    async def standing(self) -> list[Alarm]:
-        """Everything that was found and is not gone, in the order of finding."""
-        rows = await self._rows("SELECT alarm FROM finding ORDER BY rowid")
-        return [_alarm(row[0]) for row in rows]
+    async def standing(self, thing: str | None = None) -> list[Alarm]:
+        """What was found and is not gone, in the order of finding: all, or that of an object."""
+        sql = "SELECT alarm FROM finding WHERE ?1 IS NULL OR object = ?1 ORDER BY rowid"
+        return [_alarm(row[0]) for row in await self._rows(sql, thing)]
 
     async def waiting(self, limit: int = 100) -> list[Waiting]:
         """The first alarms that are still to be sent."""

@@ -6,9 +6,11 @@ import time
 
 import pytest
 
-from sealtape.indexer.schedule.rounds import EVENT
+from sealtape.indexer.schedule.rounds import EVENT, SOON_NS
 from sealtape.schemas.errors import StoreError
 from sealtape.schemas.verification import PASS
+from tests.factories.deployments import seal
+from tests.factories.logs import grow_log
 from tests.indexer.harm import edit, overwrite
 from tests.indexer.schedule.conftest import DAY_NS, Clock, objects_of, rounds_of
 
@@ -236,7 +238,7 @@ async def test_without_a_policy(site, clock):
         assert all(record.log is None for record in await state.history())
 
 
-async def test_what_was_missing_is_looked_for_again_at_the_next_step(site, clock):
+async def test_what_the_log_lacked_is_looked_for_again_soon(site, clock):
     checkpoint = site.folder / "vault/log/v1/1/checkpoint"
     witnessed = checkpoint.read_bytes()
     overwrite(checkpoint, checkpoint.with_name("checkpoint.pending").read_bytes())
@@ -244,13 +246,31 @@ async def test_what_was_missing_is_looked_for_again_at_the_next_step(site, clock
         (alarm,) = (await rounds.step(0)).fresh
         assert "quorum" in alarm.finding.reason
         assert await rounds.verdict() == "incomplete"
+        clock.now_ns += SOON_NS - 1
+        await rounds.step(0)
+        assert rounds.tally.passes == 1
         clock.now_ns += 1
         await rounds.step(0)
         assert rounds.tally.passes == 2
         overwrite(checkpoint, witnessed)
-        clock.now_ns += 1
+        clock.now_ns += SOON_NS
         await rounds.step(0)
         assert await state.standing() == []
-        clock.now_ns += 1
+        clock.now_ns += SOON_NS
         await rounds.step(0)
         assert rounds.tally.passes == 3, "from here on it is due after its time"
+
+
+async def test_a_log_that_stood_still_is_told_once_and_ends_when_it_went_on(site, clock):
+    await seal(site, [site.session(commands=1)])
+    async with rounds_of(site, clock) as (rounds, state):
+        clock.now_ns += 3600 * 10**9
+        step = await rounds.step(1 << 30)
+        (alarm,) = step.fresh
+        assert (alarm.finding.verdict, alarm.finding.layer) == ("incomplete", "log")
+        assert "not in the log" in alarm.finding.reason
+        assert await state.standing(PASS) == [alarm]
+        await grow_log(site)
+        clock.now_ns += SOON_NS
+        assert (await rounds.step(0)).fresh == ()
+        assert await state.standing() == []

@@ -95,6 +95,8 @@ async def test_it_stands_until_its_object_is_read_without_it(state):
     await state.keep([record("a", 1)], found(one) | found(other, of=PASS), send=True)
     await state.keep([record("b", 2)], {}, send=True)
     assert await state.standing() == [one, other]
+    assert await state.standing("a") == [one]
+    assert await state.standing(PASS) == [other]
     await state.keep([record("a", 3)], {}, send=True)
     assert await state.standing() == [other]
     await state.keep([record(PASS, 4)], {}, send=True)
