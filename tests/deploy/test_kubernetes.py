@@ -10,7 +10,12 @@ from sealtape.indexer.cli.main import build_parser
 from sealtape.schemas.settings.values import name as checked_name
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy/kubernetes"
-ROOMS = {"capture": "StatefulSet", "ingest": "Deployment", "indexer": "Deployment"}
+ROOMS = {
+    "capture": "StatefulSet",
+    "ingest": "Deployment",
+    "indexer": "Deployment",
+    "verify": "StatefulSet",
+}
 
 
 def documents(room):
