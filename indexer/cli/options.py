@@ -11,6 +11,7 @@ from sealtape.schemas.settings import Settings
 __all__ = [
     "CONFIG_NAME",
     "add_common",
+    "add_verify",
     "config_path",
     "inside",
     "positive",
@@ -28,6 +29,23 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         help=f"the deployment's {CONFIG_NAME} (else $SEALTAPE_CONFIG, else ./{CONFIG_NAME})",
     )
     parser.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def add_verify(parser: argparse.ArgumentParser) -> None:
+    """Add the options of commands that compare the index with the record."""
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="compare with the sealed record; the exit code is 1 when the index differs from it",
+    )
+    parser.add_argument(
+        "--key",
+        metavar="PLACE",
+        help="for --verify: a private key that opens facts (else the deployment's)",
+    )
+    parser.add_argument(
+        "--trust", metavar="FILE", help="for --verify: your own trust file (else the deployment's)"
+    )
 
 
 def read_settings(args: argparse.Namespace) -> Settings:

@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final
 
 from sealtape.indexer.cli import output
+from sealtape.indexer.cli.confirmed import Confirmed
+from sealtape.indexer.cli.logged import Logged
 from sealtape.schemas.documents import CommandDocument, SessionDocument
 
+_NOT_VERIFIED: Final = (
+    "not verified: this is the search index, which whoever administers it can edit;"
+    " `sealtape verify SESSION` checks the record"
+)
 
-def session_json(document: SessionDocument) -> dict[str, Any]:
-    """Return the line of `sessions --json`."""
+
+def say_not_verified() -> None:
+    """Say what a table of the index is worth; apart from it, where a pipe does not take it."""
+    print(_NOT_VERIFIED, file=sys.stderr)
+
+
+def say_confirmed(confirmed: Sequence[Confirmed]) -> int:
+    """Say how many were verified, and why others were not; 1 when the index says otherwise."""
+    reasons = Counter(each.reason for each in confirmed if not each.verified)
+    verified = len(confirmed) - reasons.total()
+    print(f"verified: {verified} of {len(confirmed)}", file=sys.stderr)
+    for reason, count in reasons.most_common():
+        print(output.printable(f"not verified: {count}: {reason}"), file=sys.stderr)
+    return 1 if any(each.differs for each in confirmed) else 0
+
+
+def confirmed_json(confirmed: Confirmed | None) -> dict[str, Any]:
+    """Return what `--verify` puts into a line."""
+    if confirmed is None:
+        return {}
+    return {"verified": confirmed.verified, "verify_reason": confirmed.reason or None}
+
+
+def session_json(document: SessionDocument, logged: Logged | None = None) -> dict[str, Any]:
+    """Return the line of `sessions --json`; `logged` None: how far the log has it is not known."""
     return {
         "session": document.session.hex(),
         "user": document.user,
@@ -25,6 +57,8 @@ def session_json(document: SessionDocument) -> dict[str, Any]:
         "started": output.iso(document.started_ns),
         "ended": output.iso(document.ended_ns),
         "state": document.state,
+        "log": None if logged is None else logged.state,
+        "verified": False,
         "close_reason": document.close_reason or None,
         "frames": document.frames,
         "bytes_client": document.bytes_client,
@@ -37,7 +71,9 @@ def session_json(document: SessionDocument) -> dict[str, Any]:
     }
 
 
-def hit_json(command: CommandDocument, session: SessionDocument) -> dict[str, Any]:
+def hit_json(
+    command: CommandDocument, session: SessionDocument, logged: Logged | None = None
+) -> dict[str, Any]:
     """Return the line of `search --json`: the session, and what the hit adds.
 
     A client that was turned away is a hit of a node's journal, which is nobody's session: who it
@@ -45,7 +81,7 @@ def hit_json(command: CommandDocument, session: SessionDocument) -> dict[str, An
     """
     duration = command.duration_ns
     return {
-        **session_json(session),
+        **session_json(session, logged),
         "user": command.user or session.user,
         "target": command.target or session.target,
         "source": command.source or session.source or None,
@@ -76,12 +112,13 @@ def who(document: SessionDocument | CommandDocument) -> str:
     return f"{document.user} ({document.agent})" if document.agent else document.user
 
 
-def session_row(document: SessionDocument) -> list[str]:
+def session_row(document: SessionDocument, logged: Logged | None = None) -> list[str]:
     """Return the row of `sessions`."""
     return [
         document.session.hex()[:12],
         (output.iso(document.started_ns) or "")[:19],
         document.state,
+        "-" if logged is None else logged.state,
         who(document),
         document.target,
         str(document.commands),
@@ -94,6 +131,7 @@ SESSION_HEADER = [
     "session",
     "started (UTC)",
     "state",
+    "log",
     "who",
     "target",
     "commands",
@@ -102,13 +140,14 @@ SESSION_HEADER = [
 ]
 
 
-def hit_row(command: CommandDocument) -> list[str]:
+def hit_row(command: CommandDocument, logged: Logged | None = None) -> list[str]:
     """Return the row of `search`."""
     outcome = command.error or ("" if command.rows < 0 else str(command.rows))
     return [
         command.session.hex()[:12],
         place(command.epoch, command.seq),
         (output.iso(command.time_ns) or "")[:19],
+        "-" if logged is None else logged.state,
         who(command),
         command.effect,
         outcome,
@@ -116,4 +155,4 @@ def hit_row(command: CommandDocument) -> list[str]:
     ]
 
 
-HIT_HEADER = ["session", "seq", "time (UTC)", "who", "effect", "rows", "statement"]
+HIT_HEADER = ["session", "seq", "time (UTC)", "log", "who", "effect", "rows", "statement"]

@@ -6,6 +6,8 @@ from dataclasses import replace
 import pytest
 
 from sealtape.indexer.cli import results
+from sealtape.indexer.cli.confirmed import DIFFERS, Confirmed
+from sealtape.indexer.cli.logged import Logged
 from sealtape.schemas.documents import CommandDocument, SessionDocument
 from tests.house import sources
 
@@ -110,9 +112,11 @@ def test_a_hit_for_programs():
 def test_rows_for_people():
     row = results.session_row(SESSION)
     assert len(row) == len(results.SESSION_HEADER)
-    assert row[3] == "svc (invoice-bot)"
+    assert row[3:5] == ["-", "svc (invoice-bot)"]
     assert row[-1] == "2.1 KiB"
-    assert results.session_row(replace(SESSION, agent=""))[3] == "svc"
+    assert results.session_row(replace(SESSION, agent=""), Logged("pending"))[3:5] == [
+        *("pending", "svc")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -122,10 +126,34 @@ def test_rows_for_people():
 def test_hits_for_people(change, outcome):
     row = results.hit_row(replace(COMMAND, **change))
     assert len(row) == len(results.HIT_HEADER)
-    assert row[5] == outcome
-    assert row[6] == "select 1"
+    assert row[6] == outcome
+    assert row[7] == "select 1"
 
 
 def test_a_hit_names_its_frame_as_replay_takes_it():
     assert results.hit_row(COMMAND)[1] == "3"
     assert results.hit_row(replace(COMMAND, epoch=2))[1] == "2:3"
+
+
+def test_where_the_log_has_a_session():
+    assert results.session_json(SESSION)["log"] is None, "not known"
+    assert results.session_json(SESSION, Logged("witnessed"))["log"] == "witnessed"
+    assert results.hit_json(COMMAND, SESSION, Logged())["log"] == "none"
+    assert results.hit_row(COMMAND, Logged("pending"))[3] == "pending"
+
+
+def test_nothing_is_verified_until_it_was():
+    assert results.session_json(SESSION)["verified"] is False
+    assert results.confirmed_json(None) == {}
+    assert results.confirmed_json(Confirmed(verified=True)) == {
+        "verified": True, "verify_reason": None,
+    }  # fmt: skip
+
+
+def test_what_was_confirmed_is_counted(capsys):
+    other = Confirmed(verified=False, reason="it is not sealed yet")
+    assert results.say_confirmed([Confirmed(verified=True), other, other]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        "verified: 1 of 3", "not verified: 2: it is not sealed yet",
+    ]  # fmt: skip
+    assert results.say_confirmed([Confirmed(verified=False, reason=f"{DIFFERS}: text")]) == 1

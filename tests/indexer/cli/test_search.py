@@ -86,3 +86,11 @@ def test_a_hit_of_a_recovery_epoch_is_where_replay_goes(run, tmp_path):
         shown = run("-c", site.config, "replay", first.session.hex(), "--at", place, "--json")
         assert shown.code == 0, shown.err
         assert "select" in shown.out
+
+
+def test_hits_compared_with_the_record(at):
+    assert at("search", "secrets").err.startswith("not verified")
+    answer = at("search", "secrets", "--verify", "--json")
+    assert (answer.code, answer.err) == (0, "verified: 2 of 2\n")
+    assert [line["verified"] for line in answer.lines] == [True, True]
+    assert {line["log"] for line in answer.lines} == {"none"}

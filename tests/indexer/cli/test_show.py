@@ -1,5 +1,9 @@
 """`sealtape show`."""
 
+import asyncio
+
+from tests.factories.logs import grow_log
+
 
 def test_json(at, recorded):
     shown = at("show", recorded.closed.session.hex(), "--json").json
@@ -43,3 +47,29 @@ def test_digits_of_several(at, recorded):
         answer = at("show", shared, "--json")
         assert answer.code == 64
         assert answer.error["code"] == "ambiguous"
+
+
+def test_what_it_is_worth_is_said(at, recorded):
+    answer = at("show", recorded.closed.session.hex())
+    assert "log           none" in answer.out
+    assert answer.err.startswith("not verified: this is the search index")
+
+
+def test_compared_with_the_record(at, recorded):
+    answer = at("show", recorded.closed.session.hex(), "--verify")
+    assert (answer.code, answer.err) == (0, "verified: 4 of 4\n")
+    shown = at("show", recorded.live.session.hex(), "--verify", "--json")
+    assert (shown.code, shown.json["verified"]) == (0, False)
+    assert "incomplete" in shown.json["verify_reason"]
+
+
+async def test_where_its_seals_are(run, copied, recorded):
+    await grow_log(copied)
+    name = recorded.closed.session.hex()
+    shown = (await asyncio.to_thread(run, "-c", copied.config, "show", name, "--json")).json
+    assert shown["log"] == "witnessed"
+    assert {line["log"] for line in shown["statements"]} == {"witnessed"}
+    (entry,) = shown["log_entries"]
+    people = await asyncio.to_thread(run, "-c", copied.config, "show", name)
+    assert f"log_entry     {entry['index']} of shard 1, epoch 0" in people.out
+    assert "log           witnessed" in people.out
