@@ -28,7 +28,7 @@ MODULES = [
     for path in sorted(ROOT.glob(place))
     if path.name not in ("__init__.py", "base.py")
 ] + ["schemas/cosignatures.py", "schemas/notes.py", "schemas/tree.py"]
-SAYS = ("tampered", "incomplete", "refuse", "_tampered", "_incomplete", "_report")
+SAYS = ("tampered", "incomplete", "refuse", "find", "_tampered", "_incomplete", "_report")
 TIMEOUT_S = 120
 PLUGIN = "tests.house.mutant_in_place"
 
@@ -79,6 +79,8 @@ def _is_check(node: ast.AST) -> bool:
         return node.exc is not None
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
         function = node.value.func
+        if isinstance(function, ast.Name):
+            return function.id == "need"
         return isinstance(function, ast.Attribute) and function.attr in SAYS
     return isinstance(node, ast.Compare) and len(node.ops) == 1
 

@@ -19,12 +19,13 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tests.vectors.bundle_parts import packed, sha
+from tests.vectors.bundle_parts import compact, consistency, inclusion, leaf, packed, root, sha
 from tests.vectors.generate_bundle import policy, whole
 from tests.verifier.corpus import BUNDLES, exchanged, flips, mutants
+from tests.verifier.single_checks import POLICIES, REFUSED_NOTES, SINGLE, UNABLE
 from tests.verifier.stories import STORIES
 
-__all__ = ["FILE", "loaded", "noticed", "policies", "questions", "zip_of"]
+__all__ = ["FILE", "asked", "loaded", "noticed", "policies", "questions", "said", "zip_of"]
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "deploy/verifier/sealtape_verify.py"
@@ -78,7 +79,8 @@ def _stop(number, frame):
 @functools.cache
 def questions():
     """All of them: (name, function of the module). The quick ones first."""
-    return [*_signatures(), *_notes(), *_policies(), *_vectors(), *_stories(), *_bundles()]
+    quick = [*_signatures(), *_trees(), *_notes(), *_policies()]
+    return [*quick, *_vectors(), *_stories(), *_bundles()]
 
 
 # -- Ed25519, notes --------------------------------------------------------------------------------
@@ -99,6 +101,8 @@ def _signatures():
         for more in (2**252 + 27742317777372353535851937790883648493, 2**255 - low):
             other = signature[:32] + ((low + more) % 2**256).to_bytes(32, "little")
             yield "another S", functools.partial(_verified, (public, b"m", other))
+    for y in range(2, 40):
+        yield f"y {y} of a point", functools.partial(_is_point, y.to_bytes(32, "little"))
 
 
 def _verified(parts, module):
@@ -111,7 +115,50 @@ def _verified(parts, module):
     return True
 
 
+def _is_point(data, module):
+    try:
+        return module.point(data) is not None
+    except ValueError:
+        return False
+
+
+def _trees():
+    """Proofs and compact ranges of small trees, whole, short, long, and of other places."""
+    leaves = [leaf(b"%d" % number) for number in range(9)]
+    for size in range(1, 10):
+        some = leaves[:size]
+        for index in range(size):
+            path = inclusion(some, index)
+            for at in (index, index + 1, size):
+                for other in (path, path[:-1], [*path, path[-1]] if path else [leaves[0]]):
+                    yield "inclusion", functools.partial(_included, some[index], at, size, other)
+            proof = consistency(some, index + 1)
+            for other in (proof, proof[:-1], proof[1:]):
+                old = root(some[: index + 1])
+                yield "consistency", functools.partial(_consistent, old, index + 1, size, other)
+            nodes = compact(some[index:], index)
+            for other in (nodes, nodes[:-1], [*nodes, leaves[0]]):
+                yield "range", functools.partial(_extended, some[:index], size, other)
+
+
+def _included(digest, index, size, path, module):
+    return module.Tree().included(digest, index, size, path)
+
+
+def _consistent(old, size, whole, proof, module):
+    left = [*proof]
+    return module.Tree().consistent(size, whole, left, old), left
+
+
+def _extended(before, hi, nodes, module):
+    tree, lo = module.Tree(), len(before)
+    begun = tree.extended([], 0, lo, compact(before, 0))
+    return tree.root(tree.extended(begun, lo, hi, nodes))
+
+
 def _notes():
+    for what, change in REFUSED_NOTES.items():
+        yield f"note: {what}", functools.partial(_opened, change(NOTES["note"]))
     for case in NOTES["refused_notes"]:
         yield f"note: {case['name']}", functools.partial(_opened, case["note"])
     for name in ("note", "two_signatures"):
@@ -137,7 +184,7 @@ def policies():
     """Policies that the second verifier takes, and that it refuses, by name."""
     found = dict(VECTORS["refused_policies"]) | {"plain": policy()}
     found |= {f"requires {word}": policy(require=f'["{word}"]') for word in ("timestamp", "ml-dsa")}
-    return found
+    return found | POLICIES | UNABLE
 
 
 def _policies():
@@ -159,8 +206,8 @@ def _vectors():
 
 
 def _stories():
-    for name, (files, rules) in STORIES.items():
-        yield f"story: {name}", functools.partial(_judged, packed(files), rules)
+    for name, (files, rules) in (STORIES | SINGLE).items():
+        yield f"story: {name}", functools.partial(_reported, packed(files), rules)
 
 
 def _bundles():
@@ -184,17 +231,20 @@ def _report(data, rules, module):
 
 
 def _judged(data, rules, module):
+    return said(_report(data, rules, module))
+
+
+def said(report):
     """Verdict and the first step that fails."""
-    report = _report(data, rules, module)
     failed = [step for step, state in report["steps"].items() if state == "FAIL"]
     return report["verdict"], failed[:1]
 
 
 def _reported(data, rules, module):
     report = _report(data, rules, module)
-    return [
-        report[name] for name in ("verdict", "node_attested", "withheld", "absent", "fragments")
-    ]
+    notes = [found["step"] for found in report["findings"] if found["verdict"] == "note"]
+    names = ("steps", "node_attested", "withheld", "absent", "fragments")
+    return said(report), notes, *(report[name] for name in names)
 
 
 def _ordered(files, module):

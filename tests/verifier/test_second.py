@@ -8,7 +8,6 @@ import ast
 import base64
 import functools
 import hashlib
-import importlib.util
 import json
 import random
 import re
@@ -22,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealtape.indexer.evidence.readme import VERIFIER_SHA256
-from sealtape.schemas import notes
+from sealtape.schemas import notes, tree
 from sealtape.schemas.errors import FormatError, SettingsError
 from sealtape.schemas.evidence import parse_evidence_policy
 from sealtape.schemas.verify.bundle import verify_bundle
@@ -31,24 +30,18 @@ from tests.factories.bundles import story
 from tests.vectors.bundle_parts import packed
 from tests.vectors.generate_bundle import policy, recovered, whole
 from tests.verifier.corpus import BUNDLES, NEUTRAL, UNCHECKED, exchanged, flips, mutants
+from tests.verifier.judging import FILE, loaded, said, zip_of
+from tests.verifier.single_checks import POLICIES, REFUSED_NOTES, SINGLE, UNABLE
 from tests.verifier.stories import STORIES
 
 ROOT = Path(__file__).resolve().parents[2]
-FILE = ROOT / "deploy/verifier/sealtape_verify.py"
 VECTORS = json.loads((ROOT / "tests/vectors/bundle.json").read_text(encoding="utf-8"))
 NOTES = json.loads((ROOT / "tests/vectors/notes.json").read_text(encoding="utf-8"))
 MOST_LINES = 1_012  # docs/bundle.md says why
 GRAVEST = ("tampered", "incomplete", "deleted")
 
 
-def loaded():
-    spec = importlib.util.spec_from_file_location("sealtape_verify", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-second = loaded()
+second = loaded(compile(FILE.read_text(encoding="utf-8"), str(FILE), "exec"))
 verify_ed25519 = second.verify_ed25519
 second.verify_ed25519 = functools.lru_cache(maxsize=4096)(verify_ed25519)
 
@@ -126,6 +119,21 @@ def test_policies_that_both_refuse(name):
         second.Policy(text)
 
 
+@pytest.mark.parametrize("name", POLICIES)
+def test_more_policies_that_both_refuse(name):
+    with pytest.raises(SettingsError):
+        parse_evidence_policy(POLICIES[name].encode())
+    with pytest.raises(ValueError):
+        second.Policy(POLICIES[name].encode())
+
+
+@pytest.mark.parametrize("name", UNABLE)
+def test_policies_that_need_what_it_cannot_check(name):
+    parse_evidence_policy(UNABLE[name].encode())
+    with pytest.raises(ValueError):
+        second.Policy(UNABLE[name].encode())
+
+
 @pytest.mark.parametrize("word", ["timestamp", "ml-dsa", "decrypt"])
 def test_what_it_cannot_check_it_does_not_judge(word):
     with pytest.raises(ValueError, match="not check"):
@@ -145,11 +153,74 @@ def test_a_quorum_that_needs_what_it_cannot_check():
 # -- bundles that are signed as they are -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("what", STORIES)
+# Where the first reads a record more strictly than it is said here, and so an earlier step fails.
+EARLIER = {
+    "a seal with another lost", "a seal with another last_ts_ns", "a segment with another tenant",
+    "gone, and its times ran back",
+}  # fmt: skip
+# What MUST be reported and is no failure, by the step that says it.
+NOTED = {
+    "a clock before its beacon": ["times"],
+    "a frame with a late time": ["times"],
+    "a hold by nobody": ["lifecycle"],
+    "a revocation by nobody": ["keys"],
+    "a clock": [],
+}
+
+
+@pytest.mark.parametrize("what", STORIES | SINGLE)
 def test_stories(what):
-    files, rules = STORIES[what]
+    files, rules = (STORIES | SINGLE)[what]
     (one, two), (first, report) = both(packed(files), rules)
     assert one == two, (first.findings, report["findings"])
+    failed = [step for step in second.STEPS if str(first.state(step)) == "FAIL"]
+    assert said(report)[1] == failed[:1] or what in EARLIER
+    assert one == "tampered" or spans_of(report) == spans_of(first)
+
+
+def spans_of(report):
+    """Node-attested, withheld and absent ranges of either report."""
+    names = {"attested": "node_attested", "withheld": "withheld", "absent": "absent"}
+    if isinstance(report, dict):
+        return [report[name] for name in names.values()]
+    return [[[s.epoch, s.lo, s.hi] for s in report.spans if s.what == what] for what in names]
+
+
+@pytest.mark.parametrize("what", NOTED)
+def test_what_is_no_failure_and_reported(what):
+    files, rules = (STORIES | SINGLE)[what]
+    report = both(packed(files), rules)[1][1]
+    noted = [found["step"] for found in report["findings"] if found["verdict"] == "note"]
+    assert noted == NOTED[what]
+
+
+ABSENT = {"ml-dsa", "consistency", "timestamps", "lifecycle", "payloads"}
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_the_same_steps_fail(name):
+    _, (first, report) = both(packed(BUNDLES[name][0]), BUNDLES[name][1])
+    for step, state in report["steps"].items():
+        assert (step, state == "FAIL") == (step, str(first.state(step)) == "FAIL")
+    assert (report["steps"]["ml-dsa"] == "NOT CHECKED") == (name == "ml-dsa")
+    assert (report["steps"]["timestamps"] == "NOT CHECKED") == (name == "stamped")
+
+
+def test_what_a_bundle_has_nothing_for_is_said():
+    steps = both(packed(whole()), policy())[1][1]["steps"]
+    assert {step for step, state in steps.items() if state == "NOT PROVIDED"} == ABSENT
+    assert {step for step, state in steps.items() if state == "PASS"} == {*steps} - ABSENT
+    given = BUNDLES["redacted"]
+    assert both(packed(given[0]), given[1])[1][1]["steps"]["payloads"] == "PASS"
+    given = BUNDLES["recovered"]
+    steps = both(packed(given[0]), given[1])[1][1]["steps"]
+    assert {steps[step] for step in ("consistency", "times", "epochs", "signatures")} == {"PASS"}
+    given = BUNDLES["unmonitored"]
+    assert both(packed(given[0]), given[1])[1][1]["steps"]["monitor"] == "NOT PROVIDED"
+    given = BUNDLES["deleted"]
+    steps = both(packed(given[0]), given[1])[1][1]["steps"]
+    assert {steps[step] for step in ("certificate", "signatures")} == {"NOT PROVIDED"}
+    assert steps["lifecycle"] == "PASS"
 
 
 def test_stories_have_every_verdict():
@@ -214,19 +285,9 @@ def test_a_file_in_another_order_and_twice():
         f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(files.items())
     ).encode()
     files = sorted({**files, "SHA256SUMS": sums}.items())
-    assert both(zip_of(files), rules)[0] == ("verified", "verified")
+    assert both(zip_of(second, files), rules)[0] == ("verified", "verified")
     for other in ([files[1], files[0], *files[2:]], [files[0], *files], files[::-1]):
-        assert both(zip_of(other), rules)[0] == ("tampered", "tampered")
-
-
-def zip_of(files):
-    """A ZIP file of these, in this order, written by the second verifier's own two functions."""
-    data, central = b"", b""
-    for name, content in files:
-        crc = second.zlib.crc32(content)
-        local, header = second.zip_headers(name.encode(), len(content), crc, len(data))
-        data, central = data + local + content, central + header
-    return data + central + second.zip_end(len(files), len(central), len(data))
+        assert both(zip_of(second, other), rules)[0] == ("tampered", "tampered")
 
 
 def test_findings_name_the_frame():
@@ -313,6 +374,48 @@ def test_every_encoding_of_a_small_or_second_point():
         assert accepted(public, b"m", other) == (False, False)
 
 
+def test_half_of_all_y_are_of_no_point():
+    refused = 0
+    for y in range(2, 202):
+        try:
+            x, *_ = second.point(y.to_bytes(32, "little"))
+        except ValueError:
+            refused += 1
+            continue
+        square = (y * y - 1) * pow(second.D * y * y + 1, -1, second.P) % second.P
+        assert x * x % second.P == square
+    assert 60 < refused < 140
+
+
+# -- trees -----------------------------------------------------------------------------------------
+
+
+@given(size=st.integers(1, 40), data=st.data())
+def test_proofs_as_the_first_makes_them(size, data):
+    leaves = [tree.leaf_hash(b"%d" % number) for number in range(size)]
+    index = data.draw(st.integers(0, size - 1))
+    two, top = second.Tree(), tree.root(leaves)
+    path = tree.inclusion_proof(leaves, index)
+    assert two.included(leaves[index], index, size, path) == top
+    for other in (path[:-1], [*path, top]) if path else ([top],):
+        with pytest.raises(ValueError):
+            two.included(leaves[index], index, size, other)
+    with pytest.raises(ValueError):
+        two.included(leaves[index], size, size, path)
+    nodes = tree.CompactRange.over(index, leaves[index:]).nodes
+    before = two.extended([], 0, index, tree.CompactRange.over(0, leaves[:index]).nodes)
+    assert two.root(two.extended(before, index, size, nodes)) == top
+    for other in (nodes[:-1], [*nodes, top]):
+        with pytest.raises(ValueError):
+            two.extended(before, index, size, other)
+    old = index + 1
+    proof = tree.consistency_proof(leaves, old)
+    assert two.consistent(old, size, [*proof], tree.root(leaves[:old])) == (
+        tree.root(leaves[:old]),
+        top,
+    )
+
+
 # -- notes and checkpoints -------------------------------------------------------------------------
 
 
@@ -327,6 +430,15 @@ def test_notes_that_are_refused(case):
 def test_checkpoints_that_are_refused(case):
     with pytest.raises(ValueError):
         second.Notation().parse_checkpoint(case["text"])
+
+
+@pytest.mark.parametrize("what", REFUSED_NOTES)
+def test_notes_that_end_otherwise(what):
+    read, note = second.Notation(), REFUSED_NOTES[what](NOTES["note"])
+    with pytest.raises(FormatError):
+        notes.parse_note(note.encode())
+    with pytest.raises(ValueError):
+        read.open_note(read.parse_note(note), [read.parse_key(NOTES["vkey"])])
 
 
 def test_notes_that_are_taken():

@@ -1,0 +1,214 @@
+"""Bundles and policies in which one thing is wrong that one check alone notices.
+
+All hashes and signatures of these hold; a verifier without the check says something else of them.
+"""
+
+from tests.factories.bundles import ANN, BOB, BOTH, PLAIN, story
+from tests.vectors.bundle_parts import (
+    LOG,
+    ORIGIN,
+    SESSION,
+    Epoch,
+    b64,
+    ed25519,
+    ml_dsa,
+    note,
+    public,
+    root,
+    segment_entry,
+    sha,
+    signed,
+    vkey,
+)
+from tests.vectors.generate_bundle import DATA, begun, built, files, with_ml_dsa
+from tests.verifier.corpus import BUNDLES
+from tests.verifier.stories import epoch_of, intent
+
+__all__ = ["POLICIES", "REFUSED_NOTES", "SINGLE", "UNABLE"]
+
+LONG = "a" * 70_000
+
+
+def entries():
+    def first(log):
+        log.entries[0] = log.entries[0].replace(b'"before":""', b'"before":"x"')
+
+    def unordered(log):
+        log.add(log.entries[-1].replace(b'"v":1}', b'"x-b":1,"v":1}').decode())
+
+    yield "a log that says what was before its first shard", story(before=[first])
+    yield "names out of order", story(after=[unordered])
+    yield "the log begins twice", story(after=[lambda log: log.add(log.entries[0].decode())])
+    yield "a number that is too large for JSON", story(seal={"x-note": 2**53})
+    yield "the largest number of JSON", story(seal={"x-note": 2**53 - 1})
+    many = ["0a" * 32] * 501
+    yield "too many objects", story(after=[lambda log: intent(log, ANN, BOB, objects=many)])
+
+    def nothing(log):
+        log.entries[:] = [entry for entry in log.entries if b'"session-' not in entry]
+
+    bare = story(after=[nothing])
+    yield "no epoch at all", without(bare, "fragments/", "frames/")
+    yield "a seal of records that are not there", without(story(), "fragments/", "frames/")
+
+
+def without(given, *beginnings):
+    return {name: data for name, data in given.items() if not name.startswith(beginnings)}
+
+
+def epochs():
+    first = Epoch(0, start_s=1_795_392_004).begin().add(3, DATA)
+    log = begun()
+    first.open_entry(log)
+    one = first.fragment(0, 3, signed=2)
+    segment = segment_entry(log, 0, bytes(32), one, 3)
+    continues = {"epoch": 0, "size": "3", "root": root(first.leaves()).hex()}
+    second = Epoch(1, continues=continues, start_s=1_795_392_005).begin(tenant="other")
+    second.close("aborted", {"epoch": 0, "from": "2", "to": "3"})
+    second.open_entry(log)
+    two = second.fragment(0, 3, signed=3, tenant="other")
+    name = "seg/v1/tenant=other/class=standard/dt=2026-11-23/019aac8f5c007e1ea6d1000000000001-1"
+    after = segment_entry(
+        log, 1, segment[1], two, 3, tenant="other", object=f"{name}.parquet"
+    )  # fmt: skip
+    first.seal_entry(log, [one], "", 2)
+    second.seal_entry(log, [two], "aborted", 3, tenant="other")
+    log.heartbeat()
+    log.checkpoint(60)
+    parts = {
+        0: (first, [(one, segment[0], segment[2])], [(0, 3)]),
+        1: (second, [(two, after[0], after[2])], [(0, 3)]),
+    }
+    wanted = [index for index in range(len(log.entries)) if index != log.hidden]
+    yield "epochs of two tenants", files(log, wanted, parts)
+
+
+def checkpoints():
+    given = with_ml_dsa()
+    (name,) = [name for name in given if name.endswith(".mldsa")]
+    place = name.removesuffix(".mldsa")
+    moved = given[name].split(b" ", 1)[1]
+    inside = {**given, place: given[place] + moved}
+    del inside[name]
+    yield "an ML-DSA-44 line in the other file", inside, BUNDLES["ml-dsa"][1]
+    other = "sealtape.example/log/2"
+    key = ed25519("", b"\x55" * 32)
+    rules = PLAIN.replace("witness office", f"log {vkey(other, key=key)}\nwitness office", 1)
+    given = story(before=[lambda log: log.checkpoint(3)])
+    (name,) = [name for name in given if name.endswith(".consistency")]
+    name = name.removesuffix(".consistency")
+    text = f"{other}\n" + given[name].decode().split("\n", 1)[1].split("\n\n")[0] + "\n"
+    noted = text + "\n" + signed(other, b"\1", key, key.sign(text.encode()))
+    yield "an earlier checkpoint of another shard", {**given, name: noted.encode()}, rules
+    whole = story()
+    (name,) = [name for name in whole if name.startswith("checkpoints/")]
+    body = whole[name].decode().split("\n\n")[0] + "\n"
+    for what, seconds in (("beyond all time", 2**63), ("at the end of time", 2**63 - 1)):
+        office = ed25519(BOTH[0])
+        message = f"cosignature/v1\ntime {seconds}\n{body}".encode()
+        value = seconds.to_bytes(8, "big") + office.sign(message)
+        kept = [each for each in whole[name].decode().splitlines(True) if BOTH[0] not in each]
+        again = "".join(kept) + signed(BOTH[0], b"\4", office, value)
+        yield f"cosigned {what}", {**whole, name: again.encode()}
+
+
+def records():
+    outside = {"checkpoint": {"size": "5", "note": built().signed(5)}}
+    yield "a checkpoint outside of its record", story(cuts=(2,), record=outside)
+    epoch = built()
+    text = epoch.signed(5).replace(epoch.origin, f"{LOG}/session/{SESSION.hex()}/1", 1)
+    text = note(text.split("\n\n")[0] + "\n", (epoch.origin, epoch.ephemeral))
+    yield (
+        "a checkpoint that the epoch's key signed for another tree",
+        story(
+            record={"checkpoint": {"size": "5", "note": text}},
+            seal={"checkpoint_sha256": sha(text.encode()).hex()},
+        ),
+    )
+    yield "a record that is too long", story(record={"x-long": LONG})
+    yield "an OPEN that is too long", story(epoch=epoch_of((3, DATA), opened={"x": LONG * 4}))
+
+    def all_of_it(log):
+        segments = [entry for entry in log.entries if b'"type":"segment"' in entry]
+        intent(log, ANN, BOB, objects=sorted(sha(entry).hex() for entry in segments))
+
+    yield "erased, all of its objects are gone", story(after=[all_of_it], spans=[])
+    back = {"first_ts_ns": "9", "last_ts_ns": "1"}
+    yield (
+        "gone, and its times ran back",
+        story(after=[all_of_it], spans=[], record=back, seal=back),
+    )
+    for what, suite, size in (("encrypted", 2, 47), ("salted", 1, 31)):
+        epoch = Epoch(0).begin().add(3, DATA)
+        seq = len(epoch.frames)
+        epoch.frames.append(epoch._frame(seq, 3, suite, b"x" * size))
+        yield f"a payload that is too short to be {what}", story(epoch=epoch.close("client"))
+    yield "withheld, apart and together", story(withheld=(1, 3))
+    beacon = {"origin": ORIGIN, "size": "5", "root": root(begun().leaves()).hex()}
+    epoch = epoch_of((3, DATA), opened={"beacon": beacon})
+    yield "a clock before its beacon", story(epoch=epoch, before=[lambda log: log.checkpoint(900)])
+
+
+SINGLE = {}
+for part in (entries, epochs, checkpoints, records):
+    for what, given, *rules in part():
+        assert what not in SINGLE, what
+        SINGLE[what] = (given, *(rules or [PLAIN]))
+
+
+def weak(name, algorithm=b"\1", raw=bytes(32)):
+    """A verifier key of these bytes, whatever they are."""
+    ident = sha(name.encode() + b"\n" + algorithm + raw)[:4].hex()
+    return f"{name}+{ident}+{b64(algorithm + raw)}"
+
+
+def policies():
+    """Policies that both refuse."""
+    ann = vkey(ANN)
+    quorum = "quorum office\n"
+    yield "an administrator whose key is weak", PLAIN.replace(ann, weak(ANN))
+    yield "a key of an unknown type", PLAIN.replace(ann, weak(ANN, b"\2"))
+    yield "a key without bytes", PLAIN.replace(ann, f"{ANN}+00000000+")
+    name, _, rest = ann.split("+", 2)
+    yield "a key with another's id", PLAIN.replace(ann, f"{name}+00000000+{rest}")
+    short = weak("pq.example/w", b"\6", public(ml_dsa("log"))[:-1])
+    yield (
+        "an ML-DSA-44 key that is too short",
+        PLAIN.replace(quorum, f"witness pq {short}\n{quorum}"),
+    )
+    yield "an administrator's key of a witness", PLAIN.replace(ann, vkey(ANN, b"\4", ed25519(ANN)))
+    log = vkey(ORIGIN, key=ed25519("log"))
+    yield (
+        "a log without a key that signs notes",
+        PLAIN.replace(log, vkey(ORIGIN, b"\6", ml_dsa("log"))),
+    )
+    yield "control characters", PLAIN.replace("witness office", "# \\u000b\nwitness office", 1)
+    yield "an authority without a certificate", PLAIN + '[[tsa]]\nname = "one"\nroots = "none"\n'
+    for what, of in {
+        "more than there are": "3 office monitor", "one twice": "2 office office",
+        "none": "0 office monitor", "a stranger": "1 office stranger", "no number": "x office",
+    }.items():  # fmt: skip
+        group = f"group some {of}\nquorum some\n"
+        yield f"a group of {what}", PLAIN.replace(quorum, group)
+    twice = f"group one any office\ngroup two any office\n{quorum}"
+    yield "a witness in two groups", PLAIN.replace(quorum, twice)
+
+
+POLICIES = dict(policies())
+"""By what is wrong with them."""
+
+
+def unable():
+    """Policies that are right and demand what the second verifier does not check."""
+    pq = vkey("pq.example/w", b"\6", ml_dsa("log"))
+    with_pq = PLAIN.replace("quorum office\n", f"witness pq {pq}\nquorum office\n")
+    yield "a quorum by ML-DSA-44", with_pq.replace("quorum office", "quorum pq")
+    yield "a monitor by ML-DSA-44", with_pq.replace('monitors = ["monitor"]', 'monitors = ["pq"]')
+
+
+UNABLE = dict(unable())
+
+REFUSED_NOTES = {
+    "something else than the newline at the end": lambda text: text[:-1] + " ",
+    "no newline at the end": lambda text: text[:-1],
+}
