@@ -15,6 +15,7 @@ from hashlib import sha256
 from itertools import takewhile
 from typing import Final
 
+from sealtape.indexer.audit_stamps import Stamps
 from sealtape.ingest.ledger.base import Ledger
 from sealtape.ingest.ledger.rows import SegmentRow
 from sealtape.ingest.tlog.names import open_name, seal_name, segment_name
@@ -85,6 +86,7 @@ class _Shard:
     witnessed: Checkpoint | None = None
     pending: Checkpoint | None = None
     levels: Levels = field(default_factory=Levels)
+    digests: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -117,6 +119,7 @@ class LogAudit:
         self._end = (0, 0)
         self._known: dict[int, int] = {}
         self._rules: LogRules | None = None
+        self._stamps: Stamps | None = None
         self._segments: dict[bytes, str] = {}
         self._counted: set[bytes] = set()
         self._removed: set[bytes] = set()
@@ -155,6 +158,7 @@ class LogAudit:
                 threshold=self._policy.admin_threshold,
                 logs=[item.verifier for item in self._policy.tlog.logs],
             )
+            self._stamps = Stamps(self._policy, self._now_ns, self._report)
         shards = []
         highest = max(state.number, *self._signed, self._highest())
         for number in range(1, highest + 1):
@@ -162,6 +166,8 @@ class LogAudit:
             await self._shard(shard, state.size if number == state.number else None)
             shards.append(shard)
         self._finish_rules()
+        if self._stamps is not None:
+            self._stamps.finish()
         # One that is gone is a finding; what comes after it has no place without it.
         unbroken = takewhile(lambda each: each.witnessed is not None, shards)
         self.seen = SeenLog.of(self._log, [each.witnessed for each in unbroken if each.witnessed])
@@ -180,7 +186,12 @@ class LogAudit:
             else:
                 self._report.incomplete("log", where, "it has no checkpoint yet")
             return
+        # Listed first: a checkpoint is kept before it is stamped.
+        stamps = [key async for key in self._vault.keys(where + "timestamps/")]
         noted = await self._noted(shard)
+        if self._stamps is not None:
+            names = self._stamps.names(shard.store, stamps)
+            await self._stamps.shard(shard.number, shard.store, names, shard.digests, noted)
         if not await self._entries(shard, noted):
             return
         for found in (shard.witnessed, shard.pending):
@@ -234,6 +245,7 @@ class LogAudit:
         for key in keys:
             name = key.removeprefix(prefix)
             note = await shard.store.get(name)
+            shard.digests[name] = sha256(note).digest()
             checkpoint = self._opened(shard, name, note, quorum=True)
             if checkpoint is None:
                 continue
@@ -304,6 +316,8 @@ class LogAudit:
             return
         elif isinstance(parsed, SessionSeal):
             self._seals[parsed.session, parsed.epoch] = (where, parsed)
+            if self._stamps is not None:
+                self._stamps.sealed(number, index)
         elif isinstance(parsed, Statement) and isinstance(parsed.body, DoneStatement):
             self._removed |= set(parsed.body.objects)
 

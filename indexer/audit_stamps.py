@@ -1,0 +1,143 @@
+"""The auditor's look at the log's time-stamps: each one verifies, and required ones are there.
+
+Whose time-stamps count is in the verifier's evidence policy (docs/spec/timestamps.md).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from sealtape.ingest.tlog.store import LogStore, noted_key
+from sealtape.schemas.errors import FormatError, SettingsError
+from sealtape.schemas.evidence import EvidencePolicy
+from sealtape.schemas.timestamps import check_verifiable, verify_timestamp
+from sealtape.schemas.verify import Report
+
+__all__ = ["STAMP_LATE_NS", "Stamps"]
+
+STAMP_LATE_NS: Final = 2 * 3600 * 1_000_000_000
+"""So long a witnessed seal may be under no time-stamp, where the policy requires one: they come
+hourly, and an authority may be away once."""
+
+_LAYER: Final = "timestamp"
+_PREFIX: Final = "timestamps/"
+_OBJECT: Final = re.compile(
+    r"timestamps/([0-9]{20})/([a-z0-9][a-z0-9_-]{0,62})\.(tsr|pem)", re.ASCII
+)
+
+
+@dataclass(slots=True)
+class _Shard:
+    """Of one shard: what was witnessed when, what was stamped, which seals it has."""
+
+    witnessed: Mapping[int, int]
+    stamped: dict[int, int] = field(default_factory=dict)
+    seals: list[int] = field(default_factory=list)
+
+
+class Stamps:
+    """The time-stamps of one run over the log."""
+
+    def __init__(self, policy: EvidencePolicy, now_ns: int, report: Report) -> None:
+        """Take whose time-stamps count. Raises `SettingsError` as `check_verifiable` does."""
+        self._policy = policy
+        self._now_ns = now_ns
+        self._report = report
+        self._required = "timestamp" in policy.require
+        self._shards: dict[int, _Shard] = {}
+        self._able = True
+        try:
+            if policy.authorities:
+                check_verifiable()
+        except SettingsError as error:
+            if self._required:
+                raise
+            self._able = False
+            report.note(f"the log's time-stamps were not checked: {error.message}")
+
+    def names(self, store: LogStore, keys: Iterable[str]) -> list[str]:
+        """Those of a shard, of the vault's keys; what is no time-stamp is a finding."""
+        names = []
+        for key in sorted(keys):
+            name = key.removeprefix(store.prefix)
+            if _OBJECT.fullmatch(name):
+                names.append(name)
+            else:
+                self._report.tampered(_LAYER, key, "it is no time-stamp of the log")
+        return names
+
+    async def shard(
+        self,
+        number: int,
+        store: LogStore,
+        names: Iterable[str],
+        digests: Mapping[str, bytes],
+        witnessed: Mapping[int, int],
+    ) -> None:
+        """Check those of a shard.
+
+        `digests` are those of its kept notes by their names, `witnessed` the times of the notes
+        that hold, by size.
+        """
+        shard = self._shards[number] = _Shard(witnessed)
+        unknown: set[str] = set()
+        for name in names:
+            match = _OBJECT.fullmatch(name)
+            if match is None or match[3] != "tsr":
+                continue
+            size, authority = int(match[1]), match[2]
+            digest = digests.get(noted_key(size))
+            if digest is None:
+                self._report.tampered(
+                    _LAYER, store.prefix + name, "the checkpoint that it stamps is not there"
+                )
+            elif self._policy.authority(authority) is None:
+                unknown.add(authority)
+            elif self._able:
+                await self._verify(shard, store, name, size, digest)
+        for authority in sorted(unknown):
+            self._report.note(f"the time-stamps of {authority} are of no known authority")
+
+    async def _verify(
+        self, shard: _Shard, store: LogStore, name: str, size: int, digest: bytes
+    ) -> None:
+        stem = name.removesuffix(".tsr")
+        authority = self._policy.authority(stem.rpartition("/")[2])
+        roots = b"" if authority is None else authority.roots
+        token, chain = await store.get(name), await store.get(f"{stem}.pem")
+        try:
+            time_ns = verify_timestamp(token, digest, roots, chain).time_ns
+        except FormatError as error:
+            self._report.tampered(_LAYER, store.prefix + name, error.message)
+            return
+        # A note that does not hold is a finding already, and is no anchor by being stamped.
+        if size in shard.witnessed:
+            shard.stamped[size] = min(time_ns, shard.stamped.get(size, time_ns))
+
+    def sealed(self, number: int, index: int) -> None:
+        """Note a seal of the log."""
+        self._shards[number].seals.append(index)
+
+    def finish(self) -> None:
+        """Where the policy requires it, a time-stamp covers every seal that is not quite new."""
+        if not self._required:
+            return
+        later = False
+        for number, shard in sorted(self._shards.items(), reverse=True):
+            # A later shard's first entry is this one's last checkpoint.
+            top = max(shard.stamped, default=0)
+            bare = [] if later else [index for index in shard.seals if index >= top]
+            if any(self._late(shard, index) for index in bare):
+                self._report.incomplete(
+                    _LAYER,
+                    f"log/v1/{number}/{_PREFIX}",
+                    f"none covers {len(bare)} seals, the first is entry {min(bare)}",
+                )
+            later = later or bool(shard.stamped)
+
+    def _late(self, shard: _Shard, index: int) -> bool:
+        since = [time for size, time in shard.witnessed.items() if size > index]
+        return bool(since) and self._now_ns - min(since) > STAMP_LATE_NS
