@@ -54,7 +54,7 @@ def survives(mutant: Mutant) -> bool:
         return False
     other.own_verify_ed25519 = other.verify_ed25519
     if not _is_arithmetic(mutant):
-        other.verify_ed25519 = module.verify_ed25519
+        other.own_verify_ed25519 = other.verify_ed25519 = module.verify_ed25519
     return noticed(other, expected) is None
 
 

@@ -15,6 +15,7 @@ import signal
 import struct
 import types
 import zlib
+from collections import Counter
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -34,6 +35,8 @@ VECTORS, NOTES = (
     for name in ("bundle", "notes")
 )
 LIMIT_S = 10.0
+_TELLING: Counter[int] = Counter()
+"""How often a question told a verifier from the one as it is: the most telling come first."""
 SAMPLE = 70
 
 
@@ -48,8 +51,11 @@ def loaded(code, verify=None):
 
 def noticed(module, expected):
     """The question that this verifier answers otherwise, None when there is none."""
-    for (name, ask), answer in zip(questions(), expected, strict=True):
-        if asked(ask, module) != answer:
+    asks = questions()
+    for at in sorted(range(len(asks)), key=lambda at: -_TELLING[at]):
+        name, ask = asks[at]
+        if asked(ask, module) != expected[at]:
+            _TELLING[at] += 1
             return name
     return None
 

@@ -3,7 +3,10 @@
 All hashes and signatures of these hold; a verifier without the check says something else of them.
 """
 
+import json
+
 from tests.factories.bundles import ANN, BOB, BOTH, PLAIN, story
+from tests.house.sources import ROOT
 from tests.vectors.bundle_parts import (
     LOG,
     ORIGIN,
@@ -24,6 +27,7 @@ from tests.vectors.generate_bundle import DATA, begun, built, files, with_ml_dsa
 from tests.verifier.corpus import BUNDLES
 from tests.verifier.stories import epoch_of, intent
 
+NOTES = json.loads((ROOT / "tests/vectors/notes.json").read_text(encoding="utf-8"))
 __all__ = ["POLICIES", "REFUSED_NOTES", "SINGLE", "UNABLE"]
 
 LONG = "a" * 70_000
@@ -82,10 +86,23 @@ def epochs():
     wanted = [index for index in range(len(log.entries)) if index != log.hidden]
     yield "epochs of two tenants", files(log, wanted, parts)
 
+    log = begun()
+    second = Epoch(1, continues=continues).begin().close("aborted")
+    second.open_entry(log)
+    record = second.fragment(0, 3, signed=3)
+    index, _, path = segment_entry(log, 0, bytes(32), record, 3)
+    second.seal_entry(log, [record], "aborted", 3)
+    log.heartbeat()
+    log.checkpoint(60)
+    wanted = [index for index in range(len(log.entries)) if index != log.hidden]
+    parts = {1: (second, [(record, index, path)], [(0, 3)])}
+    yield "an epoch is left out", files(log, wanted, parts)
+
 
 def checkpoints():
     given = with_ml_dsa()
     (name,) = [name for name in given if name.endswith(".mldsa")]
+    yield "no line of ML-DSA-44 in its file", {**given, name: b""}
     place = name.removesuffix(".mldsa")
     moved = given[name].split(b" ", 1)[1]
     inside = {**given, place: given[place] + moved}
@@ -125,6 +142,15 @@ def records():
             seal={"checkpoint_sha256": sha(text.encode()).hex()},
         ),
     )
+    last = story()["fragments/0.jsonl"][:-1]
+    paths = []
+
+    def again(log):
+        index, _, path = segment_entry(log, 1, b"\1" * 32, last, 5)
+        paths.append(f"{index} 1 {path}\n".encode())
+
+    late = story(after=[again])
+    yield "a segment behind the seal", {**late, "fragments/0.paths": paths[0]}
     yield "a record that is too long", story(record={"x-long": LONG})
     yield "an OPEN that is too long", story(epoch=epoch_of((3, DATA), opened={"x": LONG * 4}))
 
@@ -168,6 +194,9 @@ def policies():
     quorum = "quorum office\n"
     yield "an administrator whose key is weak", PLAIN.replace(ann, weak(ANN))
     yield "a key of an unknown type", PLAIN.replace(ann, weak(ANN, b"\2"))
+    yield "a policy that is too long", PLAIN + "#" * (1 << 20)
+    nobody = PLAIN.replace('monitors = ["monitor"]', 'monitors = ["judge"]')
+    yield "a monitor that is no witness", nobody.replace('require = ["monitor"]', "require = []")
     yield "a key without bytes", PLAIN.replace(ann, f"{ANN}+00000000+")
     name, _, rest = ann.split("+", 2)
     yield "a key with another's id", PLAIN.replace(ann, f"{name}+00000000+{rest}")
@@ -208,7 +237,16 @@ def unable():
 
 UNABLE = dict(unable())
 
+
+def controlled(text):
+    """A note that is signed as it is, with a control character."""
+    name = text.rpartition("\N{EM DASH} ")[2].split(" ")[0]
+    key = ed25519("", bytes.fromhex(NOTES["private_seed"]))
+    return note("a\tb\n", (name, key))
+
+
 REFUSED_NOTES = {
+    "a control character": controlled,
     "something else than the newline at the end": lambda text: text[:-1] + " ",
     "no newline at the end": lambda text: text[:-1],
 }
