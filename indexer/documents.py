@@ -148,6 +148,15 @@ class SessionFold:
         self._dirty = True
         return True
 
+    def fall_silent(self) -> bool:
+        """Note that its node fell silent; True if that was news. The next frame ends it."""
+        document = self.document
+        if document is None or document.state != "live":
+            return False
+        self.document = replace(document, state="incomplete", revision=self._revision() + 1)
+        self._dirty = True
+        return True
+
     @property
     def pending(self) -> int:
         """How many commands changed since the last `take`."""

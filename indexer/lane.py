@@ -44,6 +44,8 @@ CONSUMER = INDEXER
 READ_BYTES = 4 << 20
 KEYS_S = 5.0
 """How long one read of the keys' bus may wait for what must be there."""
+SILENT_S = 10.0
+"""How often the ledger is asked for sessions whose node fell silent."""
 COMMANDS = 4096
 """Commands in one write, about: what other sessions wait for when there is a backlog."""
 BREATH_S = 0.002
@@ -133,6 +135,8 @@ class Lane:
         self._reading = 0
         self._chains: list[_Chain] | None = None
         self._keys_at = -1
+        self._looked = -SILENT_S
+        self._silent: set[bytes] = set()
         self._folds: OrderedDict[bytes, SessionFold | None] = OrderedDict()
         self._touched: dict[bytes, SessionFold] = {}
         self._captured: list[int] = []
@@ -289,7 +293,29 @@ class Lane:
                 worked += 1
                 if worked == SEGMENTS:
                     return True
+        if not worked and time.monotonic() - self._looked >= SILENT_S:
+            await self._find_silent()
+            self._looked = time.monotonic()
         return worked > 0
+
+    async def _find_silent(self) -> None:
+        """Note which sessions the ledger declared incomplete; once, for their frames end it."""
+        bus, silent = self._stores.bus, set[bytes]()
+        async for row in self._stores.ledger.sessions(state="incomplete"):
+            if bus.partition_of(row.session) == self.partition:
+                silent.add(row.session)
+        async with self._lock:
+            told = silent & self._silent
+            for session in sorted(silent - told):
+                fold = await self._fold_of(session)
+                if fold is not None and fold.document is None:
+                    continue  # its OPEN comes yet
+                told.add(session)
+                if fold is not None and fold.fall_silent():
+                    self._touched[session] = fold
+            if self._touched:
+                await self._write({})
+        self._silent = told
 
     @property
     def segments(self) -> int:

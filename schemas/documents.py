@@ -27,7 +27,7 @@ __all__ = [
     "parse_command_id",
 ]
 
-SESSION_STATES = ("live", "closed", "sealed")
+SESSION_STATES = ("live", "closed", "incomplete", "sealed")
 COMMAND_STATUSES = ("running", "ok", "error")
 
 _MAX_I64 = (1 << 63) - 1

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import stat
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from sealtape.indexer.cli.verify_schedule import lately
 from sealtape.indexer.worker import lease_topic
 from sealtape.ingest.ledger import Ledger
 from sealtape.ingest.ledger.rows import LeaseRow
+from sealtape.schemas.documents import SESSION_STATES
 from sealtape.schemas.errors import StoreError
 from sealtape.schemas.settings import Settings
 
@@ -31,9 +31,9 @@ NAME = "status"
 HELP = "how far each part has come, and what needs looking at"
 DESCRIPTION = """\
 Shows whether a node runs from this deployment and what it says of itself, how many sessions are
-live, closed and sealed, how far ingest and the indexer are behind the bus and who works on which
-partition, the segments sealed, how far the log is signed and witnessed, how much of it was verified
-lately, and incidents. What cannot be reached is said, the rest is shown.
+live, closed, incomplete and sealed, how far ingest and the indexer are behind the bus and who works
+on which partition, the segments sealed, how far the log is signed and witnessed, how much of it was
+verified lately, and incidents. What cannot be reached is said, the rest is shown.
 """
 
 OUTBOX: Final = 1000
@@ -180,24 +180,17 @@ def _row(topic: str, partition: int, position: int, end: int, lease: LeaseRow | 
 
 
 async def _ingest(ledger: Ledger, logs: Mapping[str, Log], leases: Leases) -> dict[str, Any]:
-    states = {"live": 0, "closed": 0, "sealed": 0}
-    segments = size = 0
-    async for segment in ledger.segments():
-        segments, size = segments + 1, size + segment.record.bytes
-    async for session in ledger.sessions():
-        states[session.state] = states.get(session.state, 0) + 1
-    incidents = await ledger.incidents()
-    reasons = Counter(incident.reason for incident in incidents)
+    totals = await ledger.totals()
     partitions = {name: await _read(ledger, log, leases) for name, log in logs.items()}
     return {
-        "sessions": states,
-        "segments": segments,
-        "bytes": size,
+        "sessions": dict.fromkeys(SESSION_STATES, 0) | totals.sessions,
+        "segments": totals.segments,
+        "bytes": totals.bytes,
         "behind": sum(row["behind"] for row in partitions["bus"]) if "bus" in logs else None,
-        "incidents": len(incidents),
-        "gaps": reasons["gap"],
-        "incidents_by_reason": dict(sorted(reasons.items())),
-        "last_incident": incidents[-1].reason if incidents else None,
+        "incidents": sum(totals.incidents.values()),
+        "gaps": totals.incidents.get("gap", 0),
+        "incidents_by_reason": dict(sorted(totals.incidents.items())),
+        "last_incident": totals.last_incident or None,
         "events_waiting": len(await ledger.outbox(limit=OUTBOX)),
         "partitions": [row for rows in partitions.values() for row in rows],
     }

@@ -438,3 +438,18 @@ def test_how_far_a_fold_has_come(maker):
     assert maker.fold.reached == Reached(4, 1, 0, closed=True)
     again = SessionFold.restore(maker.built.session, maker.fold.progress(), None)
     assert again.reached == maker.fold.reached
+
+
+def test_its_node_fell_silent_and_came_back(maker):
+    assert not SessionFold(bytes(16)).fall_silent()
+    before = maker.fold.document.revision
+    assert maker.fold.fall_silent()
+    assert not maker.fold.fall_silent()
+    document = maker.take()[0]
+    assert (document.state, document.revision) == ("incomplete", before + 1)
+    again = SessionFold.restore(document.session, maker.fold.progress(), document)
+    assert again.document.state == "incomplete"
+    assert not again.seal()
+    maker.close()
+    assert maker.fold.document.state == "closed"
+    assert not maker.fold.fall_silent()

@@ -9,8 +9,10 @@ from sealtape.indexer.index import Page, Update
 from sealtape.indexer.lane import Desk, Lane
 from sealtape.indexer.query import parse
 from sealtape.indexer.worker import catch_up
+from sealtape.ingest.ledger.rows import Publish
 from sealtape.ingest.node import start_ingest
 from sealtape.ingest.sealer import Limits
+from sealtape.ingest.tlog.watch import WATCH
 from sealtape.schemas import messages
 from sealtape.schemas.errors import Fenced, StoreBusy
 from sealtape.schemas.frames import Kind
@@ -352,3 +354,29 @@ async def test_how_long_it_took_from_capture(deployment):
     assert sum(lane._desk.found_s.counts) == facts > 0
     again = await drained(lane_of(deployment))
     assert sum(again._desk.found_s.counts) == 0
+
+
+async def test_a_session_whose_node_fell_silent(deployment):
+    """It is told once; what still comes of it makes it live again, and closed."""
+    (built,) = sessions_of(0, 1, close=None)
+    await deployment.send(built)
+    await deployment.seal()
+    lane = await drained(lane_of(deployment))
+    ledger = deployment.ledger
+    lease = await ledger.claim(WATCH, 0, "watch", 5.0)
+    first = lease.next_offset
+    await ledger.publish(Publish(lease, first, first + 1, WATCH, 1, silent=(built.session,)))
+    documents, _ = await everything(deployment.index)
+    assert documents[built.session.hex()].state == "live"
+    lane = await drained(lane_of(deployment))
+    documents, _ = await everything(deployment.index)
+    silent = documents[built.session.hex()]
+    assert silent.state == "incomplete"
+    lane._looked = -60.0
+    await drained(lane)
+    documents, _ = await everything(deployment.index)
+    assert documents[built.session.hex()] == silent
+    await deployment.index.clear()
+    await drained(lane_of(deployment))
+    documents, _ = await everything(deployment.index)
+    assert documents[built.session.hex()].state == "incomplete", "made anew, it is the same"

@@ -610,6 +610,7 @@ def document_vectors():
     sealed = {"state": "sealed", "ended_ns": TS_NS + 10**9, "close_reason": "client", "revision": 9}
     cases = [
         ("session", "live", session_document()),
+        ("session", "incomplete", session_document(state="incomplete", revision=8)),
         ("session", "sealed", session_document(**sealed)),
         ("command", "running", command_document()),
         ("command", "with its result", command_document(**done)),

@@ -19,7 +19,9 @@ def test_json(at, recorded):
     status = at("status", "--json").json
     assert status["capture"]["running"] is False
     assert status["capture"]["targets"] == ["shop"]
-    assert status["ingest"]["sessions"] == {"live": 1, "closed": 0, "sealed": 2}
+    assert status["ingest"]["sessions"] == {
+        "live": 1, "closed": 0, "incomplete": 0, "sealed": 2,
+    }  # fmt: skip
     assert status["ingest"]["segments"] == len(recorded.site.objects())
     assert status["ingest"]["bytes"] == sum(p.stat().st_size for p in recorded.site.objects())
     assert status["ingest"]["behind"] == 0
@@ -37,7 +39,7 @@ def test_json(at, recorded):
 def test_for_people(at):
     answer = at("status")
     assert answer.code == 0
-    assert "live: 1, closed: 0, sealed: 2" in answer.out
+    assert "live: 1, closed: 0, incomplete: 0, sealed: 2" in answer.out
     assert "partition  position" in answer.out
 
 
