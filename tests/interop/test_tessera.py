@@ -1,39 +1,11 @@
 """Whole logs, checked by tessera's fsck over HTTP: it shares nothing with what wrote them."""
 
-import functools
-import threading
-from contextlib import contextmanager
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-
 import pytest
 
 from sealtape.ingest.tlog.opening import read_policy
 from tests.factories.deployments import make_site, seal
 from tests.factories.logs import grow_log, read_log
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    """Files of a folder, as a bucket behind a web server gives them."""
-
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        pass
-
-
-@contextmanager
-def served(folder):
-    """The URL of a folder on the loopback."""
-    handler = functools.partial(Quiet, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}/"
-        finally:
-            server.shutdown()
-            thread.join()
+from tests.factories.served import served
 
 
 @pytest.fixture
