@@ -78,7 +78,8 @@ async def log_parts(
     cosigners, timeout_s = None, settings.log.witness_timeout_s
     try:
         if policy.witnesses:
-            cosigners = Witnesses(policy, timeout_s=timeout_s)
+            ca = settings.log.witness_ca
+            cosigners = Witnesses(policy, timeout_s=timeout_s, ca=base / ca if ca else None)
         yield LogParts(
             ledger=ledger,
             vault=vault,

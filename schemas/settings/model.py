@@ -340,6 +340,12 @@ class LogSettings:
     witness_timeout_s: float = setting(
         values.parse_duration, "time a witness or an authority has to answer", 5.0
     )
+    witness_ca: str | None = setting(
+        values.text,
+        "CA certificates (PEM) that `https` witnesses are verified by, all of them; else the"
+        " system's",
+        None,
+    )
     serve: str = setting(
         values.optional(values.address),
         "address where the log, its beacon and receipts are read; empty: none",

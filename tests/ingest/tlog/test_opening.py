@@ -1,9 +1,15 @@
+import ssl
+
 import pytest
 
 from sealtape.ingest.tlog.opening import log_parts, pace_of, read_policy, start_log
+from sealtape.ingest.witness import open_witness
 from sealtape.schemas.errors import SettingsError
+from sealtape.schemas.tlog.policy import parse_policy
 from tests.factories.deployments import make_site, seal
+from tests.factories.growing import GrowingLog, witness_key
 from tests.factories.logs import kinds, log_of, read_log
+from tests.servers.tls import write_certificate
 
 
 @pytest.fixture
@@ -79,3 +85,32 @@ async def test_worker_and_watch_run_until_they_are_stopped(site):
         await running.stop()
         assert {row.owner for row in await stores.ledger.leases()} == {""}
     assert "session-seal" in kinds((await read_log(site))[0])
+
+
+async def test_witnesses_on_the_premises_have_a_ca_of_their_own(site, tmp_path):
+    """One of ours, behind TLS that nobody else trusts."""
+    chain, key = write_certificate(site.folder)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(chain, key)
+    log = GrowingLog().grow(5)
+    server = await open_witness(
+        state=tmp_path / "state", listen="127.0.0.1:0", keys=[witness_key()], logs=[log.verifier],
+        tls=context,
+    )  # fmt: skip
+    vkeys = log.verifier.vkey, witness_key().verifier.vkey
+    lines = f"log {vkeys[0]}", f"witness one {vkeys[1]} {server.url}", "quorum one", ""
+    policy = parse_policy("\n".join(lines).encode())
+
+    async def cosigned(settings):
+        async with log_parts(settings, None, None, policy=policy) as parts:
+            return await parts.cosigners.cosign(log.note(), log.prove)
+
+    try:
+        assert await cosigned(site.settings) == []
+        settings = changed(site, "[log] ", f'[log]\nwitness_ca = "{chain.name}"\n#')
+        assert len(await cosigned(settings)) == 1
+    finally:
+        await server.close()
+    settings = changed(site, chain.name, "gone.crt")
+    with pytest.raises(SettingsError, match=r"gone\.crt"):
+        await cosigned(settings)
