@@ -289,6 +289,8 @@ def parse_open(
     SignatureError. Without (None) no signature is checked and the names are what the note claims: a
     report then says `trust: self`.
     """
+    if len(payload) > MAX_BODY:
+        raise FormatError(f"The OPEN has {len(payload)} bytes; at most {MAX_BODY} are allowed.")
     if verifiers is None:
         note = notes.parse_note(payload)
         names = tuple(signature.name for signature in note.unverified)

@@ -150,6 +150,22 @@ def test_an_opening_against_the_rules_is_not_written(changes, reason):
         opening(**changes).to_json()
 
 
+def test_an_open_is_a_body_and_no_longer_than_one():
+    """With its signatures: rule 6 is of what is stored."""
+    line = opening().to_json().decode()
+    for size, refused in ((1 << 18, False), ((1 << 18) + 1, True)):
+        bare = len(NODE.sign(line.replace("}", ',"x-a":""}', 1) + "\n"))
+        assert line.count("}") > 1
+        long = line[:-1] + ',"x-a":"' + "a" * (size - bare) + '"}'
+        payload = NODE.sign(long + "\n")
+        assert len(payload) == size
+        if refused:
+            with pytest.raises(FormatError, match="at most 262144"):
+                bodies.parse_open(payload, [NODE.verifier])
+        else:
+            assert bodies.parse_open(payload, None)[0] == opening()
+
+
 @pytest.mark.parametrize(
     "continues", [None, Continues(1, 2, bytes(32)), Continues(0, 0, bytes(32))]
 )

@@ -37,7 +37,7 @@ VECTORS, NOTES = (
 LIMIT_S = 10.0
 _TELLING: Counter[int] = Counter()
 """How often a question told a verifier from the one as it is: the most telling come first."""
-SAMPLE = 70
+SAMPLE = 12
 
 
 def loaded(code, verify=None):

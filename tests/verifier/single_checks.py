@@ -14,6 +14,7 @@ from tests.vectors.bundle_parts import (
     Epoch,
     b64,
     ed25519,
+    line,
     ml_dsa,
     note,
     public,
@@ -31,6 +32,7 @@ NOTES = json.loads((ROOT / "tests/vectors/notes.json").read_text(encoding="utf-8
 __all__ = ["POLICIES", "REFUSED_NOTES", "SINGLE", "UNABLE"]
 
 LONG = "a" * 70_000
+NOTHING_SIGNED = {"attested": "0", "checkpoint_sha256": "00" * 32}
 
 
 def entries():
@@ -54,6 +56,26 @@ def entries():
     bare = story(after=[nothing])
     yield "no epoch at all", without(bare, "fragments/", "frames/")
     yield "a seal of records that are not there", without(story(), "fragments/", "frames/")
+
+
+def files_of_proofs():
+    whole = story()
+    (name,) = [name for name in whole if name.startswith("checkpoints/")]
+    spare = (b64(bytes(32)) + "\n").encode()
+    yield "the checkpoint has a proof", {**whole, f"{name}.consistency": b""}
+    yield "a hash more than entries need", {**whole, "inclusion": whole["inclusion"] + spare}
+    other = {**whole, "checkpoints/8": whole[name]}
+    other["bundle.json"] = whole["bundle.json"].replace(name[12:].encode(), b"8")
+    del other[name]
+    yield "a checkpoint of another size than its name", other
+    given = story(before=[lambda log: log.checkpoint(3)])
+    (proof,) = [name for name in given if name.endswith(".consistency")]
+    yield "a hash more than a checkpoint needs", {**given, proof: spare + given[proof]}
+
+    def spaced(log):
+        log.add(log.entries[-1].replace(b'"v":1}', b'"v": 1}').decode())
+
+    yield "JSON with a space", story(after=[spaced])
 
 
 def without(given, *beginnings):
@@ -152,7 +174,17 @@ def records():
     late = story(after=[again])
     yield "a segment behind the seal", {**late, "fragments/0.paths": paths[0]}
     yield "a record that is too long", story(record={"x-long": LONG})
-    yield "an OPEN that is too long", story(epoch=epoch_of((3, DATA), opened={"x": LONG * 4}))
+    room = 262_100 - len(line({**built().opening, "x-long": ""}))  # signatures come behind it
+    for what, size in (("too long", room), ("as long as can be", room - 400)):
+        epoch = epoch_of((3, DATA), opened={"x-long": "a" * size})
+        yield f"an OPEN that is {what}", story(epoch=epoch)
+    unsigned = {"record": {"checkpoint": None}, "seal": NOTHING_SIGNED}
+    given = story(**unsigned)
+    data = given["frames/0.bin"]
+    at = data.rindex(b"SEALFRM1", 0, data.rindex(b"SEALFRM1")) + 44
+    assert data[at] == 4
+    given["frames/0.bin"] = data[:at] + b"\3" + data[at + 1 :]
+    yield "a header that only the record has otherwise", given
 
     def all_of_it(log):
         segments = [entry for entry in log.entries if b'"type":"segment"' in entry]
@@ -176,7 +208,7 @@ def records():
 
 
 SINGLE = {}
-for part in (entries, epochs, checkpoints, records):
+for part in (entries, files_of_proofs, epochs, checkpoints, records):
     for what, given, *rules in part():
         assert what not in SINGLE, what
         SINGLE[what] = (given, *(rules or [PLAIN]))
