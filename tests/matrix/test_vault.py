@@ -53,10 +53,18 @@ def neutral(site, path, data, other):
 
 
 def located(report, name):
-    """A finding names the object, or the entries or frames that are in it."""
-    stem = name.removesuffix(".manifest.jsonl").removesuffix(".parquet")
-    kin = [f.object for f in report.findings]
-    return any(thing.startswith((stem, "log/v1/1")) or "entry" in thing for thing in kin)
+    """A finding of the layer names the very object, or for a bundle the entries in it."""
+    where = {(finding.layer, finding.object) for finding in report.findings}
+    if name.endswith(".manifest.jsonl"):
+        segment = name.replace(".manifest.jsonl", ".parquet")
+        return ("manifest", segment) in where
+    if name.endswith(".parquet"):
+        return bool({("object", name), ("frame", name)} & where)
+    if ("log", name) in where:
+        return True
+    bundle = re.fullmatch(r"log/v1/1/tile/entries/000\.p/(\d+)", name)
+    entries = range(int(bundle[1])) if bundle else ()
+    return any(("ledger", f"log entry {index}") in where for index in entries)
 
 
 async def missed(site, seed, per_object):
