@@ -57,13 +57,17 @@ class ContentChecker:
     async def _unwrapped(
         self, session: bytes, epoch: int, label: str, report: Report
     ) -> bytes | None:
-        wraps = await self._keyring.get(session, epoch, label, self._private.id)
+        try:
+            wraps = await self._keyring.get(session, epoch, label, self._private.id)
+            damaged = False
+        except FormatError:  # a row of the keyring that is no wrap
+            wraps, damaged = [], True
         for wrap in wraps:
             try:
                 return unwrap(self._private, wrap)
             except (FormatError, KeyUnavailable):
                 continue
-        if wraps:
+        if wraps or damaged:
             report.incomplete(
                 "payload",
                 "keyring",
