@@ -1,8 +1,9 @@
 """Requests of other parties: HTTP/1.1 with bounds on size, time and number.
 
 Metrics, witnesses and the log are served with this. What is taken from anybody is kept small: a
-head of at most 8 KiB, a body only where one is wanted and only as long as it may be, one request
-per connection, a few at the same time, and a few seconds for all of it.
+head of at most 8 KiB, a body only where one is wanted and only as long as it may be, a few
+connections at the same time, and a few seconds for a request and its answer. A connection is for
+one request; where that is allowed it stays for more, as long as there is room for others.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ __all__ = ["TEXT", "Asked", "Inbound", "Reply", "plain"]
 
 MAX_HEAD: Final = 8 << 10
 MAX_CONNECTIONS: Final = 16
+MAX_KEPT: Final = 100
+"""Requests of one connection."""
 TIMEOUT_S: Final = 10.0
 TEXT: Final = "text/plain; charset=utf-8"
-_REQUEST = re.compile(rb"([A-Z]{1,16}) (/[!-~]{0,1024}) HTTP/1\.[01]\r\n")
+_REQUEST = re.compile(rb"([A-Z]{1,16}) (/[!-~]{0,1024}) HTTP/1\.([01])\r\n")
 _FIELD = re.compile(
     rb"\r\n(content-length|transfer-encoding|expect):[ \t]*([^\r\n]*)", re.IGNORECASE
 )
+_CLOSE = re.compile(rb"\r\nconnection:[ \t]*[^\r\n]*\bclose\b", re.IGNORECASE)
 _LENGTH = re.compile(rb"[0-9]{1,15}")
 
 log = logging.getLogger(__name__)
@@ -37,11 +41,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request: `path` is without its query, `body` empty where none came."""
+    """A request: `path` is without its query, `body` empty where none came.
+
+    `last` says that who asked sends no other on this connection.
+    """
 
     method: str
     path: str
     body: bytes = b""
+    last: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +75,15 @@ def plain(status: HTTPStatus, **headers: str) -> Reply:
 
 
 class Inbound:
-    """Listens, and answers one request of each connection.
+    """Listens, and answers one request of each connection, or more where `keep_s` allows it.
 
     Args:
         answer: what is asked. A `SealtapeError` of its becomes a 503, any other error a 500; the
             text of neither is told to who asked.
         max_body: of a request, in bytes; at 0 one with a body is refused.
         connections: at the same time; more are cut off.
+        keep_s: how long a connection may be idle before its next request, in seconds; 0: none is
+            kept. While half of the connections are in use, none is either.
     """
 
     def __init__(
@@ -82,12 +92,14 @@ class Inbound:
         *,
         max_body: int = 0,
         connections: int = MAX_CONNECTIONS,
+        keep_s: float = 0.0,
     ) -> None:
         self.address = ""
         """Where it answers; empty while it does not."""
         self._answer = answer
         self._max_body = max_body
         self._most = connections
+        self._keep_s = keep_s
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -138,19 +150,16 @@ class Inbound:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            async with asyncio.timeout(TIMEOUT_S):
-                head = False
-                try:
-                    asked = await self._read(reader, writer)
-                    head = asked.method == "HEAD"
-                    reply = await self._reply(asked)
-                except _Unwanted as exc:
-                    reply = plain(exc.status)
-                writer.transport.set_write_buffer_limits(0)  # drain then waits for the last byte
-                writer.write(_message(reply, head=head))
-                await writer.drain()
-                if writer.can_write_eof():
-                    writer.write_eof()
+            writer.transport.set_write_buffer_limits(0)  # drain then waits for the last byte
+            begun, number = b"", 1
+            while True:
+                async with asyncio.timeout(TIMEOUT_S):
+                    kept = await self._one(reader, writer, begun, last=number == MAX_KEPT)
+                begun, number = await self._begun(reader) if kept else b"", number + 1
+                if not begun:
+                    break
+            if writer.can_write_eof():
+                writer.write_eof()
         except (TimeoutError, OSError, asyncio.IncompleteReadError):
             writer.transport.abort()
         finally:
@@ -158,9 +167,41 @@ class Inbound:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
-    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Asked:
+    async def _one(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        begun: bytes,
+        *,
+        last: bool,
+    ) -> bool:
+        """Answer the next request; whether the connection stays for another."""
+        head = kept = False
         try:
-            head = await reader.readuntil(b"\r\n\r\n")
+            asked = await self._read(reader, writer, begun)
+            head = asked.method == "HEAD"
+            reply = await self._reply(asked)
+            room = 2 * len(self._open) <= self._most
+            kept = self._keep_s > 0 and room and not (last or asked.last)
+        except _Unwanted as exc:
+            reply = plain(exc.status)
+        writer.write(_message(reply, head=head, kept=kept))
+        await writer.drain()
+        return kept
+
+    async def _begun(self, reader: asyncio.StreamReader) -> bytes:
+        """The first byte of another request; empty when none comes in time."""
+        try:
+            async with asyncio.timeout(self._keep_s):
+                return await reader.read(1)
+        except TimeoutError:
+            return b""
+
+    async def _read(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, begun: bytes
+    ) -> Asked:
+        try:
+            head = begun + await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError as exc:
             raise _Unwanted(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE) from exc
         match = _REQUEST.match(head)
@@ -171,7 +212,9 @@ class Inbound:
         if length and (b"expect", b"100-continue") in told:
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = await reader.readexactly(length)
-        return Asked(match[1].decode(), match[2].partition(b"?")[0].decode(), body)
+        # Those of HTTP/1.0 would have to ask for what is kept, and wait for its end without.
+        last = match[3] == b"0" or _CLOSE.search(head) is not None
+        return Asked(match[1].decode(), match[2].partition(b"?")[0].decode(), body, last)
 
     def _length(self, told: list[tuple[bytes, bytes]]) -> int:
         lengths = {value for name, value in told if name == b"content-length"}
@@ -197,14 +240,14 @@ class Inbound:
             return plain(HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
-def _message(reply: Reply, *, head: bool) -> bytes:
+def _message(reply: Reply, *, head: bool, kept: bool) -> bytes:
     lines = [
         f"HTTP/1.1 {reply.status.value} {reply.status.phrase}",
         f"Content-Type: {reply.kind}",
         f"Content-Length: {len(reply.body)}",
         "Cache-Control: no-store",
         "X-Content-Type-Options: nosniff",
-        "Connection: close",
+        f"Connection: {'keep-alive' if kept else 'close'}",
         *(f"{name}: {value}" for name, value in reply.headers.items()),
     ]
     return "\r\n".join([*lines, "", ""]).encode() + (b"" if head else reply.body)

@@ -19,6 +19,8 @@ from sealtape.schemas.tlog.witnessing import MAX_REQUEST, Refusal
 __all__ = ["WitnessServer", "open_witness"]
 
 PATH = "/add-checkpoint"
+KEEP_S = 30.0
+"""How long a connection may wait for its next checkpoint: longer than logs usually take to grow."""
 
 
 class WitnessServer:
@@ -27,7 +29,7 @@ class WitnessServer:
     def __init__(self, witness: Witness, *, secure: bool) -> None:
         self.witness = witness
         self._secure = secure
-        self._inbound = Inbound(self._answer, max_body=MAX_REQUEST)
+        self._inbound = Inbound(self._answer, max_body=MAX_REQUEST, keep_s=KEEP_S)
 
     @property
     def address(self) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import http.client
 import ssl
 from http import HTTPStatus
 
@@ -167,3 +168,86 @@ async def test_closing_cuts_off_who_is_being_answered(echo):
         assert await asking == b""
     assert slow.connections == 0
     await slow.close()
+
+
+@contextlib.asynccontextmanager
+async def keeping(echo, **options):
+    """A server that keeps connections, and a client on one."""
+    inbound = Inbound(echo.answer, max_body=100, **({"keep_s": 5.0} | options))
+    await inbound.open("127.0.0.1:0", what="echoes", hint="Shout elsewhere.")
+    host, port = inbound.address.split(":")
+    client = http.client.HTTPConnection(host, int(port), timeout=10)
+    try:
+        yield inbound, client
+    finally:
+        client.close()
+        await inbound.close()
+
+
+def talk(client, *bodies, **headers):
+    """Ask on one connection; what was answered to each, and whether it stays."""
+    found = []
+    client.connect()
+    own = client.sock
+    for body in bodies:
+        client.request("POST", "/x", body, headers)
+        reply = client.getresponse()
+        found.append((reply.status, reply.read(), reply.headers["connection"]))
+        assert client.sock in (own, None)
+    return found
+
+
+async def test_a_connection_is_kept_for_more(echo):
+    async with keeping(echo) as (inbound, client):
+        answers = await asyncio.to_thread(talk, client, b"one", b"", b"three")
+        kept = "keep-alive"
+        assert answers == [(200, b"one", kept), (200, b"", kept), (200, b"three", kept)]
+        assert inbound.connections == 1
+
+
+async def test_who_says_that_it_is_the_last_one_is_let_go(echo):
+    async with keeping(echo) as (_, client):
+        answers = await asyncio.to_thread(talk, client, b"one", Connection="close")
+        assert answers == [(200, b"one", "close")]
+        old = await send(client_address(client), b"GET /x HTTP/1.0\r\n\r\n")
+        assert b"Connection: close" in old
+
+
+def client_address(client):
+    return f"{client.host}:{client.port}"
+
+
+async def test_what_is_not_understood_ends_it(echo):
+    async with keeping(echo) as (_, client):
+        assert b"400 Bad Request" in await send(client_address(client), b"what?\r\n\r\n")
+
+
+async def test_none_is_kept_while_others_need_the_room(echo):
+    async with keeping(echo, connections=1) as (_, client):
+        answers = await asyncio.to_thread(talk, client, b"one")
+        assert answers == [(200, b"one", "close")]
+
+
+async def test_who_is_idle_is_cut_off(echo):
+    async with keeping(echo, keep_s=0.1) as (inbound, client):
+        await asyncio.to_thread(talk, client, b"one")
+        async with asyncio.timeout(5):
+            while inbound.connections:
+                await asyncio.sleep(0.01)
+
+
+async def test_who_begins_another_and_does_not_end_it_is_cut_off(echo, monkeypatch):
+    monkeypatch.setattr(module, "TIMEOUT_S", 0.2)
+    async with keeping(echo) as (inbound, client):
+        await asyncio.to_thread(talk, client, b"one")
+        await asyncio.to_thread(client.sock.sendall, b"POST")
+        async with asyncio.timeout(5):
+            while inbound.connections:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_connection_has_its_number_of_requests(echo, monkeypatch):
+    monkeypatch.setattr(module, "MAX_KEPT", 2)
+    async with keeping(echo) as (_, client):
+        answers = await asyncio.to_thread(talk, client, b"one", b"two")
+        assert [kept for _, _, kept in answers] == ["keep-alive", "close"]

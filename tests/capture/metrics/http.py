@@ -38,7 +38,8 @@ async def send(address, raw):
 
 
 async def get(address, path, method="GET"):
-    raw = await send(address, f"{method} {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    raw = await send(address, head.encode())
     return response(raw)
 
 

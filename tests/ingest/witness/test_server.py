@@ -1,5 +1,8 @@
 """The witness over HTTP: statuses, bodies, and that a failed start leaves nothing behind."""
 
+import asyncio
+import http.client
+
 import pytest
 
 from sealtape.capture.outbound import destination, post
@@ -120,3 +123,22 @@ async def test_it_goes_on_where_it_was(place):
     answer = await place.ask(LOG.request(0, 20))
     assert (answer.status, answer.body) == (409, b"7\n")
     assert (await place.ask(LOG.request(7, 20))).status == 200
+
+
+async def test_a_log_asks_again_on_the_same_connection(place):
+    """As the protocol recommends; `http.client` would connect anew only if it were cut off."""
+
+    def ask():
+        host, port = place.server.address.split(":")
+        client = http.client.HTTPConnection(host, int(port), timeout=10)
+        found = []
+        for old, size in ((0, 5), (5, 9), (9, 20)):
+            client.request("POST", "/add-checkpoint", LOG.request(old, size))
+            reply = client.getresponse()
+            found.append((reply.status, bool(reply.read()), client.sock.getsockname()))
+        client.close()
+        return found
+
+    answers = await asyncio.to_thread(ask)
+    assert [item[:2] for item in answers] == [(200, True)] * 3
+    assert len({port for _, _, port in answers}) == 1
