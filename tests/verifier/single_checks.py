@@ -54,6 +54,9 @@ def entries():
         log.entries[:] = [entry for entry in log.entries if b'"session-' not in entry]
 
     bare = story(after=[nothing])
+    names = ["first", "next", "partition", "topic"]
+    yield "a text for a list", story(segment={"replaces": ""})
+    yield "a list for an object", story(segment={"bus": names})
     yield "no epoch at all", without(bare, "fragments/", "frames/")
     yield "a seal of records that are not there", without(story(), "fragments/", "frames/")
 
@@ -178,6 +181,15 @@ def records():
     for what, size in (("too long", room), ("as long as can be", room - 400)):
         epoch = epoch_of((3, DATA), opened={"x-long": "a" * size})
         yield f"an OPEN that is {what}", story(epoch=epoch)
+    other = {"opening_sha256": "0a" * 32}
+    yield "an OPEN that neither entry has", story(opened=other, seal=other)
+    key = vkey(f"{LOG}/session/other", key=built().ephemeral)
+    yield (
+        "an OPEN whose key has another name",
+        story(epoch=epoch_of((3, DATA), opened={"key": key})),
+    )
+    first = epoch_of((3, DATA), opened={"number": "0"})
+    yield "a session with the journal's number", story(epoch=first)
     unsigned = {"record": {"checkpoint": None}, "seal": NOTHING_SIGNED}
     given = story(**unsigned)
     data = given["frames/0.bin"]
