@@ -166,8 +166,6 @@ class LogAudit:
             await self._shard(shard, state.size if number == state.number else None)
             shards.append(shard)
         self._finish_rules()
-        if self._stamps is not None:
-            self._stamps.finish()
         # One that is gone is a finding; what comes after it has no place without it.
         unbroken = takewhile(lambda each: each.witnessed is not None, shards)
         self.seen = SeenLog.of(self._log, [each.witnessed for each in unbroken if each.witnessed])
@@ -345,6 +343,8 @@ class LogAudit:
         if self._rules is not None:
             for violation in self._rules.late:
                 self._violation(violation)
+        if self._stamps is not None:
+            self._stamps.finish()
 
     # -- objects -----------------------------------------------------------------------------------
 

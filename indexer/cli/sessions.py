@@ -30,10 +30,10 @@ Lists sessions that match a query (docs/query.md), newest first. Without one, al
   sealtape sessions 'agent:* -effect:read'
 
 The state is live while the session runs, incomplete when its node fell silent before the end,
-closed when it ended, sealed when all of it is in
-segments. The log has none of it until all its seals are in the log, then it is pending, and
-witnessed once a checkpoint with the policy's quorum covers them. A session is listed within seconds
-of its start. What is shown is the index, not verified: `sealtape verify SESSION` does that.
+closed when it ended, sealed when all of it is in segments. The log has none of it until all its
+seals are in the log, then it is pending, and witnessed once a checkpoint with the policy's quorum
+covers them. A session is listed within seconds of its start. What is shown is the index, not
+verified: `sealtape verify SESSION` does that.
 """
 
 
