@@ -345,6 +345,13 @@ def _axes() -> Json:
     }
 
 
+_NOT_VERIFIED = " (not verified)"
+_WORTH = (
+    "This is the search index, which whoever administers it can edit:"
+    " `sealtape verify SESSION` checks the record."
+)
+
+
 def _board(layout: Layout, board: _Board) -> Json:
     panels: list[Json] = []
     references: list[Json] = []
@@ -365,8 +372,8 @@ def _board(layout: Layout, board: _Board) -> Json:
         references.append(_reference(layout, name, _kind(panel), panel.name))
         x += panel.width
     attributes = {
-        "title": board.title,
-        "description": board.description,
+        "title": board.title + _NOT_VERIFIED,
+        "description": f"{board.description} {_WORTH}",
         "hits": 0,
         "version": 1,
         "panelsJSON": json.dumps(panels),
