@@ -27,6 +27,8 @@ ARITHMETIC = ("strict_y", "point", "add", "verify_ed25519")
 EQUIVALENT: dict[str, str] = {
     "x & 1 == data[31] >> 7": "every point is its negative then, the base point too, and the same"
     " equations hold",
+    "need(kind in RECORDS + STATEMENTS, f'an entry of the type {kind!r:.80}')": "a statement of"
+    " another type is refused by the members of an entry",
     "need(lo < hi, 'a compact range has hashes left over')": "1 << -1 is a ValueError as well",
 }
 

@@ -54,6 +54,23 @@ def entries():
         log.entries[:] = [entry for entry in log.entries if b'"session-' not in entry]
 
     bare = story(after=[nothing])
+
+    def second_shard(log):
+        log.entries[0] = log.entries[0].replace(b'"before":""', b'"before":"x"')
+        log.entries[0] = log.entries[0].replace(b'"number":1', b'"number":2')
+
+    def elsewhere(log):
+        place = b'"index":"%d"' % (len(log.entries) - 1)
+        log.add(log.entries[log.heartbeat()].replace(place, b'"index":"3"').decode())
+
+    strange = {"matter": "0a" * 32, "sessions": [SESSION.hex()], "log": "other.example/log"}
+    yield "the log of another shard", story(before=[second_shard])
+    yield "a heartbeat of another place", story(after=[elsewhere])
+    yield "a hold of another log", story(after=[lambda log: log.statement("hold", strange, ANN)])
+    early = [lambda log: log.key("introduce", "node", "reaper", since=2)]
+    yield "an introduction that says since when", story(after=early)
+    key = line({"key": "00" * 32, "seq": "3"}).encode() + b"\n"
+    yield "keys of an epoch beyond all epochs", {**story(), "keys/4294967296.jsonl": key}
     names = ["first", "next", "partition", "topic"]
     yield "a text for a list", story(segment={"replaces": ""})
     yield "a list for an object", story(segment={"bus": names})
@@ -238,6 +255,7 @@ def policies():
     quorum = "quorum office\n"
     yield "an administrator whose key is weak", PLAIN.replace(ann, weak(ANN))
     yield "a key of an unknown type", PLAIN.replace(ann, weak(ANN, b"\2"))
+    yield "a line of another kind", PLAIN.replace(quorum, f"wish office\n{quorum}")
     yield "a policy that is too long", PLAIN + "#" * (1 << 20)
     nobody = PLAIN.replace('monitors = ["monitor"]', 'monitors = ["judge"]')
     yield "a monitor that is no witness", nobody.replace('require = ["monitor"]', "require = []")
