@@ -27,7 +27,8 @@ def all_anew(site, folder):
     for name in INSIDE:
         if (site.folder / "keys" / name).exists():
             shutil.copy(site.folder / "keys" / name, other.folder / "keys" / name)
-    shutil.copy(site.folder / "trust.toml", other.folder / "trust.toml")
+    for name in ("trust.toml", "policy.toml"):
+        shutil.copy(site.folder / name, other.folder / name)
     ours = [line for line in policy_lines(site) if line.startswith("log ")]
     rest = [line for line in policy_lines(other) if not line.startswith("log ")]
     (other.folder / "log.policy").write_text("\n".join([*ours, *rest]) + "\n")
