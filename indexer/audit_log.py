@@ -213,7 +213,9 @@ class LogAudit:
         note = await shard.store.get(name)
         if not note:
             if quorum:
-                self._report.incomplete("log", shard.store.prefix + name, "nothing was witnessed yet")
+                self._report.incomplete(
+                    "log", shard.store.prefix + name, "nothing was witnessed yet"
+                )
             return None
         return self._opened(shard, name, note, quorum=quorum)
 
