@@ -253,5 +253,5 @@ def test_a_checkpoint_within_a_fragment():
         epoch, lo, hi, **(rest | {"signed": 4 if lo else 2})
     )
     parts = {"cuts": [2], "gaps": {1: [(2, 3)]}, "spans": [(0, 2), (3, 5)]}
-    report = judged(story(epoch=epoch, attested=2, lost=1, **parts), LOOSE)
+    report = judged(story(epoch=epoch, attested=4, lost=1, **parts), LOOSE)
     assert (report.verdict, report.state("frames")) == ("incomplete", State.PASS)
