@@ -166,7 +166,10 @@ async def _copy(source_url, target_url, base, session):
             data = bytes(await source.get(key))
             if changed is None and key.endswith(".parquet") and (found := flipped(data, session)):
                 data, changed = found[0], (key.rsplit("/", 1)[1], found[1])
-            await target.put_new(key, data)
+            if key.endswith(("/checkpoint", "/checkpoint.pending")):
+                await target.swap(key, data, None)  # the log's few objects that change
+            else:
+                await target.put_new(key, data)
     finally:
         await source.close()
         await target.close()

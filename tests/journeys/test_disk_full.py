@@ -16,7 +16,9 @@ from sealtape.schemas.slices import TARGET_OUT
 from tests.journeys.lab import Room, tapped_lab
 from tests.journeys.taps import Tap
 
-PADDING = "/*" + "x" * 20000 + "*/"  # more than what may be left of a file's last block
+# More than what may be left of a file's last block, or become free when the bus has taken the first
+# statement; nothing that gets smaller.
+PADDING = f"/*{os.urandom(30_000).hex()}*/"
 SECOND = f"insert into room values (2) {PADDING}"
 
 

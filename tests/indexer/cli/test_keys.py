@@ -1,11 +1,13 @@
 """`sealtape keys seal`, and what reads with a key that is sealed."""
 
+import asyncio
 import shutil
 
 import pytest
 
 from sealtape.capture.checks.keys import check_private_key
 from sealtape.indexer.node import indexer_key
+from tests.factories.logs import grow_log
 
 PLACE = "transit:{}/transit/keys/{}?file=keys/{}.sealed&token_file=token&ca=ca.pem"
 
@@ -31,6 +33,7 @@ def settle(copied, places):
 
 
 def test_keys_are_sealed_and_read_from_there(run, copied, places, recorded):
+    asyncio.run(grow_log(copied))
     for who, place in places.items():
         answer = run("-c", copied.config, "keys", "seal", f"keys/{who}.key", place)
         assert answer.code == 0, answer.err

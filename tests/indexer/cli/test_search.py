@@ -4,6 +4,7 @@ import asyncio
 
 from sealtape.indexer.node import rebuild_index
 from tests.factories.deployments import make_site, seal
+from tests.factories.logs import grow_log
 
 ADDED = ["seq", "time", "text", "effect", "rows", "duration_ms", "error"]
 
@@ -88,9 +89,10 @@ def test_a_hit_of_a_recovery_epoch_is_where_replay_goes(run, tmp_path):
         assert "select" in shown.out
 
 
-def test_hits_compared_with_the_record(at):
-    assert at("search", "secrets").err.startswith("not verified")
-    answer = at("search", "secrets", "--verify", "--json")
+def test_hits_compared_with_the_record(run, copied):
+    asyncio.run(grow_log(copied))
+    assert run("-c", copied.config, "search", "secrets").err.startswith("not verified")
+    answer = run("-c", copied.config, "search", "secrets", "--verify", "--json")
     assert (answer.code, answer.err) == (0, "verified: 2 of 2\n")
     assert [line["verified"] for line in answer.lines] == [True, True]
-    assert {line["log"] for line in answer.lines} == {"none"}
+    assert {line["log"] for line in answer.lines} == {"witnessed"}

@@ -55,10 +55,12 @@ def test_what_it_is_worth_is_said(at, recorded):
     assert answer.err.startswith("not verified: this is the search index")
 
 
-def test_compared_with_the_record(at, recorded):
-    answer = at("show", recorded.closed.session.hex(), "--verify")
+def test_compared_with_the_record(run, copied, recorded):
+    asyncio.run(grow_log(copied))
+    answer = run("-c", copied.config, "show", recorded.closed.session.hex(), "--verify")
     assert (answer.code, answer.err) == (0, "verified: 4 of 4\n")
-    shown = at("show", recorded.live.session.hex(), "--verify", "--json")
+    live = recorded.live.session.hex()
+    shown = run("-c", copied.config, "show", live, "--verify", "--json")
     assert (shown.code, shown.json["verified"]) == (0, False)
     assert "incomplete" in shown.json["verify_reason"]
 
