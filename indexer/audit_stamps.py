@@ -94,26 +94,25 @@ class Stamps:
                 self._report.tampered(
                     _LAYER, store.prefix + name, "the checkpoint that it stamps is not there"
                 )
-            elif self._policy.authority(authority) is None:
+            elif (known := self._policy.authority(authority)) is None:
                 unknown.add(authority)
             elif self._able:
-                await self._verify(shard, store, name, size, digest)
+                await self._verify(shard, store, name, digest, known.roots)
         for authority in sorted(unknown):
             self._report.note(f"the time-stamps of {authority} are of no known authority")
 
     async def _verify(
-        self, shard: _Shard, store: LogStore, name: str, size: int, digest: bytes
+        self, shard: _Shard, store: LogStore, name: str, digest: bytes, roots: bytes
     ) -> None:
-        stem = name.removesuffix(".tsr")
-        authority = self._policy.authority(stem.rpartition("/")[2])
-        roots = b"" if authority is None else authority.roots
-        token, chain = await store.get(name), await store.get(f"{stem}.pem")
+        token = await store.get(name)
+        chain = await store.get(name.removesuffix(".tsr") + ".pem")
         try:
             time_ns = verify_timestamp(token, digest, roots, chain).time_ns
         except FormatError as error:
             self._report.tampered(_LAYER, store.prefix + name, error.message)
             return
         # A note that does not hold is a finding already, and is no anchor by being stamped.
+        size = int(name.split("/")[1])
         if size in shard.witnessed:
             shard.stamped[size] = min(time_ns, shard.stamped.get(size, time_ns))
 
