@@ -7,19 +7,38 @@ it from between the two, as anybody who makes backups has one.
 import asyncio
 import itertools
 import shutil
+import time
 from types import SimpleNamespace
 
 import pytest
 
+from sealtape.indexer.index import Page, open_index
+from sealtape.indexer.query import parse
 from sealtape.ingest.sealer import Limits
+from sealtape.ingest.tlog.watch import WATCH, Look
 from sealtape.schemas.evidence import parse_evidence_policy
 from tests.factories.deployments import audit, make_site, seal
-from tests.factories.logs import grow_log
+from tests.factories.logs import grow_log, log_of
 
-__all__ = ["PATIENT", "deployed", "judged", "log_file", "numbered", "place", "policy_of", "site"]
+__all__ = [
+    "PATIENT",
+    "STATEMENTS",
+    "deployed",
+    "found",
+    "judged",
+    "log_file",
+    "looked",
+    "numbered",
+    "place",
+    "policy_of",
+    "site",
+]
 
 PATIENT = Limits(segment_ns=10**9, idle_ns=10**9)
 _NUMBERS = itertools.count(1)
+
+QUERY = parse("select", now_ns=0)
+STATEMENTS = ["select 1 from secrets", "select 2 from orders"]
 
 
 def numbered(site, **options):
@@ -74,3 +93,23 @@ def log_file(site, name=""):
 def place(site, path):
     """What findings call an object."""
     return str(path.relative_to(site.folder / "vault"))
+
+
+async def found(site):
+    """What a search for a session of STATEMENTS finds."""
+    index = await open_index(site.settings.stores.index, site.folder)
+    try:
+        hits = await index.search_commands(QUERY, Page(limit=10))
+        return sorted(hit.text for hit in hits.documents)
+    finally:
+        await index.close()
+
+
+async def looked(site):
+    """The worker that misses sessions whose numbers others have passed."""
+    async with log_of(site, witnesses=False) as (stores, parts):
+        lease = await stores.ledger.claim(WATCH, 0, "watch", 600.0)
+        look = Look(parts, stores.bus, lease)
+        for seconds in (0.0, 301.0):
+            await look.once(seconds, time.time_ns())
+    await grow_log(site)

@@ -1,13 +1,11 @@
 """Who may drop, repeat, reorder and invent messages between the nodes and ingest."""
 
-import time
 from dataclasses import replace
 
-from sealtape.ingest.tlog.watch import WATCH, Look
 from sealtape.schemas import messages
 from tests.factories.deployments import interleaved, make_site, seal
-from tests.factories.logs import grow_log, log_of
-from tests.stories.deployed import judged
+from tests.factories.logs import grow_log
+from tests.stories.deployed import judged, looked
 
 
 def encoded(built, dropped=()):
@@ -29,12 +27,7 @@ async def test_he_drops_a_session(tmp_path):
     first, _, last = (site.session(number=number) for number in (1, 2, 3))
     await seal(site, [first, last])
     await grow_log(site)
-    async with log_of(site, witnesses=False) as (stores, parts):
-        lease = await stores.ledger.claim(WATCH, 0, "watch", 600.0)
-        look = Look(parts, stores.bus, lease)
-        for seconds in (0.0, 301.0):
-            await look.once(seconds, time.time_ns())
-    await grow_log(site)
+    await looked(site)
     report = await judged(site)
     assert report.verdict == "incomplete"
     reasons = [finding.reason for finding in report.findings]

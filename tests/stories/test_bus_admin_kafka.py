@@ -1,6 +1,5 @@
 """Who rules the broker between the nodes and ingest, and deletes what ingest has not read."""
 
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -8,11 +7,10 @@ from aiokafka import TopicPartition
 from aiokafka.admin import RecordsToDelete
 
 from sealtape.ingest.node import open_stores
-from sealtape.ingest.tlog.watch import WATCH, Look
 from tests.factories.deployments import make_site, put, seal
 from tests.factories.kafka_topics import admin_of, new_topic, topic_of
-from tests.factories.logs import grow_log, log_of
-from tests.stories.deployed import judged
+from tests.factories.logs import grow_log
+from tests.stories.deployed import judged, looked
 
 
 @pytest.fixture
@@ -37,16 +35,6 @@ async def brokered(tmp_path, kafka_server):
             await admin.delete_records({place: RecordsToDelete(before_offset=-1)})
 
     return SimpleNamespace(site=site, send=send, drop=drop)
-
-
-async def looked(site):
-    """The worker that misses sessions whose numbers others have passed."""
-    async with log_of(site, witnesses=False) as (stores, parts):
-        lease = await stores.ledger.claim(WATCH, 0, "watch", 600.0)
-        look = Look(parts, stores.bus, lease)
-        for seconds in (0.0, 301.0):
-            await look.once(seconds, time.time_ns())
-    await grow_log(site)
 
 
 async def test_he_drops_the_tail_of_a_session(brokered):

@@ -8,14 +8,9 @@ from contextlib import closing
 import pytest
 
 from sealtape.indexer.cli.main import main
-from sealtape.indexer.index import Page, open_index
 from sealtape.indexer.node import rebuild_index
-from sealtape.indexer.query import parse
 from tests.factories.deployments import make_site, seal
-from tests.stories.deployed import judged
-
-QUERY = parse("select", now_ns=0)
-STATEMENTS = ["select 1 from secrets", "select 2 from orders"]
+from tests.stories.deployed import STATEMENTS, found, judged
 
 
 @pytest.fixture
@@ -37,15 +32,6 @@ def command(searched, capsys):
         return code, json.loads(capsys.readouterr().out)
 
     return call
-
-
-async def found(site):
-    index = await open_index(site.settings.stores.index, site.folder)
-    try:
-        hits = await index.search_commands(QUERY, Page(limit=10))
-        return sorted(hit.text for hit in hits.documents)
-    finally:
-        await index.close()
 
 
 def harm(site, statement):

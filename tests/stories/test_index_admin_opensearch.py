@@ -5,14 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from sealtape.indexer.index import Page, open_index, prepare_index
+from sealtape.indexer.index import prepare_index
 from sealtape.indexer.node import rebuild_index
-from sealtape.indexer.query import parse
 from tests.factories.deployments import make_site, seal
-from tests.stories.deployed import judged
-
-QUERY = parse("select", now_ns=0)
-STATEMENTS = ["select 1 from secrets", "select 2 from orders"]
+from tests.stories.deployed import STATEMENTS, found, judged
 
 
 @pytest.fixture
@@ -27,15 +23,6 @@ async def searched(tmp_path, opensearch_server):
     await rebuild_index(site.settings)
     yield SimpleNamespace(site=site, prefix=prefix)
     opensearch_server.forget(prefix)
-
-
-async def found(site):
-    index = await open_index(site.settings.stores.index, site.folder)
-    try:
-        hits = await index.search_commands(QUERY, Page(limit=10))
-        return sorted(hit.text for hit in hits.documents)
-    finally:
-        await index.close()
 
 
 def edit(server, name, source):

@@ -4,27 +4,17 @@ import time
 
 import pytest
 
-from sealtape.ingest.ledger import prepare_ledger
-from sealtape.ingest.vault import prepare_vault
 from sealtape.schemas.verification import PASS
-from tests.factories.deployments import make_site, seal
+from tests.factories.deployments import seal
 from tests.factories.logs import grow_log
-from tests.factories.s3_vaults import SECRET_VARIABLE, s3_url
+from tests.factories.served_sites import make_site_on_servers
 from tests.indexer.schedule.conftest import DAY_NS, Clock, rounds_of
 
 
 @pytest.fixture
 async def site(tmp_path, postgres_stores, s3_server, monkeypatch):
     """A deployment whose ledger and vault are servers."""
-    monkeypatch.setenv(SECRET_VARIABLE, s3_server.secret_key)
-    site = make_site(tmp_path / "lab")
-    vault = s3_url(s3_server, s3_server.bucket())
-    ledger = postgres_stores.database().url()
-    text = site.config.read_text()
-    site.config.write_text(f'{text}ledger = "{ledger}"\nvault = "{vault}"\n')
-    await prepare_ledger(ledger, site.folder)
-    await prepare_vault(vault, site.folder)
-    return site
+    return await make_site_on_servers(tmp_path / "lab", postgres_stores, s3_server, monkeypatch)
 
 
 async def test_rounds(site):
