@@ -8,20 +8,14 @@ from typing import Final
 
 from prometheus_client.metrics_core import Metric
 
-from sealtape.capture.metrics import Measure, Readiness, Sheet
+from sealtape.capture.metrics import Measure, Readiness, Sheet, measures_of
 from sealtape.capture.metrics.vitals import Probe, build, process, tried
 from sealtape.indexer.snapshot import IndexerSnapshot, LaneSnapshot
 
 __all__ = ["MEASURES", "IndexerVitals"]
 
 
-def _gauge(name: str, doc: str, *labels: str) -> Measure:
-    return Measure(f"sealtape_indexer_{name}", "gauge", doc, labels)
-
-
-def _counter(name: str, doc: str, *labels: str) -> Measure:
-    return Measure(f"sealtape_indexer_{name}_total", "counter", doc, labels)
-
+_gauge, _counter = measures_of("indexer")
 
 WORKERS = _gauge("workers_live", "Indexers at work, as this one last heard.")
 BEAT = _gauge(

@@ -9,7 +9,7 @@ from typing import Final
 
 from prometheus_client.metrics_core import Metric
 
-from sealtape.capture.metrics import Measure, Readiness, Sheet
+from sealtape.capture.metrics import Measure, Readiness, Sheet, measures_of
 from sealtape.capture.metrics.vitals import Probe, build, process, tried
 from sealtape.ingest.findings import REASONS
 from sealtape.ingest.snapshot import IngestSnapshot, PartitionSnapshot
@@ -19,13 +19,7 @@ from sealtape.ingest.tlog.worker import LogSnapshot
 __all__ = ["MEASURES", "IngestVitals"]
 
 
-def _gauge(name: str, doc: str, *labels: str) -> Measure:
-    return Measure(f"sealtape_ingest_{name}", "gauge", doc, labels)
-
-
-def _counter(name: str, doc: str, *labels: str) -> Measure:
-    return Measure(f"sealtape_ingest_{name}_total", "counter", doc, labels)
-
+_gauge, _counter = measures_of("ingest")
 
 WORKERS = _gauge("workers_live", "Ingest workers at work, as this one last heard.")
 BEAT = _gauge(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client.metrics_core import Metric
 
-from sealtape.capture.metrics.sheet import Measure, Sheet
+from sealtape.capture.metrics.sheet import Measure, Sheet, measures_of
 from sealtape.capture.metrics.vitals import Readiness, build, process
 from sealtape.schemas.slices import LEG_NAMES
 
@@ -19,13 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["MEASURES", "CaptureVitals"]
 
 
-def _gauge(name: str, doc: str, *labels: str) -> Measure:
-    return Measure(f"sealtape_capture_{name}", "gauge", doc, labels)
-
-
-def _counter(name: str, doc: str, *labels: str) -> Measure:
-    return Measure(f"sealtape_capture_{name}_total", "counter", doc, labels)
-
+_gauge, _counter = measures_of("capture")
 
 WORKER_UP = _gauge("worker_up", "1 while the worker answers, 0 while it is down or stuck.")
 RESTARTS = _counter("worker_restarts", "Times the worker was started again after it had died.")

@@ -9,11 +9,11 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from prometheus_client.metrics_core import Metric
 
-__all__ = ["SECONDS", "Histogram", "Measure", "Sheet"]
+__all__ = ["SECONDS", "Histogram", "Measure", "Sheet", "measures_of"]
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Upper bounds of a latency histogram, in seconds."""
@@ -34,6 +34,26 @@ class Measure:
     kind: Literal["gauge", "counter", "histogram"]
     doc: str
     labels: tuple[str, ...] = ()
+
+
+class Naming(Protocol):
+    """Makes the measures of one kind and one room."""
+
+    def __call__(self, name: str, doc: str, *labels: str) -> Measure:
+        """The measure; `name` is what comes behind the room's."""
+        ...
+
+
+def measures_of(room: str) -> tuple[Naming, Naming]:
+    """What makes the gauges of a room, and what makes its counters."""
+
+    def gauge(name: str, doc: str, *labels: str) -> Measure:
+        return Measure(f"sealtape_{room}_{name}", "gauge", doc, labels)
+
+    def counter(name: str, doc: str, *labels: str) -> Measure:
+        return Measure(f"sealtape_{room}_{name}_total", "counter", doc, labels)
+
+    return gauge, counter
 
 
 class Histogram:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 from sealtape.ingest.parquet import read_rows
-from sealtape.ingest.vault import open_vault
+from sealtape.ingest.vault import is_swapped_key, open_vault
 from sealtape.schemas.frames import Kind
 from sealtape.schemas.layout import SEGMENT_PREFIX
 from tests.servers import cache, registry
@@ -166,8 +166,8 @@ async def _copy(source_url, target_url, base, session):
             data = bytes(await source.get(key))
             if changed is None and key.endswith(".parquet") and (found := flipped(data, session)):
                 data, changed = found[0], (key.rsplit("/", 1)[1], found[1])
-            if key.endswith(("/checkpoint", "/checkpoint.pending")):
-                await target.swap(key, data, None)  # the log's few objects that change
+            if is_swapped_key(key):
+                await target.swap(key, data, None)
             else:
                 await target.put_new(key, data)
     finally:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Final
 
 from sealtape.indexer.audit import Audit
 from sealtape.indexer.cli.confirmed import DIFFERS, Confirmed
-from sealtape.indexer.cli.stores import keyring_of, ledger_of
-from sealtape.indexer.cli.verify import auditor_key
+from sealtape.indexer.cli.stores import auditor_key, keyring_of, ledger_of
 from sealtape.indexer.cli.verify_log import trusted_nodes
 from sealtape.indexer.documents import SessionFold
 from sealtape.indexer.node import indexer_key
@@ -56,10 +55,8 @@ class _Record:
 def reader_key(settings: Settings, given: str | None) -> PrivateKey:
     """A key that opens facts: the one given, else the indexer's, else the auditors'."""
     if not given:
-        try:
+        with suppress(KeyUnavailable):  # an auditor's host has only his own
             return indexer_key(settings)
-        except KeyUnavailable:
-            pass  # an auditor's host has only his own
     return auditor_key(settings, given)
 
 

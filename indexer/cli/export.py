@@ -13,8 +13,7 @@ from typing import Final
 from sealtape.indexer.cli import output
 from sealtape.indexer.cli.options import read_settings
 from sealtape.indexer.cli.sealed import session_of
-from sealtape.indexer.cli.stores import keyring_of, ledger_of
-from sealtape.indexer.cli.verify import auditor_key
+from sealtape.indexer.cli.stores import auditor_key, keyring_of, ledger_of
 from sealtape.indexer.export import Exported, Exporter, Frames
 from sealtape.indexer.reading import Keys
 from sealtape.ingest.ledger import Ledger

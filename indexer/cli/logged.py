@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sealtape.indexer.cli import output
@@ -39,10 +39,12 @@ class Logged:
     Attributes:
         state: `none` while an epoch has no seal in the log, `pending` until all are witnessed.
         seals: where the seals are: epoch, shard of the log, index.
+        log: the log when it was asked, where it was.
     """
 
     state: str = NONE
     seals: tuple[tuple[int, int, int], ...] = ()
+    log: LogState | None = field(default=None, compare=False, repr=False)
 
 
 async def read_logged(settings: Settings, sessions: Iterable[bytes]) -> Mapping[bytes, Logged]:
@@ -93,19 +95,19 @@ def _logged(
         (epoch, *places[name]) for epoch in epochs if (name := seal_name(session, epoch)) in places
     )
     if not seals or len(seals) < len(epochs):
-        return Logged(NONE, seals)
+        return Logged(NONE, seals, state)
     checkpoint = checkpoint_of(state.witnessed)
     # No shard begins before the last checkpoint of the one before it is witnessed.
     covered = (state.number, 0 if checkpoint is None else checkpoint.size)
-    return Logged(WITNESSED if all(seal[1:] < covered for seal in seals) else PENDING, seals)
+    known = all(seal[1:] < covered for seal in seals)
+    return Logged(WITNESSED if known else PENDING, seals, state)
 
 
-async def logged_times(settings: Settings, logged: Logged | None) -> dict[str, Any]:
+def logged_times(settings: Settings, logged: Logged | None) -> dict[str, Any]:
     """What `show` adds: the seals' entries, the log's size, and when a quorum had witnessed it."""
-    if logged is None or not logged.seals:
+    if logged is None or not logged.seals or logged.log is None:
         return {}
-    async with ledger_of(settings) as ledger:
-        state = await ledger.log_state()
+    state = logged.log
     checkpoint = checkpoint_of(state.witnessed)
     found: dict[str, Any] = {
         "log_entries": [

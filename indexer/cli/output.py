@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from sealtape.schemas.verify.findings import Finding
+
 _PROGRESS_EVERY_S = 0.2
 
 
@@ -35,6 +37,15 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
             cell.ljust(width) for cell, width in zip(line, widths, strict=True)
         ).rstrip()
         print(out[: room - 1] + "…" if room and len(out) > room else out)
+
+
+def finding(found: Finding, note: str = "") -> None:
+    """Print what verification found, on two lines; `note` comes behind the reason."""
+    session = f"session {found.session[:12]}" if found.session else ""
+    frame = "" if found.seq is None else f"frame {found.seq}"
+    where = " ".join(part for part in (found.object, session, frame) if part)
+    print(f"{found.verdict.upper():10} {found.layer:11} {printable(where)}")
+    print(f"{'':22} {printable(found.reason)}{note}")
 
 
 def iso(ns: int | None) -> str | None:

@@ -12,8 +12,7 @@ from pathlib import Path
 from sealtape.capture.bus import open_bus
 from sealtape.indexer.cli import output
 from sealtape.indexer.cli.options import positive, read_settings
-from sealtape.indexer.cli.stores import index_of, keyring_of, ledger_of
-from sealtape.indexer.cli.verify import auditor_key
+from sealtape.indexer.cli.stores import auditor_key, index_of, keyring_of, ledger_of
 from sealtape.indexer.reading import Keys, Place, Recording
 from sealtape.indexer.rendering import as_json, as_table, as_text
 from sealtape.indexer.replay import Note, Statement, raw, statements

@@ -109,7 +109,7 @@ async def _find(
         page = Page(limit=args.limit, oldest_first=True)
         commands = (await index.search_commands(query, page)).documents
     logged = (await read_logged(settings, [session.session])).get(session.session)
-    told = {"log": None if logged is None else logged.state} | await logged_times(settings, logged)
+    told = {"log": None if logged is None else logged.state} | logged_times(settings, logged)
     confirmed = await _confirmed(args, settings, session, commands) if args.verify else []
     return session, commands, told, confirmed
 

@@ -19,7 +19,7 @@ from sealtape.indexer.cli.deployment import read_runtime
 from sealtape.indexer.cli.log import log_of
 from sealtape.indexer.cli.options import inside, read_settings
 from sealtape.indexer.cli.stores import index_of, ledger_of
-from sealtape.indexer.cli.verify_schedule import lately
+from sealtape.indexer.schedule.lately import lately
 from sealtape.indexer.worker import lease_topic
 from sealtape.ingest.ledger import Ledger
 from sealtape.ingest.ledger.rows import LeaseRow

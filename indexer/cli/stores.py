@@ -1,4 +1,4 @@
-"""Opening the stores of a deployment for a command that only reads."""
+"""What a command that only reads opens: the stores of a deployment, and the auditors' key."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from sealtape.capture.kms import read_private_key
 from sealtape.indexer.index import Index, open_index
 from sealtape.ingest.keyring import Keyring, open_keyring
 from sealtape.ingest.ledger import Ledger, open_ledger
+from sealtape.schemas.errors import KeyUnavailable
 from sealtape.schemas.settings import Settings
+from sealtape.schemas.wraps import PrivateKey
 
 
 @asynccontextmanager
@@ -41,3 +44,19 @@ async def keyring_of(settings: Settings) -> AsyncIterator[Keyring]:
         yield keyring
     finally:
         await keyring.close()
+
+
+def auditor_key(settings: Settings, given: str | None) -> PrivateKey:
+    """Return the auditors' private key.
+
+    Raises:
+        KeyUnavailable: there is none where it should be.
+    """
+    place, base = settings.keys.auditor_private, Path(settings.base)
+    if given:
+        place, base = given, Path()
+    try:
+        return read_private_key(place, base)
+    except KeyUnavailable as exc:
+        hint = f"{exc.hint} Name it with --key; capture and ingest never have it."
+        raise KeyUnavailable(exc.message, hint=hint) from exc

@@ -8,22 +8,20 @@ import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from sealtape.capture.kms import read_private_key
 from sealtape.indexer.audit import Audit
 from sealtape.indexer.cli import output, verify_bundle, verify_schedule
 from sealtape.indexer.cli.options import positive, read_settings
 from sealtape.indexer.cli.sealed import session_of
-from sealtape.indexer.cli.stores import keyring_of, ledger_of
+from sealtape.indexer.cli.stores import auditor_key, keyring_of, ledger_of
 from sealtape.indexer.cli.verify_log import keep_seen, log_trust, trusted_nodes
 from sealtape.indexer.contents import ContentChecker
 from sealtape.indexer.deep import deep_checks
 from sealtape.indexer.judging import JudgePool
 from sealtape.ingest.vault import open_vault
-from sealtape.schemas.errors import KeyUnavailable, UsageError
+from sealtape.schemas.errors import UsageError
 from sealtape.schemas.layout import SEGMENT_PREFIX
 from sealtape.schemas.settings import Settings
 from sealtape.schemas.verify import Report
-from sealtape.schemas.wraps import PrivateKey
 
 NAME = "verify"
 HELP = "verify one session, everything that is sealed, or an evidence bundle"
@@ -165,35 +163,9 @@ async def _contents(
     return ContentChecker(keyring, private, deep=deep_checks() if args.deep else None)
 
 
-def auditor_key(settings: Settings, given: str | None) -> PrivateKey:
-    """Return the auditors' private key.
-
-    Raises:
-        KeyUnavailable: there is none where it should be.
-    """
-    place, base = settings.keys.auditor_private, Path(settings.base)
-    if given:
-        place, base = given, Path()
-    try:
-        return read_private_key(place, base)
-    except KeyUnavailable as exc:
-        hint = f"{exc.hint} Name it with --key; capture and ingest never have it."
-        raise KeyUnavailable(exc.message, hint=hint) from exc
-
-
 def _print(report: Report) -> None:
     for finding in report.findings[:100]:
-        where = " ".join(
-            part
-            for part in (
-                finding.object,
-                f"session {finding.session[:12]}" if finding.session else "",
-                f"frame {finding.seq}" if finding.seq is not None else "",
-            )
-            if part
-        )
-        print(f"{finding.verdict.upper():10} {finding.layer:11} {output.printable(where)}")
-        print(f"{'':22} {output.printable(finding.reason)}")
+        output.finding(finding)
     more = len(report.findings) - 100 + report.suppressed
     if more > 0:
         print(f"… and {more} more findings (--json has them)")

@@ -8,25 +8,23 @@ from typing import Any
 
 from sealtape.capture.metrics import open_endpoint
 from sealtape.indexer.cli import output
-from sealtape.indexer.cli.options import inside, read_settings
+from sealtape.indexer.cli.options import read_settings
 from sealtape.indexer.cli.running import run_until_signal
 from sealtape.indexer.cli.sealed import session_of
 from sealtape.indexer.cli.stores import ledger_of
 from sealtape.indexer.cli.verify_log import policy_of, trusted_nodes
 from sealtape.indexer.schedule.metrics import ScheduleVitals
-from sealtape.indexer.schedule.rounds import parts_of
-from sealtape.indexer.schedule.serving import Round, once, open_state, start_schedule
-from sealtape.ingest.ledger import Ledger
+from sealtape.indexer.schedule.serving import Round, once, start_schedule
+from sealtape.indexer.schedule.state import open_state, state_path
 from sealtape.ingest.serving import until_stopped
 from sealtape.schemas.errors import NotFound, UsageError
 from sealtape.schemas.evidence import EvidencePolicy
 from sealtape.schemas.notes import Verifier
-from sealtape.schemas.scheduling import coverage
 from sealtape.schemas.settings import Settings
 from sealtape.schemas.verification import Alarm, Verification
 from sealtape.schemas.verify.findings import EXIT_CODES
 
-__all__ = ["add_arguments", "lately", "run", "serve"]
+__all__ = ["add_arguments", "run", "serve"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -128,19 +126,14 @@ def _found(alarm: Alarm) -> dict[str, Any]:
 
 def _print_findings(alarms: tuple[Alarm, ...] | list[Alarm]) -> None:
     for alarm in alarms:
-        finding = alarm.finding
-        session = f" session {finding.session[:12]}" if finding.session else ""
-        frame = "" if finding.seq is None else f" frame {finding.seq}"
-        where = output.printable(f"{finding.object}{session}{frame}")
-        print(f"{finding.verdict.upper():10} {finding.layer:11} {where}")
-        print(f"{'':22} {output.printable(finding.reason)} ({output.iso(alarm.at_ns)})")
+        output.finding(alarm.finding, f" ({output.iso(alarm.at_ns)})")
 
 
 # -- what was kept ---------------------------------------------------------------------------------
 
 
 def _history(args: argparse.Namespace, settings: Settings) -> int:
-    if not inside(settings, settings.verify.state).exists():
+    if not state_path(settings).exists():
         msg = f"No schedule has verified anything here: there is no {settings.verify.state}."
         raise NotFound(
             msg, hint="`sealtape verify --all --schedule` makes it; verify.state names it."
@@ -202,26 +195,4 @@ def _told(record: Verification) -> dict[str, Any]:
         "findings": record.findings,
         "verdict": record.verdict,
         "log": log,
-    }
-
-
-async def lately(settings: Settings, ledger: Ledger, now_ns: int) -> dict[str, Any]:
-    """What a status says of verification; nothing is known where no schedule has run."""
-    if not inside(settings, settings.verify.state).exists():
-        return {"share": None, "last_finding": None}
-    state = await open_state(settings, read_only=True)
-    try:
-        verified = await state.verified()
-        standing = await state.standing()
-    finally:
-        await state.close()
-    rows = [row async for row in ledger.segments()]
-    window_ns = int(settings.verify.window * 1e9)
-    found = coverage(parts_of(rows, verified), now_ns, window_ns)
-    days = settings.verify.window / 86400
-    last = standing[-1].finding if standing else None
-    return {
-        "share": f"{found.share:.1%} in {days:g} days",
-        "findings": len(standing),
-        "last_finding": None if last is None else f"{last.verdict}: {last.reason}",
     }

@@ -7,7 +7,7 @@ from typing import Final
 
 from prometheus_client.metrics_core import Metric
 
-from sealtape.capture.metrics import Measure, Readiness, Sheet
+from sealtape.capture.metrics import Readiness, Sheet, measures_of
 from sealtape.capture.metrics.vitals import build, process
 from sealtape.indexer.schedule.serving import RunningSchedule
 from sealtape.schemas.verify.findings import Verdict
@@ -15,13 +15,7 @@ from sealtape.schemas.verify.findings import Verdict
 __all__ = ["MEASURES", "ScheduleVitals"]
 
 
-def _gauge(name: str, doc: str, *labels: str) -> Measure:
-    return Measure(f"sealtape_verify_{name}", "gauge", doc, labels)
-
-
-def _counter(name: str, doc: str, *labels: str) -> Measure:
-    return Measure(f"sealtape_verify_{name}_total", "counter", doc, labels)
-
+_gauge, _counter = measures_of("verify")
 
 SHARE = _gauge("share", "Share of all sealed bytes that was verified within `verify.window`.")
 OLDEST = _gauge(

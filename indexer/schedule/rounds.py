@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,22 +18,23 @@ from typing import Final, TypeAlias
 from sealtape import __version__
 from sealtape.indexer.audit_log import LogTrust, signed_sizes
 from sealtape.indexer.schedule.parts import PartAudit
-from sealtape.indexer.schedule.state import State
+from sealtape.indexer.schedule.state import State, parts_of
 from sealtape.ingest.ledger import open_ledger
 from sealtape.ingest.ledger.rows import SegmentRow
+from sealtape.ingest.tlog.publish import checkpoint_of
 from sealtape.ingest.tlog.store import CHECKPOINT, LogStore
 from sealtape.ingest.vault import Vault, open_vault
 from sealtape.schemas.errors import FormatError
 from sealtape.schemas.evidence import EvidencePolicy
 from sealtape.schemas.layout import SEGMENT_PREFIX
-from sealtape.schemas.notes import Verifier, parse_checkpoint, parse_note
+from sealtape.schemas.notes import Verifier
 from sealtape.schemas.scheduling import Coverage, Part, coverage, due, pick
 from sealtape.schemas.settings import Settings
 from sealtape.schemas.verification import PASS, Alarm, CheckedLog, Verification, gravest
 from sealtape.schemas.verify.findings import Finding, Verdict
 from sealtape.schemas.verify.log_state import SeenLog
 
-__all__ = ["EVENT", "Rounds", "Step", "Tally", "parts_of"]
+__all__ = ["EVENT", "Rounds", "Step", "Tally"]
 
 EVENT: Final = "verification found something"
 """The event of the log line of each finding."""
@@ -67,19 +68,6 @@ class Tally:
     failures: int = 0
     found: Counter[str] = field(default_factory=Counter)
     last_ns: int = 0
-
-
-def parts_of(rows: Sequence[SegmentRow], verified: Mapping[str, int]) -> list[Part]:
-    """Sealed objects as the schedule sees them."""
-    return [
-        Part(
-            object=row.key,
-            bytes=row.record.bytes,
-            sealed_ns=row.record.sealed_at_ns,
-            verified_ns=verified.get(row.key),
-        )
-        for row in rows
-    ]
 
 
 class Rounds:
@@ -180,7 +168,7 @@ class Rounds:
         try:
             note = await LogStore(vault, number).get(CHECKPOINT)
             if self._policy is None:
-                found = parse_checkpoint(parse_note(note).text)
+                found = checkpoint_of(note)
             else:
                 opened = self._policy.tlog.open(note)
                 if not opened.quorum:
@@ -188,7 +176,7 @@ class Rounds:
                 found = opened.checkpoint
         except FormatError:
             return None
-        return CheckedLog(found.origin, found.size)
+        return None if found is None else CheckedLog(found.origin, found.size)
 
     # -- what comes of it ------------------------------------------------------------------------
 

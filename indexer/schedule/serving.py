@@ -8,12 +8,11 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from sealtape.indexer.schedule.alarms import AlarmSender, sender_of
 from sealtape.indexer.schedule.rounds import Rounds
-from sealtape.indexer.schedule.state import State
+from sealtape.indexer.schedule.state import State, open_state
 from sealtape.ingest.serving import end
 from sealtape.schemas.errors import SealtapeError
 from sealtape.schemas.evidence import EvidencePolicy
@@ -22,7 +21,7 @@ from sealtape.schemas.scheduling import DAY_NS, MOST, Coverage, allowance, pause
 from sealtape.schemas.settings import Settings
 from sealtape.schemas.verification import Alarm
 
-__all__ = ["Round", "RunningSchedule", "once", "open_state", "start_schedule"]
+__all__ = ["Round", "RunningSchedule", "once", "start_schedule"]
 
 DRAIN_S: Final = 5.0
 """How long a step that runs may go on after a stop. What it read then has its turn again."""
@@ -34,11 +33,6 @@ ONCE_S: Final = 30.0
 """How long a run for one round waits for the webhook."""
 
 log = logging.getLogger(__name__)
-
-
-async def open_state(settings: Settings, *, read_only: bool = False) -> State:
-    """The verifier's own file."""
-    return await State.open(Path(settings.base) / settings.verify.state, read_only=read_only)
 
 
 class RunningSchedule:

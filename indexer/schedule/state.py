@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from sealtape.ingest.ledger.rows import SegmentRow
 from sealtape.ingest.sqlite import Database, Migration
 from sealtape.schemas.errors import FormatError, StoreCorrupt
+from sealtape.schemas.scheduling import Part
+from sealtape.schemas.settings import Settings
 from sealtape.schemas.verification import PASS, Alarm, Verification
 from sealtape.schemas.verify.log_state import SeenLog
 
-__all__ = ["KEPT", "State", "Waiting"]
+__all__ = ["KEPT", "State", "Waiting", "open_state", "parts_of", "state_path"]
 
 KEPT: Final = 20
 """Records of an object that are kept, the newest."""
@@ -218,3 +221,26 @@ def _record(data: bytes) -> Verification:
 def _alarm(data: bytes) -> Alarm:
     with _whole():
         return Alarm.from_json(data)
+
+
+def state_path(settings: Settings) -> Path:
+    """Where the verifier's own file is."""
+    return Path(settings.base) / settings.verify.state
+
+
+async def open_state(settings: Settings, *, read_only: bool = False) -> State:
+    """The verifier's own file."""
+    return await State.open(state_path(settings), read_only=read_only)
+
+
+def parts_of(rows: Sequence[SegmentRow], verified: Mapping[str, int]) -> list[Part]:
+    """Sealed objects as the schedule sees them."""
+    return [
+        Part(
+            object=row.key,
+            bytes=row.record.bytes,
+            sealed_ns=row.record.sealed_at_ns,
+            verified_ns=verified.get(row.key),
+        )
+        for row in rows
+    ]

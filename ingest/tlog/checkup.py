@@ -91,14 +91,10 @@ async def _shard(settings: Settings, now_ns: int) -> Check:
     if not isinstance(start, LogStart):
         return Check("log: shard", "ok", "The log has not begun.")
     days = (now_ns - start.at_ns) // _DAY_NS
-    told = f"shard {start.number} began {days} days ago"
+    told = f"Shard {start.number} began {days} days ago, with the key that it still has."
     if days > SHARD_DAYS:
-        return Check(
-            "log: shard",
-            "warning",
-            f"{told[0].upper()}{told[1:]}, with the key that it still has.",
-            "Begin another: `sealtape log rotate` (docs/log.md, A new shard).",
-        )
+        hint = "Begin another: `sealtape log rotate` (docs/log.md, A new shard)."
+        return Check("log: shard", "warning", told, hint)
     return Check("log: shard", "ok", told)
 
 

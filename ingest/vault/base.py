@@ -37,6 +37,11 @@ def is_key(key: str) -> bool:
     return len(key) <= MAX_KEY and all(_PART.fullmatch(part) for part in key.split("/"))
 
 
+def is_swapped_key(key: str) -> bool:
+    """Whether `key` names one of the few objects that are only ever swapped."""
+    return _SWAPPED.fullmatch(key) is not None
+
+
 def check_key(key: str) -> None:
     """Refuse what cannot name an object: empty, `.`- and `..`-parts, odd characters, too long.
 
@@ -50,14 +55,14 @@ def check_key(key: str) -> None:
 def check_new_key(key: str) -> None:
     """Refuse what `check_key` refuses, and the few objects that are only ever swapped."""
     check_key(key)
-    if _SWAPPED.fullmatch(key):
+    if is_swapped_key(key):
         raise StoreError(f"{key} is swapped, never created.", key=key)
 
 
 def check_swapped_key(key: str) -> None:
     """Refuse every key but those of the few objects that change. Raises `StoreError`."""
     check_key(key)
-    if not _SWAPPED.fullmatch(key):
+    if not is_swapped_key(key):
         raise StoreError(f"{key} never changes: only checkpoints of the log do.", key=key)
 
 

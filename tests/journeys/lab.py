@@ -26,8 +26,8 @@ from sealtape.capture.bus import open_bus
 from sealtape.indexer.cli.deployment import create
 from sealtape.indexer.cli.log_files import LAB_WITNESSES
 from sealtape.indexer.cli.setup import STORES
+from sealtape.indexer.cli.stores import auditor_key
 from sealtape.indexer.cli.token import mint
-from sealtape.indexer.cli.verify import auditor_key
 from sealtape.indexer.index import Page, open_index
 from sealtape.indexer.node import indexer_key
 from sealtape.indexer.query import parse

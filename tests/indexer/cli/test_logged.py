@@ -121,15 +121,15 @@ async def test_a_ledger_that_is_away_is_said(site, capsys):
 
 
 async def test_show_says_where_and_when(site, tmp_path):
-    assert await logged.logged_times(site.settings, None) == {}
+    assert logged.logged_times(site.settings, None) == {}
     built = site.session(commands=1)
     await seal(site, [built])
     await grow_log(site)
     found = await logged.read_logged(site.settings, [built.session])
-    told = await logged.logged_times(site.settings, found[built.session])
+    told = logged.logged_times(site.settings, found[built.session])
     (entry,) = told["log_entries"]
     assert entry["index"] < told["log_witnessed_size"] <= told["log_size"]
     assert told["log_witnessed"].startswith("20")
     (site.folder / "log.policy").unlink()
-    told = await logged.logged_times(site.settings, found[built.session])
+    told = logged.logged_times(site.settings, found[built.session])
     assert told["log_witnessed"] is None

@@ -6,12 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
-from sealtape.indexer.cli.verify_schedule import lately
-from sealtape.ingest.ledger import open_ledger
 from tests.capture.metrics.http import get
 from tests.factories.deployments import tree_state
 from tests.factories.logs import grow_log
@@ -139,17 +136,6 @@ def test_what_does_not_go_together(at, words):
     answer = at("verify", *words, "--json")
     assert answer.code == 64
     assert answer.error["code"] == "usage"
-
-
-async def test_lately(logged, run):
-    async def told(now_ns):
-        ledger = await open_ledger("sqlite:ledger.db", logged.folder, read_only=True)
-        try:
-            return await lately(logged.settings, ledger, now_ns)
-        finally:
-            await ledger.close()
-
-    assert await told(time.time_ns()) == {"share": None, "last_finding": None}
 
 
 def test_the_status_says_it(run, logged):

@@ -9,8 +9,8 @@ import pytest
 
 from sealtape.indexer.cli.verify_log import policy_of, trusted_nodes
 from sealtape.indexer.schedule import serving
-from sealtape.indexer.schedule.serving import once, open_state, start_schedule
-from sealtape.indexer.schedule.state import State
+from sealtape.indexer.schedule.serving import once, start_schedule
+from sealtape.indexer.schedule.state import State, open_state
 from sealtape.schemas.errors import SettingsError, StoreError
 from sealtape.schemas.scheduling import DAY_NS
 from sealtape.schemas.verification import PASS
