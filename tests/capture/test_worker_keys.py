@@ -111,8 +111,16 @@ async def test_a_frames_bus_that_fails_does_not_send_keys_twice_for_ever(stage, 
     await worker._shipper.idle()
     frames.shut = True
     recorder = await play(worker, b"x")
-    await until(lambda: frames.refused > 3)
-    wrapped = [r.value for r in await read_all(keys.bus) if r.key == recorder.session]
+
+    async def sent():
+        return [r.value for r in await read_all(keys.bus) if r.key == recorder.session]
+
+    async with asyncio.timeout(20):
+        while not await sent():
+            await asyncio.sleep(0.01)
+    refused = frames.refused
+    await until(lambda: frames.refused > refused + 3)
+    wrapped = await sent()
     assert len(wrapped) == len(set(wrapped)) == 3
     frames.shut = False
     await worker.close_session(recorder, "client")

@@ -93,13 +93,15 @@ class Cutter:
 
     `cut(word, forward=…)`: the next time the client says `word`, its connection ends, before or
     after the server has heard and answered it.
+    `stall(word)`: the next time, the server hears the half of it and no more, as of a client that
+    was stopped.
     """
 
     def __init__(self, server):
         self._server = server
         self._listener = None
         self._word = None
-        self._forward = False
+        self._forward = self._stall = False
         self._writers = set()
         self.cuts = 0
         self.port = 0
@@ -116,7 +118,10 @@ class Cutter:
         await self._listener.wait_closed()
 
     def cut(self, word, *, forward):
-        self._word, self._forward = word.encode(), forward
+        self._word, self._forward, self._stall = word.encode(), forward, False
+
+    def stall(self, word):
+        self._word, self._stall = word.encode(), True
 
     def url(self, url):
         """The URL of a store, through this proxy."""
@@ -134,6 +139,10 @@ class Cutter:
                 if hit:
                     self._word = None
                     self.cuts += 1
+                    if self._stall:
+                        inner_writer.write(data[: len(data) // 2])
+                        await back
+                        break
                     back.cancel()
                     await asyncio.gather(back, return_exceptions=True)
                 if not hit or self._forward:

@@ -177,7 +177,7 @@ def full(lease):
 
 
 STATEMENTS = ["BEGIN", "UPDATE lease", "UPDATE object", "INTO shard", "INTO head", "INTO session"]
-STATEMENTS += ["COPY", "UPDATE counter", "INTO segment", "INTO incident", "INTO outbox"]
+STATEMENTS += ["INTO fragment", "UPDATE counter", "INTO segment", "INTO incident", "INTO outbox"]
 
 
 @pytest.mark.parametrize("statement", STATEMENTS)
@@ -199,6 +199,27 @@ async def test_a_connection_lost_before_the_commit_changes_nothing_but_time(
         1,
         1,
     )
+    await through.close()
+
+
+@pytest.mark.parametrize("statement", STATEMENTS[1:])
+async def test_a_client_that_is_stopped_anywhere_lets_go_of_the_lease(
+    schema, ledger, cutter, statement, monkeypatch
+):
+    monkeypatch.setattr("sealtape.ingest.postgresql.access._IDLE_S", 1.0)
+    through = await open_ledger(cutter.url(schema.url("ingest")), BASE)
+    lease = await claimed(through)
+    publish = full(lease)
+    await through.stage(lease, [publish.segments[0].key])
+    cutter.stall(statement)
+    stopped = asyncio.create_task(through.publish(publish))
+    async with asyncio.timeout(5):
+        while not cutter.cuts:
+            await asyncio.sleep(0.01)
+    async with asyncio.timeout(5):
+        assert (await claimed(ledger)).next_offset == 0
+    with pytest.raises(Fenced):
+        await stopped
     await through.close()
 
 
