@@ -51,7 +51,9 @@ COMMANDS = 4096
 BREATH_S = 0.002
 """Seconds of folding after which the event loop has its turn; `dev` records in the same loop."""
 SEGMENTS = 16
-"""Segments between two looks at whether to stop."""
+"""Segments in one write, at most; a write costs what many of them do."""
+RUN_S = 0.5
+"""How long segments are read for one write; what the bus brings waits for it."""
 SEGMENT_READERS = 4
 """Segments in memory at the same time, over all lanes of a process."""
 MAX_FOLDS = 4096
@@ -280,23 +282,30 @@ class Lane:
         """Index what was published next of this partition; False when there is nothing new."""
         if self._chains is None:
             self._chains = await self._find_chains()
-        worked = 0
         for chain in self._chains:
-            async for segment in self._stores.ledger.chain(chain.shard, chain.position):
-                async with self._lock:
-                    if segment.record.n == chain.position:
-                        await self._learn()
-                        await self._segment(segment, whole=chain.whole)
-                        await self._write({chain.name: chain.position + 1})
-                        chain.position += 1
-                        self._tally.segments += 1
-                worked += 1
-                if worked == SEGMENTS:
-                    return True
-        if not worked and time.monotonic() - self._looked >= SILENT_S:
+            if await self._run(chain):
+                return True
+        if time.monotonic() - self._looked >= SILENT_S:
             await self._find_silent()
             self._looked = time.monotonic()
-        return worked > 0
+        return False
+
+    async def _run(self, chain: _Chain) -> bool:
+        """Index the next segments of a chain with one write; False when there are none."""
+        async with self._lock:
+            end, first, began = chain.position, chain.position, time.monotonic()
+            async for segment in self._stores.ledger.chain(chain.shard, first):
+                await self._learn()
+                await self._segment(segment, whole=chain.whole)
+                end = segment.record.n + 1
+                if end - first == SEGMENTS or time.monotonic() - began > RUN_S:
+                    break
+            if end == first:
+                return False
+            await self._write({chain.name: end})
+            self._tally.segments += end - first
+            chain.position = end
+            return True
 
     async def _find_silent(self) -> None:
         """Note which sessions the ledger declared incomplete; once, for their frames end it."""

@@ -275,17 +275,12 @@ async def catch_up(indexer: Indexer, progress: Callable[[int], None] | None = No
 
 
 async def _catch_up(lanes: Iterable[Lane], tell: Callable[[], None] = lambda: None) -> None:
-    lanes = tuple(lanes)
-    worked = True
-    while worked:
-        worked = False
-        for lane in lanes:
-            worked |= await lane.poll_ledger()
+    async def drain(lane: Lane) -> None:
+        while await lane.poll_ledger() or await lane.poll_bus():
             tell()
-        for lane in lanes:
-            while await lane.poll_bus():
-                worked = True
-                tell()
+
+    # A write waits for the index, so lanes wait together.
+    await together(*map(drain, lanes))
 
 
 async def start_indexer(

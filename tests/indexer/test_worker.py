@@ -551,6 +551,33 @@ async def test_stopping_between_segments(deployment, monkeypatch):
     assert len(await sessions(deployment.index)) == len(built)
 
 
+@pytest.mark.parametrize(("limit", "value", "writes"), [("SEGMENTS", 4, 2), ("RUN_S", -1.0, 6)])
+async def test_a_backlog_of_segments_takes_few_writes(
+    deployment, monkeypatch, limit, value, writes
+):
+    monkeypatch.setattr(f"sealtape.indexer.lane.{limit}", value)
+    built = []
+    for seed in range(45, 70):
+        one = build_session(seed=seed, commands=2)
+        if partition_of(one) == 1 and len(built) < 6:
+            await deployment.send(one)
+            await deployment.seal()
+            built.append(one)
+    put, positions = deployment.index.put, []
+
+    async def counted(update):
+        await put(update)
+        positions.extend(update.positions.values())
+
+    monkeypatch.setattr(deployment.index, "put", counted)
+    lane = deployment.indexer().lanes[1]
+    while await lane.poll_ledger():
+        pass
+    assert len(positions) == writes
+    assert positions[-1] == lane.segments == 6
+    assert {each.state for each in (await sessions(deployment.index)).values()} == {"sealed"}
+
+
 def partition_of(built):
     """The partition of a session on the deployment's bus."""
     return int.from_bytes(built.session[:8], "big") % 2

@@ -50,7 +50,8 @@ async def test_the_index_comes_to_what_the_frames_say(block):
     for seed in range(block * 25, block * 25 + 25):
         seen += await run_schedule(seed)
     assert seen["put"] > 100
-    assert min(seen["before"], seen["after"], seen["restarted"]) >= 2
+    assert min(seen["before"], seen["after"]) >= 2
+    assert seen["restarted"] >= 1
 
 
 @pytest.mark.soak
