@@ -840,6 +840,7 @@ class Verifier(Notation, Tree):
         if end and end.kind == CLOSE and end.text is not None:
             body = self.parse(end.text, "CLOSE", 262_144)
             need(body["reason"] == seal["closed"] and len(body["totals"]) == 4, "CLOSE has another reason")
+            need(not body["attested"] or body["attested"]["from"] < body["attested"]["to"], "CLOSE attests nothing")
         need(bool(n) == bool(continues) and (not n or continues["epoch"] == n - 1), "continues names another epoch")
         if n and n - 1 in self.sealed:
             before = self.sealed[n - 1][1]

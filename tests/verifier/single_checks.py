@@ -24,7 +24,7 @@ from tests.vectors.bundle_parts import (
     signed,
     vkey,
 )
-from tests.vectors.generate_bundle import DATA, begun, built, files, with_ml_dsa
+from tests.vectors.generate_bundle import DATA, SHORT, begun, built, files, with_ml_dsa
 from tests.verifier.corpus import BUNDLES
 from tests.verifier.stories import epoch_of, intent
 
@@ -32,6 +32,7 @@ NOTES = json.loads((ROOT / "tests/vectors/notes.json").read_text(encoding="utf-8
 __all__ = ["POLICIES", "REFUSED_NOTES", "SINGLE", "UNABLE"]
 
 LONG = "a" * 70_000
+COSIGNS = b"\4"
 NOTHING_SIGNED = {"attested": "0", "checkpoint_sha256": "00" * 32}
 
 
@@ -98,6 +99,14 @@ def files_of_proofs():
     yield "JSON with a space", story(after=[spaced])
 
 
+def with_many(witnesses=0, groups=0):
+    """A policy with so many more witnesses, and with so many groups, one in the other."""
+    keys = [ed25519("", n.to_bytes(32, "big")) for n in range(witnesses)]
+    lines = [f"witness w{n} {vkey('w.example/w', COSIGNS, key)}\n" for n, key in enumerate(keys)]
+    lines += [f"group g{n} any {f'g{n - 1}' if n else 'office'}\n" for n in range(groups)]
+    return PLAIN.replace("quorum office\n", "".join([*lines, "quorum monitor\n"]))
+
+
 def without(given, *beginnings):
     return {name: data for name, data in given.items() if not name.startswith(beginnings)}
 
@@ -139,6 +148,36 @@ def epochs():
     wanted = [index for index in range(len(log.entries)) if index != log.hidden]
     parts = {1: (second, [(record, index, path)], [(0, 3)])}
     yield "an epoch is left out", files(log, wanted, parts)
+
+    for what, size, leaves in (("another size", "2", 3), ("another root", "3", 2)):
+        yield f"an epoch that continues at {what}", continued(size, leaves)
+    yield "an epoch that continues where the one before ends", continued("3", 3)
+    nothing = {"epoch": 0, "from": "3", "to": "3"}
+    yield "a CLOSE that attests no frame", continued("3", 3, nothing)
+
+
+def continued(size, leaves, attested=None):
+    """Two epochs, the first of three frames; the second says this of where that one ends."""
+    first = Epoch(0, start_s=1_795_392_004).begin().add(3, DATA)
+    log = begun()
+    first.open_entry(log)
+    one = first.fragment(0, 3, signed=3)
+    segment = segment_entry(log, 0, bytes(32), one, 3)
+    first.seal_entry(log, [one], "", 3)
+    continues = {"epoch": 0, "size": size, "root": root(first.leaves()[:leaves]).hex()}
+    second = Epoch(1, continues=continues, start_s=1_795_392_005).begin()
+    second.close("aborted", attested).open_entry(log)
+    two = second.fragment(0, 3, signed=3)
+    after = segment_entry(log, 1, segment[1], two, 3)
+    second.seal_entry(log, [two], "aborted", 3)
+    log.heartbeat()
+    log.checkpoint(60)
+    parts = {
+        0: (first, [(one, segment[0], segment[2])], [(0, 3)]),
+        1: (second, [(two, after[0], after[2])], [(0, 3)]),
+    }
+    wanted = [index for index in range(len(log.entries)) if index != log.hidden]
+    return files(log, wanted, parts)
 
 
 def checkpoints():
@@ -184,6 +223,16 @@ def records():
             seal={"checkpoint_sha256": sha(text.encode()).hex()},
         ),
     )
+    text = f"{epoch.origin}\n5\n{b64(root(epoch.leaves()[:4]))}\n"
+    text = note(text, (epoch.origin, epoch.ephemeral))
+    yield (
+        "a checkpoint that the epoch's key signed over another root",
+        story(
+            record={"checkpoint": {"size": "5", "note": text}},
+            seal={"checkpoint_sha256": sha(text.encode()).hex()},
+        ),
+    )
+    yield "a frame lost between", story(cuts=(2,), gaps={1: [(2, 3)]}, lost=1)
     last = story()["fragments/0.jsonl"][:-1]
     paths = []
 
@@ -220,6 +269,15 @@ def records():
         intent(log, ANN, BOB, objects=sorted(sha(entry).hex() for entry in segments))
 
     yield "erased, all of its objects are gone", story(after=[all_of_it], spans=[])
+    yield (
+        "gone, and signed up to a frame before the last",
+        story(
+            after=[all_of_it],
+            spans=[],
+            attested=4,
+            record={"checkpoint": {"size": "4", "note": built().signed(4)}},
+        ),
+    )
     back = {"first_ts_ns": "9", "last_ts_ns": "1"}
     yield (
         "gone, and its times ran back",
@@ -236,8 +294,37 @@ def records():
     yield "a clock before its beacon", story(epoch=epoch, before=[lambda log: log.checkpoint(900)])
 
 
+def limits():
+    """What is just allowed; what is not, `policies` has."""
+    yield "as many witnesses and groups as can be", story(), with_many(254, 256)
+
+
+def expirations():
+    def later(log):
+        log.checkpoint(700)
+
+    def expired(log):
+        intent(log, "reaper", basis="expired")
+
+    def policy(tenant="main", **members):
+        body = {"tenant": tenant, "class": {**SHORT, **members}, "policy_sha256": "00" * 32}
+        return lambda log: log.statement("policy", body, ANN)
+
+    for what, steps in {
+        "its term": [later, expired],
+        "the term of another tenant's policy": [policy("other", retain_for_s=800), later, expired],
+        "the term of another class's policy": [
+            policy(name="other", retain_for_s=800), later, expired,
+        ],
+        "the term of a later policy": [later, expired, policy(retain_for_s=800)],
+        "the term of its policy": [policy(retain_for_s=800), later, expired],
+    }.items():  # fmt: skip
+        sealed = [lambda log: log.checkpoint(40)]
+        yield f"expired by {what}", story(open_class=SHORT, after=[*sealed, *steps])
+
+
 SINGLE = {}
-for part in (entries, files_of_proofs, epochs, checkpoints, records):
+for part in (entries, files_of_proofs, epochs, checkpoints, records, expirations, limits):
     for what, given, *rules in part():
         assert what not in SINGLE, what
         SINGLE[what] = (given, *(rules or [PLAIN]))
@@ -281,6 +368,8 @@ def policies():
     }.items():  # fmt: skip
         group = f"group some {of}\nquorum some\n"
         yield f"a group of {what}", PLAIN.replace(quorum, group)
+    yield "too many groups", with_many(groups=257)
+    yield "too many witnesses", with_many(witnesses=255)
     twice = f"group one any office\ngroup two any office\n{quorum}"
     yield "a witness in two groups", PLAIN.replace(quorum, twice)
 

@@ -194,5 +194,7 @@ def test_sizes():
         for n in range(256)
     ]  # fmt: skip
     text = "".join(f"witness w{n} {vkey}\n" for n, vkey in enumerate(vkeys))
+    assert len(policy(text + "quorum none\n").witnesses) == 256
+    text += f"witness more {VKEYS['X1']}\n"
     with pytest.raises(FormatError, match="at most 256"):
         policy(text + "quorum none\n")
