@@ -85,6 +85,24 @@ async def test_many_sessions_behind_one_page(index):
         assert small == sorted(hits.documents, key=lambda one: (one.started_ns, one.id))
 
 
+async def test_sessions_that_are_no_hits_are_not_read(index, monkeypatch):
+    owners = [session(number, started_ns=number * S) for number in range(1, 300)]
+    commands = [
+        command(owner, 0, text="common" if at % 100 else "rare") for at, owner in enumerate(owners)
+    ]
+    await index.put(Update(tuple(owners), tuple(commands)))
+    real, read = index._cluster.request, []
+
+    async def request(*args, **options):
+        answer = await real(*args, **options)
+        read.extend(hit for hit in answer.get("hits", {}).get("hits", ()) if hit.get("_source"))
+        return answer
+
+    monkeypatch.setattr(index._cluster, "request", request)
+    hits = await index.search_sessions(query("-common"), Page(limit=10))
+    assert len(hits.documents) == len(read) == 3
+
+
 async def test_pages_go_on_though_more_is_written(index):
     owner = session(1)
     await index.put(Update((owner,), tuple(command(owner, n * 10) for n in range(10))))
