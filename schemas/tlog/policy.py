@@ -153,8 +153,6 @@ class _Reader:
 
     def take(self, word: str, rest: Sequence[str]) -> None:
         """One line that says something."""
-        if max(len(self.logs), len(self.witnesses), len(self.groups)) >= MAX_NAMED:
-            raise FormatError(f"at most {MAX_NAMED} logs, witnesses and groups are read")
         if word == "log" and len(rest) in (1, 2):
             self._log(rest[0], *rest[1:])
         elif word == "witness" and len(rest) in (2, 3):
@@ -168,6 +166,8 @@ class _Reader:
                 "a line is `log VKEY [URL]`, `witness NAME VKEY [URL]`,"
                 " `group NAME any|all|K NAME...` or `quorum NAME|none`"
             )
+        if max(len(self.logs), len(self.witnesses), len(self.groups)) > MAX_NAMED:
+            raise FormatError(f"at most {MAX_NAMED} logs, witnesses and groups are read")
 
     def policy(self) -> LogPolicy:
         """What was read."""

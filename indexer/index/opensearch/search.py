@@ -141,8 +141,18 @@ def _order(fields: Sequence[str], page: Page) -> list[Json]:
     return [{field: "asc" if page.oldest_first else "desc"} for field in fields]
 
 
+_WITHOUT = {"excludes": ["find", "sealtape.progress"]}
+
+
 async def _scan(
-    cluster: Cluster, index: str, condition: Json, order: Sequence[str], keys: Keys, page: Page
+    cluster: Cluster,
+    index: str,
+    condition: Json,
+    order: Sequence[str],
+    keys: Keys,
+    page: Page,
+    *,
+    source: Json | bool = _WITHOUT,
 ) -> AsyncIterator[Found]:
     """Everything behind `keys`, in order; asks for a page and one more hit, then for more."""
     size = min(page.limit + 1, _BATCH)
@@ -152,13 +162,13 @@ async def _scan(
             "query": {"bool": {"filter": [condition]}},
             "sort": _order(order, page),
             "track_total_hits": False,
-            "_source": {"excludes": ["find", "sealtape.progress"]},
+            "_source": source,
         }
         if keys:
             body["search_after"] = list(keys)
         hits = await _search(cluster, index, body)
         for hit in hits:
-            yield hit["_source"], hit["sort"]
+            yield hit.get("_source", {}), hit["sort"]
         if len(hits) < size:
             return
         keys = hits[-1]["sort"]
@@ -210,26 +220,43 @@ async def _count(cluster: Cluster, index: str, condition: Json, limit: int) -> i
 async def _by_sessions(
     cluster: Cluster, layout: Layout, plan: SessionPlan, keys: Keys, page: Page
 ) -> AsyncIterator[Found]:
-    """Go through the sessions in batches, and ask the commands about each batch."""
-    batch: list[Found] = []
+    """Go through the sessions in batches, and ask the commands about each batch.
+
+    Of the sessions only the keys are read before: most of them may be none of the hits.
+    """
+    batch: list[Keys] = []
     size = _FIRST_BATCH
-    async for found in _scan(cluster, layout.sessions, plan.session, _SESSION_ORDER, keys, page):
-        batch.append(found)
+    scanned = _scan(
+        cluster, layout.sessions, plan.session, _SESSION_ORDER, keys, page, source=False
+    )
+    async for _, last in scanned:
+        batch.append(last)
         if len(batch) == size:
-            for kept in await _kept(cluster, layout, plan, batch):
-                yield kept
+            async for found in _read(cluster, layout, plan, batch, page):
+                yield found
             batch, size = [], min(4 * size, _IDS)
-    for kept in await _kept(cluster, layout, plan, batch):
-        yield kept
+    async for found in _read(cluster, layout, plan, batch, page):
+        yield found
+
+
+async def _read(
+    cluster: Cluster, layout: Layout, plan: SessionPlan, batch: list[Keys], page: Page
+) -> AsyncIterator[Found]:
+    """The sessions of a batch that are hits, read as far as they are wanted."""
+    kept = await _kept(cluster, layout, plan, [keys[1] for keys in batch])
+    ids = [keys[1] for keys in batch if keys[1] in kept]
+    for start in range(0, len(ids), page.limit + 1):
+        part = ids[start : start + page.limit + 1]
+        for found in await _looked_up(cluster, layout, plan, part, page):
+            yield found
 
 
 async def _kept(
-    cluster: Cluster, layout: Layout, plan: SessionPlan, batch: list[Found]
-) -> list[Found]:
-    """Those sessions of a batch whose commands are as the plan wants them."""
-    if not batch:
-        return []
-    ids = [keys[1] for _, keys in batch]
+    cluster: Cluster, layout: Layout, plan: SessionPlan, ids: list[str]
+) -> set[str]:
+    """Those of some sessions whose commands are as the plan wants them."""
+    if not ids:
+        return set()
     asked = {name: part for name, part in (("some", plan.some), ("none", plan.none)) if part}
     names = {"terms": {"field": "session.id", "size": len(ids), "execution_hint": "map"}}
     body = {
@@ -244,12 +271,8 @@ async def _kept(
         name: {bucket["key"] for bucket in part["ids"]["buckets"]}
         for name, part in answer.get("aggregations", {}).items()
     }
-    some, none = found.get("some", set()), found.get("none", set())
-    return [
-        (source, keys)
-        for source, keys in batch
-        if (plan.some is None or keys[1] in some) and keys[1] not in none
-    ]
+    some = set(ids) if plan.some is None else found.get("some", set())
+    return some - found.get("none", set())
 
 
 async def _by_commands(
@@ -272,10 +295,11 @@ async def _by_commands(
             "_source": False,
         }
         candidates = await _search(cluster, layout.commands, body)
-        batch = await _looked_up(cluster, layout, plan, candidates, page)
+        ids = [hit["sort"][1] for hit in candidates]
         if plan.none is not None:
-            batch = await _kept(cluster, layout, SessionPlan(plan.session, None, plan.none), batch)
-        for found in batch:
+            kept = await _kept(cluster, layout, SessionPlan(plan.session, None, plan.none), ids)
+            ids = [session for session in ids if session in kept]
+        for found in await _looked_up(cluster, layout, plan, ids, page):
             yield found
         if len(candidates) < size:
             return
@@ -284,10 +308,9 @@ async def _by_commands(
 
 
 async def _looked_up(
-    cluster: Cluster, layout: Layout, plan: SessionPlan, candidates: list[Json], page: Page
+    cluster: Cluster, layout: Layout, plan: SessionPlan, ids: list[str], page: Page
 ) -> list[Found]:
-    """The sessions of some commands, as far as they are as the plan wants them."""
-    ids = [hit["sort"][1] for hit in candidates]
+    """Those of some sessions that are as the plan wants them."""
     found: list[Found] = []
     for start in range(0, len(ids), _BATCH - 1):
         part = ids[start : start + _BATCH - 1]
