@@ -21,13 +21,14 @@ async def record(lab, size):
     """Record the session; returns its id and the place of its last statement."""
     await lab.dev()
     sql = COPY.format(repeats=ROW // 32, rows=size // ROW)
-    words = ("-c", f"\\o /dev/null\n{sql}", "-c", "select 'here' as place_near_the_end")
+    words = ("-c", sql, "-c", "select 'here' as place_near_the_end")
     code, _, errors = await psql(lab, words)
     assert code == 0, errors
     hits = await lab.until(
         lambda: lab.commands("place_near_the_end"), what="the last statement", seconds=1200
     )
-    await lab.sealed(1, seconds=3600)
+    (row,) = await lab.sealed(1, seconds=3600)
+    assert row.frames > size >> 20, f"only {row.frames} frames were sealed"
     return hits[0].session.hex(), hits[0].seq
 
 
