@@ -251,9 +251,7 @@ async def _read(
             yield found
 
 
-async def _kept(
-    cluster: Cluster, layout: Layout, plan: SessionPlan, ids: list[str]
-) -> set[str]:
+async def _kept(cluster: Cluster, layout: Layout, plan: SessionPlan, ids: list[str]) -> set[str]:
     """Those of some sessions whose commands are as the plan wants them."""
     if not ids:
         return set()
