@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-VERIFIER_SHA256: Final = "2b32ec2add0ba043b94020efab4f52eb8dd8950427d193af868ba7533ffa18fe"
+VERIFIER_SHA256: Final = "4dd1bb599e3c2f41e819481dfaf8a4f4febbcd135e532b2254ae502f33d86bee"
 """SHA-256 of deploy/verifier/sealtape_verify.py, the second verifier."""
 
 _TEXT: Final = """\
