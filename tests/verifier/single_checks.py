@@ -112,31 +112,10 @@ def without(given, *beginnings):
 
 
 def epochs():
-    first = Epoch(0, start_s=1_795_392_004).begin().add(3, DATA)
-    log = begun()
-    first.open_entry(log)
-    one = first.fragment(0, 3, signed=2)
-    segment = segment_entry(log, 0, bytes(32), one, 3)
-    continues = {"epoch": 0, "size": "3", "root": root(first.leaves()).hex()}
-    second = Epoch(1, continues=continues, start_s=1_795_392_005).begin(tenant="other")
-    second.close("aborted", {"epoch": 0, "from": "2", "to": "3"})
-    second.open_entry(log)
-    two = second.fragment(0, 3, signed=3, tenant="other")
-    name = "seg/v1/tenant=other/class=standard/dt=2026-11-23/019aac8f5c007e1ea6d1000000000001-1"
-    after = segment_entry(
-        log, 1, segment[1], two, 3, tenant="other", object=f"{name}.parquet"
-    )  # fmt: skip
-    first.seal_entry(log, [one], "", 2)
-    second.seal_entry(log, [two], "aborted", 3, tenant="other")
-    log.heartbeat()
-    log.checkpoint(60)
-    parts = {
-        0: (first, [(one, segment[0], segment[2])], [(0, 3)]),
-        1: (second, [(two, after[0], after[2])], [(0, 3)]),
-    }
-    wanted = [index for index in range(len(log.entries)) if index != log.hidden]
-    yield "epochs of two tenants", files(log, wanted, parts)
-
+    last = {"epoch": 0, "from": "2", "to": "3"}
+    two_tenants = continued(attested=last, signed=2, tenant="other")
+    yield "epochs of two tenants", two_tenants
+    continues = {"epoch": 0, "size": "3", "root": root(first_of_two().leaves()).hex()}
     log = begun()
     second = Epoch(1, continues=continues).begin().close("aborted")
     second.open_entry(log)
@@ -156,20 +135,28 @@ def epochs():
     yield "a CLOSE that attests no frame", continued("3", 3, nothing)
 
 
-def continued(size, leaves, attested=None):
+def first_of_two():
+    """An epoch that is not closed: another goes on behind its three frames."""
+    return Epoch(0, start_s=1_795_392_004).begin().add(3, DATA)
+
+
+def continued(size="3", leaves=3, attested=None, signed=3, tenant="main"):
     """Two epochs, the first of three frames; the second says this of where that one ends."""
-    first = Epoch(0, start_s=1_795_392_004).begin().add(3, DATA)
+    first = first_of_two()
     log = begun()
     first.open_entry(log)
-    one = first.fragment(0, 3, signed=3)
+    one = first.fragment(0, 3, signed=signed)
     segment = segment_entry(log, 0, bytes(32), one, 3)
-    first.seal_entry(log, [one], "", 3)
     continues = {"epoch": 0, "size": size, "root": root(first.leaves()[:leaves]).hex()}
-    second = Epoch(1, continues=continues, start_s=1_795_392_005).begin()
+    second = Epoch(1, continues=continues, start_s=1_795_392_005).begin(tenant=tenant)
     second.close("aborted", attested).open_entry(log)
-    two = second.fragment(0, 3, signed=3)
-    after = segment_entry(log, 1, segment[1], two, 3)
-    second.seal_entry(log, [two], "aborted", 3)
+    two = second.fragment(0, 3, signed=3, tenant=tenant)
+    name = f"seg/v1/tenant={tenant}/class=standard/dt=2026-11-23/019aac8f5c007e1ea6d1000000000001-1"
+    after = segment_entry(
+        log, 1, segment[1], two, 3, tenant=tenant, object=f"{name}.parquet"
+    )  # fmt: skip
+    first.seal_entry(log, [one], "", signed)
+    second.seal_entry(log, [two], "aborted", 3, tenant=tenant)
     log.heartbeat()
     log.checkpoint(60)
     parts = {
