@@ -29,6 +29,8 @@ def pytest_addoption(parser):
 
 
 def pytest_collect_file(file_path, parent):
+    if parent.session.isinitpath(file_path):
+        return None  # pytest itself collects the file that is named to it
     if file_path.name.startswith("bench_") and file_path.suffix == ".py":
         return pytest.Module.from_parent(parent, path=file_path)
     return None
