@@ -55,6 +55,8 @@ LEDGER_S = 0.5
 LOOK_S = 2.0
 """Time between two looks at how far bus and ledger are ahead."""
 _RETRY_S = (0.1, 5.0)
+PATIENCE_S = 30.0
+"""How long a store may be busy without end before catching up fails."""
 
 log = logging.getLogger(__name__)
 
@@ -276,8 +278,19 @@ async def catch_up(indexer: Indexer, progress: Callable[[int], None] | None = No
 
 async def _catch_up(lanes: Iterable[Lane], tell: Callable[[], None] = lambda: None) -> None:
     async def drain(lane: Lane) -> None:
-        while await lane.poll_ledger() or await lane.poll_bus():
-            tell()
+        patient_until = time.monotonic() + PATIENCE_S
+        worked = True
+        while worked:
+            try:
+                worked = await lane.poll_ledger() or await lane.poll_bus()
+            except StoreBusy as error:
+                # What another lane made a moment ago cannot be read at once.
+                if time.monotonic() > patient_until:
+                    raise
+                await asyncio.sleep(error.retry_after_s)
+            else:
+                patient_until = time.monotonic() + PATIENCE_S
+                tell()
 
     # A write waits for the index, so lanes wait together.
     await together(*map(drain, lanes))

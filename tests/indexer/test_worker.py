@@ -551,6 +551,35 @@ async def test_stopping_between_segments(deployment, monkeypatch):
     assert len(await sessions(deployment.index)) == len(built)
 
 
+async def test_catching_up_waits_for_an_index_that_is_busy(deployment, monkeypatch):
+    await deployment.send(*(build_session(seed=seed) for seed in range(45, 50)))
+    await deployment.seal()
+    put, busy = deployment.index.put, [StoreBusy("Not yet.", retry_after_s=0.01)] * 3
+
+    async def now_and_then(update):
+        if busy:
+            raise busy.pop()
+        await put(update)
+
+    monkeypatch.setattr(deployment.index, "put", now_and_then)
+    await catch_up(deployment.indexer())
+    assert not busy
+    assert len(await sessions(deployment.index)) == 5
+
+
+async def test_catching_up_fails_when_the_index_stays_busy(deployment, monkeypatch):
+    monkeypatch.setattr("sealtape.indexer.worker.PATIENCE_S", 0.05)
+    await deployment.send(build_session(seed=45))
+    await deployment.seal()
+
+    async def busy(update):
+        raise StoreBusy("Not yet.", retry_after_s=0.01)
+
+    monkeypatch.setattr(deployment.index, "put", busy)
+    with pytest.raises(StoreBusy, match="Not yet"):
+        await catch_up(deployment.indexer())
+
+
 @pytest.mark.parametrize(("limit", "value", "writes"), [("SEGMENTS", 4, 2), ("RUN_S", -1.0, 6)])
 async def test_a_backlog_of_segments_takes_few_writes(
     deployment, monkeypatch, limit, value, writes

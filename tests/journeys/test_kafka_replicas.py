@@ -19,6 +19,7 @@ BEHIND_S = 5.0
 @pytest.fixture
 def replicated(tmp_path, kafka_cluster, s3_server, postgres_stores, opensearch_server):
     """Stores with three replicas of each topic, two of which must have what is acknowledged."""
+    kafka_cluster.heal()  # a test that failed may have left it with dead brokers
     return StoreSet.new(
         tmp_path, kafka=kafka_cluster, s3=s3_server, postgres=postgres_stores,
         opensearch=opensearch_server, replicas=3, min_isr=2,

@@ -15,7 +15,10 @@ pytestmark = pytest.mark.soak  # each takes minutes, and the machine for itself
 CLIENTS = 4
 BETWEEN_S = 1.5
 SILENT_S = 15.0
-CODES = {"57P01", "57P03", "08003", "ConnectionResetError", "InternalClientError"}
+CODES = {
+    *("57P01", "57P03", "08003"),
+    *("ConnectionResetError", "InternalClientError", "InterfaceError"),
+}
 """How a client may be told: shut down, about to be; asyncpg's own for a connection that is over."""
 
 

@@ -14,12 +14,13 @@ import io
 import secrets
 import socket
 import struct
-import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 
 from tests.servers import availability, cache
 from tests.servers.process import (
@@ -242,15 +243,23 @@ class KafkaCluster:
         """All three as "host:port,host:port,host:port"."""
         return ",".join(broker.bootstrap for broker in self.brokers)
 
-    def leader(self, topic, partition=0):
-        """The broker that leads a partition now."""
-        answer = []
-        thread = threading.Thread(  # the caller may be on an event loop
-            target=lambda: answer.append(asyncio.run(_leader(self.bootstrap, topic, partition)))
-        )
-        thread.start()
-        thread.join()
-        return self.brokers[answer[0] - 1]
+    def leader(self, topic, partition=0, timeout=30.0):
+        """The broker that leads a partition; waits while there is none that runs."""
+        deadline = time.monotonic() + timeout
+        while True:
+            running = [broker for broker in self.brokers if broker.running]
+            known = ",".join(broker.bootstrap for broker in running)
+            try:
+                with ThreadPoolExecutor(1) as pool:  # the caller may be on an event loop
+                    number = pool.submit(asyncio.run, _leader(known, topic, partition)).result()
+                if number > 0 and self.brokers[number - 1] in running:
+                    return self.brokers[number - 1]
+                error = f"it says {number}"
+            except KafkaError as found:
+                error = repr(found)
+            if time.monotonic() > deadline:
+                raise ServerError(f"no broker leads {topic}/{partition}: {error}")
+            time.sleep(0.2)
 
     def heal(self, timeout=60.0) -> None:
         """Start what does not run, let go on what is paused, and wait until all count as alive."""
@@ -276,8 +285,8 @@ def _sees(broker, ids):
 
 async def _leader(bootstrap, topic, partition):
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
     try:
+        await admin.start()
         (described,) = await admin.describe_topics([topic])
     finally:
         await admin.close()
