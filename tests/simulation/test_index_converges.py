@@ -1,6 +1,7 @@
 """The index comes to what the frames say, whoever writes late, twice or not at all."""
 
 import asyncio
+import math
 import os
 import sys
 import tempfile
@@ -32,8 +33,12 @@ async def run_schedule(seed):
         without_threads(*(store._database for store in stores.values()))
         world = IndexWorld(seed, **stores)
         try:
-            await world.run(steps=world.random.choice(STEPS))
-            await world.check()
+            with pytest.MonkeyPatch.context() as patch:
+                # Many small writes and few large ones; a slow machine's clock decides nothing.
+                patch.setattr("sealtape.indexer.lane.SEGMENTS", world.random.choice([1, 16]))
+                patch.setattr("sealtape.indexer.lane.RUN_S", math.inf)
+                await world.run(steps=world.random.choice(STEPS))
+                await world.check()
         except BaseException as error:
             error.add_note(f"seed {seed}")
             raise
@@ -50,8 +55,7 @@ async def test_the_index_comes_to_what_the_frames_say(block):
     for seed in range(block * 25, block * 25 + 25):
         seen += await run_schedule(seed)
     assert seen["put"] > 100
-    assert min(seen["before"], seen["after"]) >= 2
-    assert seen["restarted"] >= 1
+    assert min(seen["before"], seen["after"], seen["restarted"]) >= 2
 
 
 @pytest.mark.soak
