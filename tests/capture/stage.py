@@ -220,7 +220,7 @@ async def open_on(worker, terms=TERMS, snapshot=None, wire=None):
     return recorder, wire
 
 
-async def until(condition, timeout_s=5):
+async def until(condition, timeout_s=60):
     async with asyncio.timeout(timeout_s):
         while not condition():
             await asyncio.sleep(0.01)

@@ -162,7 +162,7 @@ async def test_no_more_is_read_than_was_asked_for(head):
     async with scripted(b"HTTP/1.1 200 OK\r\n" + head, hold=True) as server:
         with pytest.raises(OutboundError, match="more than 100 bytes"):
             await ask(server)
-        await asyncio.wait_for(server.gone.wait(), 5)
+        await asyncio.wait_for(server.gone.wait(), 60)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ async def test_a_server_that_trickles_is_left_in_time(parts):
         with pytest.raises(OutboundError, match="no answer in time"):
             await ask(server, timeout_s=0.2, max_answer=2000)
         assert asyncio.get_running_loop().time() - started < 2
-        await asyncio.wait_for(server.gone.wait(), 5)
+        await asyncio.wait_for(server.gone.wait(), 60)
 
 
 async def test_a_cancelled_request_closes_its_connection():
@@ -192,7 +192,7 @@ async def test_a_cancelled_request_closes_its_connection():
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.wait_for(server.gone.wait(), 5)
+        await asyncio.wait_for(server.gone.wait(), 60)
 
 
 async def test_nobody_listens():

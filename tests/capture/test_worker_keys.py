@@ -33,16 +33,17 @@ async def keys(stage):
 
 
 class Gate:
-    """A bus in front of another that takes nothing while it is shut."""
+    """A bus in front of another that takes nothing but one session's messages while it is shut."""
 
     def __init__(self, bus):
         self.bus = bus
         self.shut = False
+        self.spared = None
         self.partition_of = bus.partition_of
         self.refused = 0
 
     async def append(self, partition, messages):
-        if self.shut:
+        if self.shut and any(session != self.spared for session, _ in messages):
             self.refused += 1
             raise StoreError("shut")
         return await self.bus.append(partition, messages)
@@ -74,13 +75,11 @@ async def test_keys_and_frames_take_separate_ways(stage, bus, keys):
 
 async def test_no_frame_goes_out_before_its_keys_are_acknowledged(stage, bus, keys):
     worker = await stage.worker(bus, keys=keys)
-    await worker._shipper.idle()
-    before = await sessions_of(bus)
     keys.shut = True
     recorder = await play(worker, b"held back")
     await until(lambda: keys.refused > 2)
     assert worker.health().state == "bus-failing"
-    assert await sessions_of(bus) == before
+    assert recorder.session not in await sessions_of(bus)
     keys.shut = False
     await worker.close_session(recorder, "client")
     assert await worker.stop()
@@ -108,14 +107,15 @@ async def test_what_a_crash_left_goes_out_in_the_same_order(stage, bus, keys):
 async def test_a_frames_bus_that_fails_does_not_send_keys_twice_for_ever(stage, bus, keys):
     frames = Gate(bus)
     worker = await stage.worker(frames, keys=keys)
-    await worker._shipper.idle()
+    # The journal writes when it likes; a message of its own that waits would hold up all others.
+    frames.spared = worker.journal.recorder.session
     frames.shut = True
     recorder = await play(worker, b"x")
 
     async def sent():
         return [r.value for r in await read_all(keys.bus) if r.key == recorder.session]
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await sent():
             await asyncio.sleep(0.01)
     refused = frames.refused

@@ -153,7 +153,7 @@ async def test_an_overdue_receipt_is_in_the_journal_and_all_is_sent_again(stage,
         found = [r.value for r in await read_all(bus) if r.key == recorder.session]
         return len(found) >= 2 * len(set(values))
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not await sent_again():
             await asyncio.sleep(0.02)
     host.away = False

@@ -50,7 +50,7 @@ class Webhook:
 
     async def until(self, count):
         """Wait until so many were taken."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(self.requests) < count:
                 self.arrived.clear()
                 await self.arrived.wait()

@@ -90,14 +90,14 @@ async def test_a_slow_lane_does_not_stall_another(deployment):
 
     running = await deployment.start(vault=Slow())
     try:
-        await asyncio.wait_for(stuck.wait(), 10)
-        async with asyncio.timeout(10):
+        await asyncio.wait_for(stuck.wait(), 60)
+        async with asyncio.timeout(60):
             while quick[0].session.hex() not in (await everything(deployment.index))[0]:
                 await asyncio.sleep(0.02)
         assert slow[0].session.hex() not in (await everything(deployment.index))[0]
         later = sessions_of(1, 2)[1]
         await deployment.send(later)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while later.session.hex() not in (await everything(deployment.index))[0]:
                 await asyncio.sleep(0.02)
     finally:

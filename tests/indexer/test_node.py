@@ -58,7 +58,7 @@ async def test_serve_until_told_then_rebuild(settings, deployment):
         assert not serving.done()
         await asyncio.sleep(0.02)
     stop.set()
-    await asyncio.wait_for(serving, 10)
+    await asyncio.wait_for(serving, 60)
     await deployment.seal()
     tally = await rebuild_index(settings)
     assert (tally.commands, tally.frames) == (3, len(built.frames))

@@ -103,7 +103,7 @@ async def test_two_workers_share_the_partitions(stores):
     def held(running):
         return [found.partition for found in running.snapshot().partitions]
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(held(first)) + len(held(second)) < 3 or not (held(first) and held(second)):
             await asyncio.sleep(0.02)
     snapshot = second.snapshot()
@@ -114,11 +114,11 @@ async def test_two_workers_share_the_partitions(stores):
     await first.stop()
     sessions = [build_session(seed=number) for number in range(6)]
     await send(stores, *sessions)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(held(second)) < 3:
             await asyncio.sleep(0.02)
     await second.stop()
-    await asyncio.wait_for(sealed(stores, sessions), 5)
+    await asyncio.wait_for(sealed(stores, sessions), 60)
     assert second.snapshot().frames == sum(len(built.frames) for built in sessions)
     assert {row.owner for row in await stores.ledger.leases()} == {""}
 
@@ -153,7 +153,7 @@ async def test_the_bus_lets_go_of_what_all_have_passed(stores, monkeypatch):
 
     monkeypatch.setattr(stores.bus, "trim", trim)
     running = await start_ingest(**kwargs_of(stores))
-    found = [await asyncio.wait_for(trimmed.get(), 10) for _ in range(3)]
+    found = [await asyncio.wait_for(trimmed.get(), 60) for _ in range(3)]
     assert found == [(partition, ("ingest", "indexer")) for partition in range(3)]
     await running.stop()
 
@@ -173,7 +173,7 @@ async def test_a_failure_ends_it_and_is_raised(stores, monkeypatch):
     monkeypatch.setattr(stores.bus, "read", broken)
     running = await start_ingest(**kwargs_of(stores))
     with pytest.raises(KeyError):
-        await asyncio.wait_for(running.wait(), 10)
+        await asyncio.wait_for(running.wait(), 60)
     with pytest.raises(KeyError):
         await running.stop()
 

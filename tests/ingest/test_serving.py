@@ -30,14 +30,14 @@ async def test_it_returns_when_told_to():
     await asyncio.sleep(0.01)
     assert not waiting.done()
     stop.set()
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, 60)
     assert [room.cancelled for room in rooms] == [True, True]
 
 
 async def test_it_returns_when_one_ends():
     stop, rooms = asyncio.Event(), [Room(), Room()]
     rooms[1].ended.set()
-    await asyncio.wait_for(until_stopped(stop, *rooms), 5)
+    await asyncio.wait_for(until_stopped(stop, *rooms), 60)
     assert rooms[0].cancelled
 
 
@@ -82,7 +82,7 @@ async def test_who_loses_a_cancellation_is_cancelled_again(monkeypatch):
 
     task = asyncio.create_task(deaf())
     await asyncio.sleep(0)
-    await asyncio.wait_for(end([task]), 5)
+    await asyncio.wait_for(end([task]), 60)
     assert len(lost) == 3
     assert isinstance(task.exception(), KeyError)
     await end([task])

@@ -186,7 +186,7 @@ class GatewayWorld:
 
     async def last_session(self):
         recorder = self.worker.sessions[-1]
-        await asyncio.wait_for(recorder.closed.wait(), 10)
+        await asyncio.wait_for(recorder.closed.wait(), 60)
         return recorder
 
 

@@ -184,7 +184,7 @@ async def test_what_is_no_client_is_counted_and_gets_no_session(
             if writer.can_write_eof():
                 writer.write_eof()
             with contextlib.suppress(ConnectionError):
-                answer = await asyncio.wait_for(reader.read(), 5)
+                answer = await asyncio.wait_for(reader.read(), 60)
                 assert answer[:1] in {b"", b"\x15"}
         for _ in range(100):
             if world.worker.counts:
@@ -269,8 +269,8 @@ async def test_who_does_not_authenticate_in_time_is_cut_off(tmp_path, postgres_s
         world.gateway.settings = _replace(world.gateway.settings, auth_timeout_s=0.2)
         async with raw(world) as (reader, _), raw(world) as (other, writer):
             await hello(other, writer)
-            assert await asyncio.wait_for(reader.read(), 5) == b""
-            assert await asyncio.wait_for(other.read(), 5) == b""
+            assert await asyncio.wait_for(reader.read(), 60) == b""
+            assert await asyncio.wait_for(other.read(), 60) == b""
         assert world.worker.counts["timeout"] == 2
 
 
@@ -289,7 +289,7 @@ async def test_strangers_are_capped_in_all_and_by_address(tmp_path, postgres_ser
         held = [await stack.enter_async_context(raw(world)) for _ in range(3)]
         await asyncio.sleep(0.1)
         async with raw(world) as (reader, _):
-            assert await asyncio.wait_for(reader.read(), 5) == b""
+            assert await asyncio.wait_for(reader.read(), 60) == b""
         assert world.worker.counts["over-limit"] == 1
         await hello(*held[0])  # those who are in are served
         held[0][1].write(password(world.token()))

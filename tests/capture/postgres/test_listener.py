@@ -36,7 +36,7 @@ async def knock(listener):
     host, port = listener.address.split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     with contextlib.suppress(ConnectionError):
-        await asyncio.wait_for(reader.read(), 5)
+        await asyncio.wait_for(reader.read(), 60)
     writer.close()
 
 

@@ -50,7 +50,7 @@ class RawClient:
             pass
 
 
-async def wait_for(condition, seconds=10):
+async def wait_for(condition, seconds=60):
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)

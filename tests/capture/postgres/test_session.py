@@ -62,7 +62,7 @@ async def use_asyncpg(dsn):
     heard = asyncio.Event()
     await connection.add_listener("news", lambda *_: heard.set())
     await connection.execute("notify news, 'hello'")
-    await asyncio.wait_for(heard.wait(), 5)
+    await asyncio.wait_for(heard.wait(), 60)
     await connection.close()
 
 
@@ -178,7 +178,7 @@ async def test_a_session_ends_when_its_token_expires_and_what_it_ran_is_cancelle
     async with gateway_world(tmp_path, postgres_server) as world:
         world.short = world.token(ttl_s=2)
         took = await ends_with(world, "its token has expired", "expired", "select pg_sleep(31)")
-        assert took < 8
+        assert took < 25
         await asyncio.sleep(0.3)
         assert postgres_server.sql(
             "select count(*) from pg_stat_activity where query = 'select pg_sleep(31)'"

@@ -142,7 +142,7 @@ def test_ca_certificates_that_are_not_there(tmp_path):
 
 async def test_a_cancel_goes_over_tls_too(tmp_path, front):
     chosen = dialer(tmp_path, port=front.port, tls="verify-full", tls_ca="tls.crt")
-    await asyncio.wait_for(chosen.cancel(1, b"abcd"), 5)
+    await asyncio.wait_for(chosen.cancel(1, b"abcd"), 60)
     await dialer(tmp_path, port=free_port()).cancel(1, b"abcd")  # nobody there: no matter
 
 
@@ -163,7 +163,7 @@ async def rogue(*answers):
                 writer.write(answer)
                 await writer.drain()
             if answers:
-                await asyncio.wait_for(reader.read(), 5)
+                await asyncio.wait_for(reader.read(), 60)
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)

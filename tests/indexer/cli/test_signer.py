@@ -24,7 +24,7 @@ def short():
 
 async def answered(signer):
     """What it says first, once it is up."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 return await signer.signed("sealtape.test/log/1")

@@ -87,7 +87,7 @@ async def test_one_that_is_away_is_tried_until_it_is_back(state):
     async with webhook() as hook:
         url = hook.url
     sending = sender(state, url)
-    async with running(sending), asyncio.timeout(20):
+    async with running(sending), asyncio.timeout(60):
         while sending.failures < 3:
             await asyncio.sleep(0.01)
         assert sending.waiting == 2
@@ -114,7 +114,7 @@ async def test_a_secret_that_cannot_be_read_is_a_failure(state, tmp_path, text, 
     async with webhook() as hook:
         toml = f'[verify]\nwebhook = "{hook.url}"\nwebhook_secret = {text}\n'
         sending = sender_of(load_settings(toml, base=str(tmp_path)), state)
-        async with running(sending), asyncio.timeout(20):
+        async with running(sending), asyncio.timeout(60):
             while not sending.failures:
                 await asyncio.sleep(0.01)
         assert hook.requests == []

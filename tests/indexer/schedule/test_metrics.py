@@ -31,7 +31,7 @@ async def test_everything_that_it_tells(site):
         running = await start_schedule(settings, **trust_of(site))
         vitals.attach(running)
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while not running.sender.sent or running.rounds.coverage.unverified:
                     await asyncio.sleep(0.02)
                 assert (await vitals.readiness()).ready

@@ -178,7 +178,7 @@ async def test_it_runs_beside_the_log(site):
     async with log_of(site, pace=pace) as (stores, parts):
         watch = Watch(parts, stores.bus, owner="dev-1")
         task = asyncio.create_task(watch.run())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not await stores.ledger.incidents():
                 await asyncio.sleep(0.05)
         watch.leave()

@@ -242,11 +242,11 @@ async def test_who_is_slow_delays_nobody(party, log):
     client = party.client("2")
     started = time.monotonic()
     lines = await client.cosign(log.note(), log.prove)
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 4.5
     assert len(lines) == 2
     assert states(client)["partner"] == "unasked"
     gate.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while states(client)["partner"] != "ok":
             await asyncio.sleep(0.01)
 
@@ -518,7 +518,7 @@ async def test_an_error_of_our_own_that_comes_late_is_logged(party, log, caplog)
     client = party.client("any", grace_s=0.0)
     assert len(await client.cosign(log.note(), prove)) == 1
     gate.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while "the vault does not answer" not in caplog.text:
             await asyncio.sleep(0.01)
 
@@ -539,7 +539,7 @@ async def test_it_can_be_cancelled(party, log):
     one = await party.double("office", lambda _: None)
     client = party.client(timeout_s=60.0)
     asking = asyncio.create_task(client.cosign(log.note(), log.prove))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not one.asked:
             await asyncio.sleep(0.01)
     asking.cancel()

@@ -103,7 +103,7 @@ async def test_it_is_killed_and_paused_and_comes_back(litewitness_alone, tmp_pat
     )
     more = f"witness ours {witness_key().vkey} {server.url}\ngroup one any lite ours\n"
     policy = policy_of(log, litewitness_alone.url, litewitness_alone.vkey, more, "one")
-    client = Witnesses(policy, timeout_s=2.0)
+    client = Witnesses(policy, timeout_s=5.0)
     assert len(await client.cosign(log.note(5), log.prove)) == 2
     await asyncio.to_thread(litewitness_alone.kill)
     assert len(await client.cosign(log.note(8), log.prove)) == 1
@@ -114,12 +114,12 @@ async def test_it_is_killed_and_paused_and_comes_back(litewitness_alone, tmp_pat
     await asyncio.to_thread(litewitness_alone.pause)
     started = time.monotonic()
     assert len(await client.cosign(log.note(13), log.prove)) == 1
-    assert time.monotonic() - started < 1.5
-    await asyncio.sleep(2.5)
+    assert time.monotonic() - started < 4.5
+    await asyncio.sleep(5.5)
     assert client.snapshot()[0].reason == "no answer in time"
     await asyncio.to_thread(litewitness_alone.resume)
     lines = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len(lines) < 2:  # what it was asked while it stood still may still be before this
             lines = await client.cosign(log.note(20), log.prove)
     assert client.snapshot()[0].findings == 0

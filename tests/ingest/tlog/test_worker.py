@@ -191,7 +191,7 @@ async def test_another_takes_over(site):
             await asyncio.sleep(0.01)
         tasks.append(asyncio.create_task(second.run()))
         tasks[0].cancel()  # as a process that is gone: its lease runs out
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not second.snapshot().held:
                 await asyncio.sleep(0.01)
         await stores.ledger.leases()
@@ -291,7 +291,7 @@ async def restored(site, tmp_path):
 async def stopped(site, **options):
     """Run a worker until it refuses to write; what it says."""
     async with writing(site, **options) as (_, worker):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not worker.snapshot().stopped:
                 await asyncio.sleep(0.02)
         return worker.snapshot().stopped
@@ -337,7 +337,7 @@ async def test_nor_with_witnesses_alone_that_remember(site, tmp_path):
     _, before = await read_log(copy)
     async with writing(copy) as (_, worker):
         await seal(copy, [site.session(number=3)])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while worker.snapshot().signed <= before.size:
                 await asyncio.sleep(0.02)
         await asyncio.sleep(0.3)
@@ -389,7 +389,7 @@ async def test_without_a_quorum_it_is_only_pending(site):
         assert parts.policy.quorum is not None
         with_nobody = LogWorker(replace(parts, cosigners=None), owner="dev-1")
         task = asyncio.create_task(with_nobody.run())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not with_nobody.snapshot().signed:
                 await asyncio.sleep(0.02)
         found = with_nobody.snapshot()
@@ -453,7 +453,7 @@ async def test_what_nobody_signed_is_left_out(site):
 
 async def test_the_snapshot_tells_how_it_stands(site):
     async with writing(site) as (_, worker):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not worker.snapshot().witnessed:
                 await asyncio.sleep(0.02)
         found = worker.snapshot()

@@ -76,7 +76,7 @@ async def test_an_old_ledger_makes_no_second_history(site, postgres_stores):
     vault = await open_vault(site.settings.stores.vault, site.folder)
     before = await LogStore(vault, 1).get(CHECKPOINT)
     async with writing(site) as (_, worker):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not worker.snapshot().stopped:
                 await asyncio.sleep(0.02)
     assert "fork" in worker.snapshot().stopped

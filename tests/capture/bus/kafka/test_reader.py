@@ -175,7 +175,7 @@ async def test_a_broker_that_hangs_is_busy_in_time(kafka_alone):
             started = time.monotonic()
             with pytest.raises(StoreBusy):
                 await use()
-            assert time.monotonic() - started < 5
+            assert time.monotonic() - started < 20
         kafka_alone.resume()
         found = values(await again(lambda: read_all(bus)))
         assert dict.fromkeys(found) == {b"kept": None}

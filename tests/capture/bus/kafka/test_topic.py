@@ -78,7 +78,7 @@ async def test_brokers_that_are_away_are_busy(kafka_server):
         started = time.monotonic()
         with pytest.raises(StoreBusy):
             await use()
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 20
     await bus.close()
 
 

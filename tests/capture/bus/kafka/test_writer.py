@@ -142,7 +142,7 @@ async def test_a_broker_that_hangs_is_busy_in_time_and_costs_no_memory(kafka_alo
             started = time.monotonic()
             with pytest.raises(StoreBusy, match=r"does not answer|has no leader|closed"):
                 await bus.append(0, large)
-            assert time.monotonic() - started < 8
+            assert time.monotonic() - started < 20
             grown.append(process.memory_info().rss)
         assert grown[-1] - grown[0] < 30 << 20
         kafka_alone.resume()
