@@ -227,14 +227,17 @@ class SessionFold:
         if epoch.first_n < 0:
             epoch.first_n = read.facts[0].n
         commands = errors = 0
+        effects = set(document.effects)
         for fact in read.facts:
             if fact.kind == facts.COMMAND:
                 commands += 1
+                effects.add(fact.effect)
                 self._started(_command(document, frame, fact))
             elif fact.kind == facts.RESULT:
                 errors += _failed(fact)
                 self._result(fact)
             elif fact.kind == facts.REFUSAL:
+                effects.add(REFUSED)
                 refusal = _refusal(document, frame, fact)
                 self._changed[refusal.epoch, refusal.n] = refusal
         self.document = replace(
@@ -243,6 +246,7 @@ class SessionFold:
             bytes_server=max(document.bytes_server, read.totals[CLIENT_OUT]),
             commands=document.commands + commands,
             errors=document.errors + errors,
+            effects=tuple(sorted(effects - {""})),
         )
 
     def _started(self, command: CommandDocument) -> None:

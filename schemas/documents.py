@@ -58,8 +58,9 @@ def parse_command_id(text: str) -> tuple[bytes, int, int]:
 class SessionDocument:
     """One session. Times are nanoseconds since the Unix epoch; `ended_ns` None while live.
 
-    `bytes_client` and `bytes_server` are what the client sent and was sent. `revision` grows with
-    each change; the document with the larger one wins.
+    `bytes_client` and `bytes_server` are what the client sent and was sent. `effects` are those of
+    its commands, each once, sorted. `revision` grows with each change; the document with the larger
+    one wins.
     """
 
     session: bytes
@@ -86,6 +87,7 @@ class SessionDocument:
     bytes_server: int = 0
     commands: int = 0
     errors: int = 0
+    effects: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -124,6 +126,7 @@ class SessionDocument:
                 "bytes_server": str(self.bytes_server),
                 "commands": str(self.commands),
                 "errors": str(self.errors),
+                "effects": list(self.effects),
                 "revision": str(self.revision),
             }
         )
@@ -158,6 +161,7 @@ class SessionDocument:
             bytes_server=_count(fields, "bytes_server"),
             commands=_count(fields, "commands"),
             errors=_count(fields, "errors"),
+            effects=fields.texts("effects", max_bytes=_MAX_NAME),
             revision=_count(fields, "revision"),
         )
         fields.end()
@@ -310,8 +314,10 @@ def _is_plain_session(document: SessionDocument) -> bool:
             document.close_reason,
             *document.groups,
             *document.on_behalf_of,
+            *document.effects,
         )
         and len(document.groups) <= _MAX_ITEMS
+        and len(document.effects) <= _MAX_ITEMS
         and len(document.on_behalf_of) <= _MAX_ITEMS
         and document.state in SESSION_STATES
         and 0 <= document.started_ns <= _MAX_I64
@@ -331,7 +337,8 @@ def _plain_session(d: SessionDocument) -> bytes:
         f'{{"agent":{quoted(d.agent)},"bytes_client":"{d.bytes_client}",'
         f'"bytes_server":"{d.bytes_server}","client":{quoted(d.client)},'
         f'"close_reason":{quoted(d.close_reason)},"commands":"{d.commands}",'
-        f'"database":{quoted(d.database)},"ended_ns":{ended},"errors":"{d.errors}",'
+        f'"database":{quoted(d.database)},"effects":{_list(d.effects)},"ended_ns":{ended},'
+        f'"errors":"{d.errors}",'
         f'"frames":"{d.frames}","groups":{_list(d.groups)},"node":{quoted(d.node)},'
         f'"on_behalf_of":{_list(d.on_behalf_of)},"protocol":{quoted(d.protocol)},'
         f'"retention":{quoted(d.retention)},"revision":"{d.revision}","run":{quoted(d.run)},'

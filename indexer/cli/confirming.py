@@ -38,6 +38,7 @@ _WHO: Final = (
 )
 _WHOLE: Final = (
     *("ended_ns", "close_reason", "frames", "bytes_client", "bytes_server", "commands", "errors"),
+    "effects",
 )
 _COMMAND: Final = tuple(each.name for each in fields(CommandDocument))
 

@@ -65,6 +65,7 @@ def session_json(document: SessionDocument, logged: Logged | None = None) -> dic
         "bytes_server": document.bytes_server,
         "commands": document.commands,
         "errors": document.errors,
+        "effects": list(document.effects),
         "tenant": document.tenant,
         "retention": document.retention,
         "node": document.node,

@@ -50,8 +50,9 @@ def recorded(sessions, seed):
             user=f"user{number % 50}@example.com", target=f"db{number % 7}",
             source=f"10.{number % 256}.{number // 256 % 256}.7:51234", commands=COMMANDS,
         )  # fmt: skip
-        owners.append(owner)
-        commands += [statement(dice, owner, n) for n in range(COMMANDS)]
+        made = [statement(dice, owner, n) for n in range(COMMANDS)]
+        owners.append(replace(owner, effects=tuple(sorted({each.effect for each in made}))))
+        commands += made
         if len(commands) >= PUT:
             yield owners, commands
             owners, commands = [], []

@@ -230,7 +230,8 @@ def random_world(dice: random.Random):
                     message=dice.choice(("no such thing: orders", "")) if failed else "",
                 )
             )
-        world.append((owner, commands))
+        effects = {each.effect for each in commands} - {""}
+        world.append((replace(owner, effects=tuple(sorted(effects))), commands))
     return world
 
 

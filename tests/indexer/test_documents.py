@@ -93,7 +93,7 @@ def test_a_whole_session():
     assert (document.state, document.close_reason) == ("closed", "client")
     assert document.frames == len(built.frames) == 9
     assert document.revision == 18
-    assert (document.commands, document.errors) == (3, 0)
+    assert (document.commands, document.errors, document.effects) == (3, 0, ("read",))
     first = commands[f"{built.session.hex()}:0:0"]
     assert first.to_json()
     assert (first.text, first.tables, first.effect) == (
@@ -288,6 +288,7 @@ def test_refusals_are_commands_of_the_journal():
     )
     document, commands, _ = made.take()
     assert (document.protocol, document.user, document.commands) == ("journal", "", 0)
+    assert document.effects == ("refused",)
     refusal = commands[0]
     assert refusal.to_json()
     assert (refusal.effect, refusal.status, refusal.error) == ("refused", "error", "28000")
@@ -405,6 +406,19 @@ def test_progress_is_canonical(maker):
     maker.close()
     progress = maker.fold.progress()
     assert canonical.encode(canonical.decode(progress, "progress")) == progress
+
+
+def test_a_session_has_the_effects_of_all_its_commands(maker):
+    def told(*effects):
+        names = [{"normalized": "x", "effect": effect} for effect in effects]
+        maker.facts(*((facts.COMMAND, -1, {"statement": name}) for name in names))
+        return maker.take()[0].effects
+
+    assert told("write", "", "read") == ("read", "write")
+    assert told("read") == ("read", "write")
+    fold = SessionFold.restore(maker.fold.session, maker.fold.progress(), maker.fold.document)
+    assert fold.document.effects == ("read", "write")
+    assert told("ddl") == ("ddl", "read", "write")
 
 
 def test_a_result_changes_what_it_tells_of_and_nothing_else(maker):

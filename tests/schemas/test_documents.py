@@ -66,6 +66,7 @@ shared = {
         bytes_server=counts,
         commands=counts,
         errors=counts,
+        effects=lists,
         revision=counts,
     )
 )

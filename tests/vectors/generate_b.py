@@ -574,6 +574,7 @@ def session_document(**changes):
         bytes_client=39,
         bytes_server=120,
         commands=1,
+        effects=("read",),
     )
     return dataclasses.replace(first, **changes)
 

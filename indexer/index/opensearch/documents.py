@@ -54,6 +54,7 @@ def session_source(document: SessionDocument, start_ns: int, progress: bytes | N
         "frames": document.frames,
         "commands": document.commands,
         "errors": document.errors,
+        "effects": document.effects,
         "revision": document.revision,
         "ended_ns": ended,
         "on_behalf_of": document.on_behalf_of,
@@ -74,6 +75,7 @@ def session_source(document: SessionDocument, start_ns: int, progress: bytes | N
             **_names(document),
             "start_ns": start_ns,
             "ended_ns": FOREVER if ended is None else ended,
+            "effects": [tokens.fold(effect) for effect in document.effects],
         },
     }
     return _filled(whole)
@@ -163,6 +165,7 @@ def read_session(source: Mapping[str, Any]) -> SessionDocument:
             bytes_server=_whole(_part(source, "server"), "bytes"),
             commands=_whole(ours, "commands"),
             errors=_whole(ours, "errors"),
+            effects=_texts(ours, "effects"),
             revision=_whole(ours, "revision"),
         )
     except (FormatError, ValueError) as exc:

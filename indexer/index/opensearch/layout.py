@@ -26,7 +26,7 @@ from sealtape.schemas.layout import check_name, day_of
 
 __all__ = ["LAYOUT", "Layout", "Place"]
 
-LAYOUT = 1
+LAYOUT = 2
 """Changes when templates do: an index made by another version has to be rebuilt."""
 
 Json = dict[str, Any]
@@ -231,10 +231,11 @@ _SESSION_FIELDS: Json = {
         frames=_LONG,
         commands=_LONG,
         errors=_LONG,
+        effects=_KEYWORD,
         revision=_NUMBER,
         progress={"type": "binary"},
     ),
-    "find": _object(**_FIND_NAMES, ended_ns=_LONG),
+    "find": _object(**_FIND_NAMES, ended_ns=_LONG, effects=_EXACT),
 }
 _COMMAND_FIELDS: Json = {
     **_SHARED,

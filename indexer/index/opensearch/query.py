@@ -57,10 +57,14 @@ def commands(query: Query) -> Json:
 
 
 def sessions(query: Query) -> SessionPlan:
-    """The conditions on sessions and their commands."""
+    """The conditions on sessions and their commands.
+
+    A session's document has the effects of all its commands: commands are asked about an effect only
+    beside what else holds for the same command.
+    """
     own: list[Json] = []
     times: list[Json] = []
-    together: list[Json] = []
+    together: list[Term] = []
     never: list[Json] = []
     for term in map(_normal, query.terms):
         inner = term.term if isinstance(term, Not) else term
@@ -68,17 +72,22 @@ def sessions(query: Query) -> SessionPlan:
             own.append(_signed(term, _of_session))
             if isinstance(inner, Since | Until):
                 times.append(_signed(term, _of_command))
-        elif isinstance(term, Not):
+            continue
+        if _is_effect(inner):
+            own.append(_signed(term, _of_effects))
+        if not isinstance(term, Not):
+            together.append(inner)
+        elif not _is_effect(inner):
             never.append(_of_command(inner))
-        else:
-            together.append(_of_command(inner))
+    if len(together) == 1 and not times and _is_effect(together[0]):
+        together = []
     if not any(
         isinstance(term, Match) and term.field in ("protocol", "session") for term in query.terms
     ):
         own.append(_not({"term": {"find.protocol": JOURNAL}}))
     return SessionPlan(
         session=all_of(own),
-        some=all_of(together + times) if together else None,
+        some=all_of([*map(_of_command, together), *times]) if together else None,
         none=any_of(never) if never else None,
     )
 
@@ -123,6 +132,14 @@ def _asks_command(term: Term) -> bool:
     if isinstance(term, Match):
         return term.field in COMMAND_FIELDS
     return isinstance(term, Text | Failed)
+
+
+def _is_effect(term: Term) -> bool:
+    return isinstance(term, Match) and term.field == "effect"
+
+
+def _of_effects(term: Match) -> Json:
+    return any_of([_value("effects", value) for value in term.values])
 
 
 def _signed(term: Term | Not, positive: Any) -> Json:

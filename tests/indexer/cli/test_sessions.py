@@ -4,7 +4,7 @@ import pytest
 
 FIELDS = {
     *("session", "user", "groups", "agent", "target", "protocol", "source", "started", "ended"),
-    *("state", "frames", "bytes_client", "bytes_server", "commands", "errors"),
+    *("state", "frames", "bytes_client", "bytes_server", "commands", "errors", "effects"),
 }
 
 
@@ -31,6 +31,7 @@ def test_what_a_line_says(at, recorded):
     assert line["frames"] == len(recorded.closed.frames)
     assert line["commands"] == 3
     assert line["errors"] == 0
+    assert line["effects"] == ["read"]
     assert line["started"].endswith("Z")
     assert line["ended"] > line["started"]
     (line,) = at("sessions", f"session:{recorded.live.session.hex()}", "--json").lines

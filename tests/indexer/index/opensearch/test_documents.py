@@ -35,7 +35,7 @@ def test_a_session_comes_back(data):
             for name in ("user", "target", "protocol", "node", "agent", "run", "database")
         },
         **{name: draw(TEXTS) for name in ("source", "client", "close_reason")},
-        **{name: draw(LISTS) for name in ("groups", "on_behalf_of")},
+        **{name: draw(LISTS) for name in ("groups", "on_behalf_of", "effects")},
         **{name: draw(COUNTS) for name in ("started_ns", "revision", "frames", "commands")},
         **{name: draw(COUNTS) for name in ("bytes_client", "bytes_server", "errors")},
         ended_ns=draw(st.none() | COUNTS),

@@ -43,6 +43,26 @@ def test_what_a_session_is_asked_and_what_its_commands():
     assert sessions(query("error:false")).none == sessions(query("-error:true")).none
 
 
+def test_commands_are_asked_about_effects_only_beside_other_things():
+    write = {"term": {"find.effects": {"value": "write"}}}
+    without = sessions(query("protocol:postgres -effect:write"))
+    assert (without.some, without.none) == (None, None)
+    assert {"bool": {"must_not": [write]}} in without.session["bool"]["filter"]
+    plan = sessions(query("protocol:postgres effect:write"))
+    assert (plan.some, plan.none) == (None, None)
+    assert write in plan.session["bool"]["filter"]
+    for text in ("effect:write drop", "effect:write since:1h", "effect:write effect:read"):
+        plan = sessions(query(text))
+        assert write in plan.session["bool"]["filter"]
+        assert "find.effect'" in str(plan.some)
+    plan = sessions(query("effect:wr*,read"))
+    assert {"prefix": {"find.effects": {"value": "wr"}}} in plan.session["bool"]["filter"][0][
+        "bool"
+    ]["should"]
+    plan = sessions(query("-effect:write -table:orders"))
+    assert plan.none == {"term": {"find.tables": {"value": "orders"}}}
+
+
 @pytest.mark.parametrize(("text", "hidden"), [("", 1), ("protocol:x", 0), ("session:a", 0)])
 def test_journals_are_asked_for(text, hidden):
     assert ("journal" in str(sessions(query(text)).session)) == hidden
