@@ -59,8 +59,8 @@ def commands(query: Query) -> Json:
 def sessions(query: Query) -> SessionPlan:
     """The conditions on sessions and their commands.
 
-    A session's document has the effects of all its commands: commands are asked about an effect only
-    beside what else holds for the same command.
+    A session's document has the effects of all its commands: commands are asked about an effect
+    only beside what else holds for the same command.
     """
     own: list[Json] = []
     times: list[Json] = []
