@@ -171,7 +171,10 @@ def _monitor(policy: EvidencePolicy, witnessed: Witnessed, name: str, report: Bu
 
 
 def _others(bundle: Bundle, policy: EvidencePolicy, anchors: Anchors, report: BundleReport) -> None:
-    report.passed("consistency", f"{len(bundle.checkpoints) - 1} earlier checkpoints")
+    if earlier := len(bundle.checkpoints) - 1:
+        report.passed("consistency", f"{earlier} earlier checkpoints")
+    else:
+        report.not_provided("consistency", "no earlier checkpoint")
     for size in bundle.checkpoints:
         name = checkpoint_name(size)
         try:

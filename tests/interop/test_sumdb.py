@@ -12,8 +12,9 @@ from sealtape.schemas.cosignatures import verifier_of
 from sealtape.schemas.errors import FormatError
 from sealtape.schemas.tlog import tiles
 from sealtape.schemas.tlog.proof import LogProof, parse_proof
+from tests.factories.large_logs import entry
 from tests.factories.sessions import build_session
-from tests.interop.conftest import OLD, SIZE, entry
+from tests.interop.conftest import OLD, SIZE
 from tests.vectors.generate_b import FOLDER
 
 # -- what holds ------------------------------------------------------------------------------------

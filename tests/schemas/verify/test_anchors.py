@@ -165,6 +165,11 @@ def test_earlier_checkpoints():
     assert report.details["consistency"] == "2 earlier checkpoints"
 
 
+def test_without_an_earlier_checkpoint_nothing_is_consistent():
+    report = judged(story())
+    assert (report.verdict, report.state("consistency")) == ("verified", State.NOT_PROVIDED)
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
