@@ -130,7 +130,7 @@ class Fields:
         value = self._take(name)
         if not isinstance(value, str):
             self.refuse(name, "must be a string")
-        if len(value.encode()) > max_bytes:
+        if (len(value) if value.isascii() else len(value.encode())) > max_bytes:
             self.refuse(name, f"must be at most {max_bytes} bytes")
         if choices and value not in choices:
             self.refuse(name, f"must be one of {', '.join(choices)}")
@@ -171,7 +171,11 @@ class Fields:
 
     def decimal(self, name: str, low: int = 0, high: int = MAX_U64) -> int:
         """A 64-bit integer written as a decimal string, a u64 unless said otherwise."""
-        return decimal_int(self.text(name, max_bytes=20), self._path(name), low, high)
+        text = self.text(name, max_bytes=20)
+        # Names are spelt out for errors only: a log has millions of these.
+        if _DECIMAL.fullmatch(text) and low <= (number := int(text)) <= high:
+            return number
+        return decimal_int(text, self._path(name), low, high)
 
     def time_ns(self, name: str) -> int:
         """Nanoseconds since the Unix epoch: an i64 written as a decimal string."""
@@ -186,7 +190,10 @@ class Fields:
 
     def hex(self, name: str, size: int | None = None) -> bytes:
         """Bytes written as lowercase hex, exactly `size` of them when given."""
-        return hex_bytes(self.text(name), self._path(name), size)
+        text = self.text(name)
+        if _HEX.fullmatch(text) and size in (None, len(text) // 2):
+            return bytes.fromhex(text)
+        return hex_bytes(text, self._path(name), size)
 
     def hexes(self, name: str, size: int, *, max_items: int = 1024) -> tuple[bytes, ...]:
         """A list of byte strings of `size` bytes, in lowercase hex."""
