@@ -40,8 +40,8 @@ bench: setup ## the benchmarks (tests/bench), numbers as ratios to a bare relay
 soak: setup ## the long-running tests
 	@$(PY) -P -m pytest -m soak -s --timeout=0 $(ARGS)
 
-fuzz: setup ## many more inputs for every parser, of another seed each time; FUZZ=N SEED=N
-	@FUZZ="$${FUZZ:-200000}" SEED="$${SEED:-$$(date +%s)}" $(PY) -P -m pytest tests/fuzz -n $(WORKERS) --timeout=0 $(ARGS)
+fuzz: setup ## inputs for every parser, guided by what they reach; FUZZ=N SEED=N, ARGS="--folder DIR note"
+	@PY="$(PY)" WORKERS="$(WORKERS)" bash deploy/fuzz.sh $(ARGS)
 
 servers: setup ## real Kafka, PostgreSQL, S3, OpenSearch and Keycloak until Ctrl-C; ARGS="kafka s3" narrows
 	@$(PY) -m tests.servers up $(ARGS)
@@ -56,3 +56,4 @@ lock: ## requirements/*.txt anew from pyproject.toml (needs uv)
 	$(LOCK) --all-extras --group dev -o requirements/dev.txt
 	$(LOCK) --extra all -c requirements/dev.txt -o requirements/image.txt
 	$(LOCK:pyproject.toml=) --group build -c requirements/dev.txt -o requirements/build.txt
+	$(LOCK:pyproject.toml=) --group fuzz -o requirements/fuzz.txt

@@ -2,7 +2,7 @@
 
 import random
 
-__all__ = ["inputs"]
+__all__ = ["WORDS", "changed", "inputs"]
 
 WORDS = [
     b"\0", b"\n", b"\n\n", b'"', b"{", b"}", b"[" * 200, b"{" * 200, b"\xff" * 8, b"\x80" * 10,
@@ -15,10 +15,15 @@ def inputs(samples, count, seed):
     """So many inputs; the same for the same seed."""
     luck = random.Random(seed)
     for _ in range(count):
-        data = bytearray(luck.choice(samples))
-        for _ in range(luck.choice([1, 1, 1, 2, 4, 16])):
-            _change(data, luck, samples)
-        yield bytes(data)
+        yield changed(luck.choice(samples), luck, samples)
+
+
+def changed(data, luck, samples):
+    """This input with one to sixteen changes; stretches of the samples come in."""
+    data = bytearray(data)
+    for _ in range(luck.choice([1, 1, 1, 2, 4, 16])):
+        _change(data, luck, samples)
+    return bytes(data)
 
 
 def _change(data, luck, samples):

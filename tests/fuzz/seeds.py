@@ -1,17 +1,27 @@
 """Every parser of foreign bytes, and valid bytes for each to begin with.
 
 `PARSERS` has by name: what takes the bytes, and samples that it accepts. What a parser may raise
-for others is `FormatError` (and its kin) alone.
+for others is `FormatError` (and its kin) alone; the second verifier gives a verdict on any bytes.
 """
 
+import importlib
 import json
+import sys
 from functools import partial
 from pathlib import Path
 
-from sealtape.ingest.parquet import read_rows, row_of, write_segment
-from sealtape.schemas import messages
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sealtape.capture.identity.jwks import parse_key_set
+from sealtape.ingest.pages import plain_values
+from sealtape.ingest.parquet import ColumnReader, read_rows, row_of, write_segment
+from sealtape.ingest.thrift import read_struct
+from sealtape.schemas import facts, messages, slices
 from sealtape.schemas.bodies import parse_open
-from sealtape.schemas.bundle import open_bundle
+from sealtape.schemas.bundle import open_bundle, parse_keys, parse_paths
+from sealtape.schemas.bundle import parse_hashes as parse_inclusion
+from sealtape.schemas.errors import SealtapeError
 from sealtape.schemas.evidence import parse_evidence_policy
 from sealtape.schemas.frames import parse_header
 from sealtape.schemas.notes import parse_checkpoint, parse_note
@@ -29,18 +39,59 @@ from tests.factories.sessions import build_session
 from tests.vectors.bundle_parts import packed, sha
 from tests.vectors.generate_bundle import policy, whole
 
-__all__ = ["PARSERS"]
+__all__ = ["FEWER", "HANG_S", "MEMORY", "PARSERS", "parsed"]
 
+HANG_S = 1.0
+MEMORY = 64 << 20
+FEWER = dict.fromkeys(["parquet", "columns", "bundle", "time-stamp", "verifier"], 5)
+FEWER["verifier-files"] = 50
+"""So many times fewer inputs go to the slow ones."""
 VECTORS = Path(__file__).parents[1] / "vectors"
+# It is imported by its name, so that what watches imports sees it.
+sys.path.append(str(Path(__file__).parents[2] / "deploy/verifier"))
+VERIFIER = importlib.import_module("sealtape_verify")
+sys.path.pop()
+POLICY = VERIFIER.Policy(policy().encode())
 FILES = whole()
 BUILT = build_session(commands=2)
 LOG = GrowingLog().grow(9)
 NOTE = note_of(FILES)[1]
 
 
+def parsed(parse, data):
+    """Whether the bytes are taken; what is raised besides refusals is a finding."""
+    try:
+        parse(data)
+    except SealtapeError:
+        return False
+    return True
+
+
+def verdict(data):
+    """The second verifier's report on a bundle, as it prints it."""
+    found = VERIFIER.report(VERIFIER.Verifier(data, POLICY))
+    return json.dumps(found)
+
+
+def verdict_of_files(data):
+    """The same for a good bundle in which one file, named in the first line, is another."""
+    name, _, content = data.partition(b"\n")
+    return verdict(packed({**FILES, name.decode("ascii", "replace")[:99]: content}))
+
+
 def rows(data):
     """A segment as ingest reads it; the pages are read too."""
     return [row for _, row in read_rows(data)]
+
+
+def columns(data):
+    """A segment as verification reads it."""
+    return list(ColumnReader(data).read(0, 1 << 40))
+
+
+def pages(data):
+    """A column of payloads, for as many values as the sample has."""
+    return plain_values(memoryview(data), 0, len(data), len(BUILT.frames))
 
 
 def text(parse, data):
@@ -50,6 +101,37 @@ def text(parse, data):
 
 def segment():
     return write_segment([[row_of(frame) for frame in BUILT.frames]], {})
+
+
+def footer(data):
+    size = int.from_bytes(data[-8:-4], "little")
+    return bytes(data[-8 - size : -8])
+
+
+def payloads(data):
+    """The chunk of the last column, without what Arrow writes before and behind it."""
+    group = pq.ParquetFile(pa.BufferReader(data)).metadata.row_group(0)
+    chunk = group.column(group.num_columns - 1)
+    begin = chunk.data_page_offset
+    return bytes(data[begin : begin + chunk.total_compressed_size])
+
+
+def data_body():
+    """Of a DATA frame."""
+    pieces = [slices.encode_slice(0, 5, 0, b"select 1"), slices.encode_slice(1, 9, 0, b"1", 2)]
+    return slices.encode_data(pieces, 2)
+
+
+def facts_body():
+    """Of a FACTS frame: a fact with little in it, and one with something everywhere."""
+    full = facts.encode_fact(
+        facts.encode_head(1, facts.COMMAND, 7, 0, 0, 8, 0),
+        facts.encode_text("select 1", 8, bytes(32)),
+        facts.encode_statement("select $1", "f1", "read", ["public.t"]),
+        facts.encode_tail(parameters=["1"], status="ok", rows=1, attributes={"a": "b"}),
+    )
+    short = facts.encode_fact(facts.encode_head(0, facts.COMMAND, 0))
+    return facts.encode_facts((8, 1, 0, 0), [short, full])
 
 
 def entries():
@@ -69,6 +151,9 @@ def manifest():
 
 _TILE, _TILE_DATA = tile_entries()
 MANIFEST = manifest()
+SEGMENT = segment()
+KEYS = b'{"key":"%s","seq":"%d"}\n' * 2 % (b"ab" * 32, 0, b"cd" * 32, 7)
+JWKS = b'{"keys":[{"kty":"RSA","n":"%s","e":"AQAB","kid":"a","use":"sig"}]}' % (b"A" * 342)
 
 PARSERS = {
     "note": (parse_note, [NOTE, LOG.note(ml_dsa=True)]),
@@ -88,7 +173,21 @@ PARSERS = {
     "open": (partial(parse_open, verifiers=None), [BUILT.frames[0].payload]),
     "request": (parse_request, [LOG.request(old=4)]),
     "size": (parse_size, [b"20852163\n"]),
+    "data": (partial(slices.decode_data, ts_ns=1), [data_body()]),
+    "facts": (partial(facts.decode_facts, ts_ns=1), [facts_body()]),
+    "inclusion": (partial(parse_inclusion, what="inclusion"), [FILES["inclusion"]]),
+    "paths": (parse_paths, [FILES["fragments/0.paths"]]),
+    "keys": (lambda data: list(parse_keys(data)), [KEYS]),
+    "jwks": (parse_key_set, [JWKS]),
     "bundle": (open_bundle, [packed(FILES)]),
     "time-stamp": (read_timestamp, [tsa.answer(SIGNER, sha(NOTE))]),
-    "parquet": (rows, [segment()]),
+    "parquet": (rows, [SEGMENT]),
+    "columns": (columns, [SEGMENT]),
+    "footer": (read_struct, [footer(SEGMENT)]),
+    "pages": (pages, [payloads(SEGMENT)]),
+    "verifier": (verdict, [packed(FILES)]),
+    "verifier-files": (
+        verdict_of_files,
+        [f"{name}\n".encode() + content for name, content in sorted(FILES.items())],
+    ),
 }
