@@ -80,10 +80,8 @@ def campaign(total, seed, folder, names):
         found = outcomes[name] = run(name, runs, seed, folder / name)
         took = time.monotonic() - begun
         state = "FAILED" if found.failed else "ok"
-        line = (
-            f"{name:16} {found.runs:>9} runs  coverage {found.coverage:>5}  {took:>6.0f} s  {state}"
-        )
-        print(line, flush=True)
+        told = f"{found.runs:>9} runs  coverage {found.coverage:>5}  {took:>6.0f} s  {state}"
+        print(f"{name:16} {told}", flush=True)
         for path in found.findings:
             print(f"  {sys.executable} -m tests.fuzz.guided {name} --replay {path}")
         if found.failed:
@@ -98,15 +96,16 @@ def main(arguments=None):
     parser.add_argument("--seed", type=int, default=1, help="of the inputs (1)")
     parser.add_argument("--folder", type=Path, help="for corpora and findings, kept")
     options = parser.parse_args(arguments)
+    if unknown := set(options.parsers) - set(PARSERS):
+        parser.error(f"no parser is called {min(unknown)}; there are: {', '.join(PARSERS)}")
     if importlib.util.find_spec("atheris") is None:
         print(NO_ATHERIS, file=sys.stderr)
         return 2
     folder = (options.folder or Path(tempfile.mkdtemp(prefix="sealtape-fuzz-"))).resolve()
     outcomes = campaign(options.runs, options.seed, folder, options.parsers)
     failed = [name for name, found in outcomes.items() if found.failed]
-    print(
-        f"fuzz: {sum(found.runs for found in outcomes.values())} inputs, failed: {failed or 'none'}"
-    )
+    ran = sum(found.runs for found in outcomes.values())
+    print(f"fuzz: {ran} inputs, failed: {', '.join(failed) or 'none'}")
     if not options.folder and not failed:
         shutil.rmtree(folder)
     return 1 if failed else 0

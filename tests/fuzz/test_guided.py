@@ -102,6 +102,12 @@ def test_an_input_is_played_again(tmp_path, capsys):
     assert capsys.readouterr().out == "size: taken\n"
 
 
+def test_a_parser_that_does_not_exist_is_named(capsys):
+    with pytest.raises(SystemExit):
+        campaign.main(["size", "sizes"])
+    assert "no parser is called sizes" in capsys.readouterr().err
+
+
 @NEEDS_ATHERIS
 def test_a_campaign_reaches_code(tmp_path, capsys):
     assert campaign.main(["size", "--runs", "300", "--folder", str(tmp_path)]) == 0
