@@ -194,7 +194,7 @@ class Outlet:
             return
         batch, self._next = self._next, Batch()
         records: list[tuple[int, list[bytes]]] = [(SESSION, [body]) for body in batch.announced]
-        records += self._frame_records(batch)
+        records += self._frame_records(batch, head=fresh and bool(self.live))
         if slices and not fresh:  # after the frames: what a cut of this tick cleared is not here
             records.append((SLICES, slices))
         if fresh:
@@ -241,9 +241,10 @@ class Outlet:
                 slices.append(entry)
         return slices
 
-    def _frame_records(self, batch: Batch) -> list[tuple[int, list[bytes]]]:
+    def _frame_records(self, batch: Batch, *, head: bool) -> list[tuple[int, list[bytes]]]:
+        """The batch's frames; a `head` of a file without any still says how many were before it."""
         records: list[tuple[int, list[bytes]]] = []
-        batch.groups = _grouped(batch.cuts)
+        batch.groups = _grouped(batch.cuts) or [[]] * head
         ordinal = self._ordinal
         for group in batch.groups:
             records.append((FRAMES, encode_frames(ordinal, self.acked, group)))

@@ -11,14 +11,16 @@ from sealtape.capture.files import AppendFile, mapped
 from sealtape.capture.spool.records import (
     ENCRYPTED,
     FILE_HEADER,
+    FILE_MAGIC,
     FileKey,
     Stored,
     encode_record,
     holds_record,
+    is_cut_short,
     parse_file_header,
     read_records,
 )
-from sealtape.schemas.errors import FormatError, StoreError
+from sealtape.schemas.errors import FormatError, KeyUnavailable, StoreError
 
 SUFFIX = ".spool"
 KEEPS = "-receipt"
@@ -119,18 +121,38 @@ class StoredFile:
         """
         header = self.read(0, FILE_HEADER)
         if len(header) < FILE_HEADER or not any(header):
+            begun = header[: len(FILE_MAGIC)] == FILE_MAGIC[: len(header)]
+            if not begun and any(self.read(0, self.size)):
+                raise FormatError("Damaged at byte 0.")
             return
-        key = parse_file_header(header, self._spool_key)
         end = FILE_HEADER
-        for stored in read_records(self.read):
+        key = self._key_of(header)
+        for count, stored in enumerate(read_records(self.read), 1):
+            if stored.counter != count:
+                raise FormatError(f"Damaged at byte {end}: record {stored.counter} for {count}.")
+            yield self._opened(key, stored)
             end = stored.start + stored.length
-            if stored.kind in ENCRYPTED:
-                body = key.open(stored.counter, stored.kind, stored.body)
-                yield Stored(stored.start, stored.length, stored.counter, stored.kind, body)
-            else:
-                yield stored
-        if holds_record(self.read(end, max(self.size - end, 0))):
+        tail = self.read(end, max(self.size - end, 0))
+        if holds_record(tail) or not is_cut_short(tail, end):
             raise FormatError(f"Damaged at byte {end}.")
+
+    def _key_of(self, header: bytes) -> FileKey:
+        try:
+            return parse_file_header(header, self._spool_key)
+        except FormatError as exc:
+            raise FormatError(f"Damaged at byte 0: {exc.message}") from exc
+        except KeyUnavailable as exc:
+            raise KeyUnavailable(f"{self.path.name}: {exc.message}", hint=exc.hint) from exc
+
+    @staticmethod
+    def _opened(key: FileKey, stored: Stored) -> Stored:
+        if stored.kind not in ENCRYPTED:
+            return stored
+        try:
+            body = key.open(stored.counter, stored.kind, stored.body)
+        except FormatError as exc:
+            raise FormatError(f"Damaged at byte {stored.start}: {exc.message}") from exc
+        return Stored(stored.start, stored.length, stored.counter, stored.kind, body)
 
     def read(self, at: int, length: int) -> bytes:
         """Return up to `length` bytes from `at` on."""

@@ -120,7 +120,7 @@ class Orphan:
             raise ValueError(folder.name)
         self.boot = bytes.fromhex(match["boot"])
         self.worker = int(match["worker"])
-        self.numbers = _Counter.read(folder)
+        self.numbers, self.counted = _Counter.read(folder)
         self._lock = lock
         self._spool = spool
         self._bytes = sum(path.stat().st_size for path in self.files())
@@ -204,18 +204,20 @@ class _Counter:
             os.close(fd)
 
     @staticmethod
-    def read(folder: Path) -> int:
-        """Return the highest number a dead worker put down; 0 when it did none."""
+    def read(folder: Path) -> tuple[int, bool]:
+        """Return the highest number a dead worker put down, 0 when none; whether all is whole."""
         try:
             data = (folder / "counter").read_bytes()
         except OSError:
-            return 0
-        numbers = [0]
+            return 0, False
+        numbers, whole = [0], len(data) == 2 * _SLOT.size
         for at in range(0, len(data) - _SLOT.size + 1, _SLOT.size):
             number, crc = _SLOT.unpack_from(data, at)
             if crc == zlib.crc32(number.to_bytes(8, "big")):
                 numbers.append(number)
-        return max(numbers)
+            elif number or crc:
+                whole = False
+        return max(numbers), whole
 
 
 @contextmanager
@@ -241,8 +243,16 @@ def _try_lock(folder: Path) -> int | None:
 
 
 def _remove(folder: Path) -> None:
-    """Delete a folder of ours; the lock goes last, so that a crash leaves an orphan again."""
+    """Delete a folder of ours; the lock goes last, so that a crash leaves an orphan again.
+
+    What says which sessions are over goes after the files that speak of them: an adopter of what
+    a crash leaves would end those once more.
+    """
+
+    def order(path: Path) -> tuple[bool, bool, bool]:
+        return path.name == "lock", path.name == RECOVERY, path.suffix != SUFFIX
+
     with mapped("delete", folder):
-        for path in sorted(folder.iterdir(), key=lambda path: path.name == "lock"):
+        for path in sorted(folder.iterdir(), key=order):
             path.unlink()
         folder.rmdir()

@@ -43,6 +43,7 @@ _ORDINALS = struct.Struct(">QQ")
 FILE_HEADER = _FILE.size
 RECORD_HEADER = _RECORD.size
 _CRC_FROM = 12
+SECTOR = 512
 
 
 class FileKey:
@@ -114,6 +115,24 @@ def holds_record(tail: bytes) -> bool:
             return True
         at = tail.find(RECORD_MAGIC, at + 1)
     return False
+
+
+def is_cut_short(tail: bytes, at: int) -> bool:
+    """Say whether these last bytes of a file, from `at` on, are what a crash left of a record.
+
+    A killed process leaves its beginning, a host that lost power zeros for whole sectors of it.
+    Anything else was a record, and was damaged later.
+    """
+    written = len(tail.rstrip(b"\0"))
+    begun = tail[: written + -(at + written) % SECTOR]
+    if not any(begun):
+        return True
+    if begun[:4] != RECORD_MAGIC[: len(begun)]:
+        return False
+    if len(begun) < RECORD_HEADER:
+        return True
+    _, length, crc, _, _ = _RECORD.unpack_from(begun)
+    return int(length) > len(begun) and crc != zlib.crc32(begun[_CRC_FROM:])
 
 
 @dataclass(frozen=True, slots=True)

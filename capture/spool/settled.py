@@ -72,5 +72,8 @@ def read_settled(folder: Path) -> frozenset[int]:
     for path in sorted(folder.glob(settled_name("*"))):
         with mapped("read", path):
             data = path.read_bytes()
-        found |= parse_settled(data)
+        try:
+            found |= parse_settled(data)
+        except StoreCorrupt as exc:
+            raise StoreCorrupt(f"{path.name}: {exc.message}", hint=exc.hint) from exc
     return found

@@ -367,6 +367,7 @@ async def scene(stage, level):
     """Play a while; return the film, and what had been forwarded when how much was written."""
     film, forwarded = Film(), []
     worker = await stage.worker(NoBus(), create=film.create, file_bytes=6000)
+    film.boot = worker._identity.boot
     terms = Terms(retention=CLASS, level=level)
     given = {}
 
@@ -411,6 +412,7 @@ def killed_at(film, write, cut, folder, boot):
     """Make the spool folder of a process killed in the middle of a write."""
     home = folder / f"node-1-{boot.hex()}-0"
     home.mkdir(parents=True)
+    (home / "counter").write_bytes(bytes(24))
     for name, data in film.writes[:write]:
         with (home / name).open("ab") as file:
             file.write(data)
@@ -436,7 +438,7 @@ async def test_killed_in_any_write_nothing_forwarded_is_lost(level):
             moments += [(write, cut) for cut in sorted(cuts) if 0 <= cut < len(data)]
         for number, (write, cut) in enumerate(moments):
             root = Path(name) / str(number)
-            killed_at(film, write, cut, root / "spool", os.urandom(16))
+            killed_at(film, write, cut, root / "spool", film.boot)
             told = recovered_from(stage, root)
             sent = {}
             for _, writes, session, data in forwarded:

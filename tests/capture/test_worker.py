@@ -513,7 +513,7 @@ async def test_sessions_are_numbered_in_order_and_durably(stage, bus):
     assert sorted(recorder.number for recorder, _ in opened) == list(range(1, 9))
     from sealtape.capture.spool.folder import _Counter
 
-    assert _Counter.read(worker._spool.folder) == 8
+    assert _Counter.read(worker._spool.folder) == (8, True)
     await worker.stop()
 
 

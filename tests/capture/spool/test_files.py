@@ -4,7 +4,13 @@ import pytest
 
 from sealtape.capture.files import create_file
 from sealtape.capture.spool.files import SpoolFile, StoredFile, file_name, lane_of
-from sealtape.capture.spool.records import FRAMES, SLICES, FileKey, read_records
+from sealtape.capture.spool.records import (
+    FRAMES,
+    SLICES,
+    FileKey,
+    encode_record,
+    read_records,
+)
 from sealtape.schemas.errors import FormatError, KeyUnavailable, StoreError, StoreFull
 
 KEY = bytes(32)
@@ -92,3 +98,54 @@ def test_a_record_cut_short_is_no_damage_but_one_before_others_is(tmp_path):
         assert next(records).body == b"one"
         with pytest.raises(FormatError, match="Damaged at byte"):
             next(records)
+
+
+def damage(path, data):
+    path.write_bytes(data)
+    with StoredFile(path, KEY) as stored, pytest.raises(FormatError, match="Damaged at") as raised:
+        list(stored.records())
+    return raised.value.message
+
+
+def test_records_that_are_missing_or_in_another_order_are_damage(tmp_path):
+    path = tmp_path / "f"
+    file = spool_file(path)
+    (_, one), (_, two), (_, three) = file.write([(FRAMES, [b"same"])] * 3)
+    file.close()
+    data = path.read_bytes()
+    assert damage(path, data[:one] + data[two:]) == f"Damaged at byte {one}: record 3 for 2."
+    assert damage(path, data[:two] + data[one:]) == f"Damaged at byte {two}: record 2 for 3."
+    assert damage(path, data[:one] + data[two:three] + data[one:two]).startswith(
+        f"Damaged at byte {one}"
+    )
+
+
+def test_a_bit_of_the_last_record_is_damage_too(tmp_path):
+    path = tmp_path / "f"
+    file = spool_file(path)
+    (_, start), _ = file.write([(FRAMES, [b"one"]), (FRAMES, [b"two"])])
+    file.close()
+    data = path.read_bytes()
+    for bit in range(start * 8, len(data) * 8):
+        other = bytearray(data)
+        other[bit // 8] ^= 1 << bit % 8
+        assert damage(path, bytes(other)) == f"Damaged at byte {start}."
+
+
+def test_a_damaged_header_is_named_and_so_is_a_file_under_another_key(tmp_path):
+    path = tmp_path / "f"
+    spool_file(path).close()
+    data = path.read_bytes()
+    assert damage(path, b"X" + data[1:]).startswith("Damaged at byte 0: ")
+    assert damage(path, b"X") == "Damaged at byte 0."
+    assert damage(path, bytes(52) + b"x") == "Damaged at byte 0."
+    path.write_bytes(FileKey(bytes(31) + b"x", bytes(32)).header())
+    with StoredFile(path, KEY) as stored, pytest.raises(KeyUnavailable, match=r"^f: "):
+        list(stored.records())
+
+
+def test_what_does_not_decrypt_says_where(tmp_path):
+    path = tmp_path / "f"
+    header = FileKey(KEY, bytes(32)).header()
+    record = b"".join(encode_record(1, SLICES, [bytes(40)]))
+    assert damage(path, header + record).startswith("Damaged at byte 52: ")

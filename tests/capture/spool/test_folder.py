@@ -141,3 +141,25 @@ def test_files_stay_small_against_the_limit(tmp_path):
     small = Spool(tmp_path, node="n", boot=BOOT, worker=0, key=KEY, limit=80_000)
     assert small._file_bytes == 10_000
     small.close(remove=True)
+
+
+def test_a_crash_in_deleting_a_folder_leaves_what_says_that_sessions_are_over(spool, monkeypatch):
+    dead, mine = spool(), spool()
+    lane = dead.lane("spooled-receipt", sync=False, keeps=True)
+    lane.write([(FRAMES, [b"frames"])], fresh=True)
+    lane.close()
+    die(dead)
+    (orphan,) = mine.claim_orphans()
+    orphan.keep_recovery([])
+    (orphan.folder / "spooled-receipt.settled").write_bytes(b"")
+    gone, unlink = [], Path.unlink
+
+    def seen(path, **options):
+        gone.append(path.name)
+        unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", seen)
+    orphan.remove(damaged=False)
+    assert gone[0] == "spooled-receipt-00000001.spool"
+    assert sorted(gone[1:3]) == ["counter", "spooled-receipt.settled"]
+    assert gone[3:] == [RECOVERY, "lock"]

@@ -22,6 +22,7 @@ from sealtape.capture.spool.records import (
     encode_record,
     encode_session,
     holds_record,
+    is_cut_short,
     parse_file_header,
     parse_frames,
     parse_session,
@@ -96,6 +97,21 @@ def test_a_whole_record_is_found_wherever_it_stands():
     damaged = bytearray(record)
     damaged[-1] ^= 1
     assert not holds_record(bytes(damaged))
+
+
+def test_what_a_crash_leaves_of_a_record_is_told_from_damage():
+    record = b"".join(encode_record(7, FRAMES, [b"body" * 300]))
+    assert all(is_cut_short(record[:end], 100) for end in range(len(record)))
+    assert all(is_cut_short(bytes(size), 52) for size in (0, 1, 21, 5000))
+    for sectors in (1, 2):  # what power loss leaves: sectors that were not written
+        end = 512 * sectors - 100
+        assert is_cut_short(record[:end] + bytes(len(record) - end), 100)
+        assert not is_cut_short(record[:-5] + bytes(5), 100)
+    assert not is_cut_short(b"x", 100)
+    assert not is_cut_short(b"SSR2", 100)
+    for at in range(len(record)):
+        other = record[:at] + bytes([record[at] ^ 1]) + record[at + 1 :]
+        assert not is_cut_short(other, 100)
 
 
 PIECES = st.tuples(

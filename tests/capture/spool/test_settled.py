@@ -65,5 +65,5 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, failing_files):
 
 def test_a_damaged_one_is_refused(tmp_path):
     (tmp_path / settled_name("spooled-receipt")).write_bytes(b"SEALSET1")
-    with pytest.raises(StoreCorrupt):
+    with pytest.raises(StoreCorrupt, match=r"^spooled-receipt.settled: "):
         read_settled(tmp_path)
