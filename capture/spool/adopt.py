@@ -207,7 +207,7 @@ def _check_recovery(path: Path, key: bytes, found: Found) -> None:
     ended = {cut.number for cut in _cuts(path, key) if cut.flags & CLOSES}
     for number, state in found.states.items():
         if state.size and number not in ended:
-            text = f"{path.name}: The end of session number {number} is missing."
+            text = f"{path.name}: The end of session number {number} is missing, here or before."
             found.damage.append(text)
 
 

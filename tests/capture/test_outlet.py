@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from sealtape.capture.clock import Clock
-from sealtape.capture.outlet import QUEUE_HIGH, RECORD_BYTES, Due, Outlet
+from sealtape.capture.outlet import QUEUE_HIGH, RECORD_BYTES, Batch, Due, Outlet
 from sealtape.capture.recorder import Pace
-from sealtape.capture.spool.records import Cut
+from sealtape.capture.spool.records import FRAMES, Cut, encode_frames
 from tests.capture.stage import Stage
 
 NOTHING = (0, 0, 0, 0)
@@ -93,6 +93,15 @@ async def test_messages_are_put_down_in_order_with_their_ordinals(lane, level):
         ([b"a", b"b", b"c"], 3),
         ([b"d"], 4),
     ]
+
+
+async def test_a_new_file_says_how_many_messages_were_before_it(lane):
+    outlet = lane("spooled")
+    outlet.emit(cut(b"a", b"b"))
+    await outlet.settled()
+    outlet.acknowledged(outlet.watch.added[0][0], 2)
+    assert outlet._frame_records(Batch(), head=False) == []
+    assert outlet._frame_records(Batch(), head=True) == [(FRAMES, encode_frames(2, 2, []))]
 
 
 async def test_large_ticks_are_split_into_records(lane):
