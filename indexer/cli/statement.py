@@ -51,7 +51,7 @@ where the ledger can be reached. The log takes it within seconds; docs/log.md ha
   sealtape statement release --hold ID --session ID --sign ann.key -o FILE
   sealtape statement sign FILE --sign bob.key      # one more signature
   sealtape statement deployment --sign admin.key -o FILE   # introduces the keys of this folder
-  sealtape statement submit FILE
+  sealtape statement submit FILE                   # --if-new: only what is not there yet
 """
 
 _SALT: Final = 16
@@ -83,6 +83,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tenant", default="main", metavar="NAME", help="whose policy (default main)"
     )
     parser.add_argument("--class", dest="retention", metavar="NAME", help="a retention class")
+    parser.add_argument(
+        "--if-new",
+        action="store_true",
+        help="with submit: pass over what is in the log, or waits for it, already",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -176,27 +181,35 @@ def _submit(args: argparse.Namespace, settings: Settings) -> int:
         if named != log:
             msg = f"The {statement.kind} is for the log {named}, this one is {log}."
             raise UsageError(msg, hint="A statement counts in one log only: make another.")
-    asyncio.run(_hand_in(settings, statements, entries))
-    _say(args, statements)
+    fresh = asyncio.run(_hand_in(settings, statements, entries, if_new=args.if_new))
+    _say(args, fresh)
     return 0
 
 
 async def _hand_in(
-    settings: Settings, statements: Sequence[Statement], entries: Sequence[bytes]
-) -> None:
-    """All of them, or none: what is in the log or waits for it already is refused."""
+    settings: Settings,
+    statements: Sequence[Statement],
+    entries: Sequence[bytes],
+    *,
+    if_new: bool,
+) -> list[Statement]:
+    """Hand in all, or none if one is there already; `if_new` hands in the others. Returns those."""
+    fresh = []
     ledger = await open_ledger(settings.stores.ledger, Path(settings.base))
     try:
         waiting = {row.payload for row in await _waiting(ledger)}
         names = [statement_name(statement.body.heading.id) for statement in statements]
         there = await ledger.log_find(names)
-        for name, entry in zip(names, entries, strict=True):
-            if name in there or entry in waiting:
+        for name, entry, statement in zip(names, entries, statements, strict=True):
+            if not (name in there or entry in waiting):
+                fresh.append((statement, entry))
+            elif not if_new:
                 where = "in the log" if name in there else "submitted"
                 msg = f"{name} is {where} already; nothing was submitted."
                 raise UsageError(msg, hint="A statement cannot be repeated: make another.")
-        for entry in entries:
+        for _, entry in fresh:
             await ledger.submit(STATEMENT, entry)
+        return [statement for statement, _ in fresh]
     finally:
         await ledger.close()
 

@@ -112,8 +112,28 @@ async def test_what_is_submitted_is_in_the_log_once(copied, tmp_path, run):
     assert kinds(found).count("hold") == 1
     repeated = await asyncio.to_thread(lab, "submit", path)
     assert (repeated.code, "in the log already" in repeated.err) == (64, True)
+    passed_over = await asyncio.to_thread(lab, "submit", path, "--if-new")
+    assert (passed_over.code, passed_over.out) == (0, "")
     ledger = await open_ledger(copied.settings.stores.ledger, copied.folder, read_only=True)
     assert await ledger.inbox() == []
+    await ledger.close()
+
+
+async def test_only_what_is_new_is_submitted(copied, tmp_path, run):
+    def lab(*words):
+        return run("-c", copied.config, "statement", *words)
+
+    both, first = tmp_path / "both", tmp_path / "first"
+    key = copied.folder / "keys/admin.key"
+    assert (await asyncio.to_thread(lab, "deployment", "--sign", key, "-o", both)).code == 0
+    lines = both.read_bytes().splitlines(keepends=True)
+    first.write_bytes(lines[0])
+    assert (await asyncio.to_thread(lab, "submit", first)).code == 0
+    assert (await asyncio.to_thread(lab, "submit", both)).code == 64
+    answer = await asyncio.to_thread(lab, "submit", both, "--if-new")
+    assert (answer.code, len(answer.out.splitlines())) == (0, len(lines) - 1)
+    ledger = await open_ledger(copied.settings.stores.ledger, copied.folder, read_only=True)
+    assert [row.payload for row in await ledger.inbox()] == [line.rstrip() for line in lines]
     await ledger.close()
 
 
