@@ -23,6 +23,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from sealtape.ingest.tlog.signer_file import read_key
+
 HERE = Path(__file__).parent
 DAYS = 825
 OWNERS = {  # the user that each image runs as
@@ -36,6 +38,7 @@ OWNERS = {  # the user that each image runs as
 }
 SEALTAPE = 10001
 ROOMS = ("capture", "ingest", "indexer")
+WITNESSES = {"witness": "http://witness:7380", "monitor": "http://monitor:7381"}
 
 
 class Authority:
@@ -137,7 +140,10 @@ def servers(made: Prepared) -> None:
     for name in ("postgres", "shop"):
         made.certificate(name, name)
         made.write(f"{name}/password", made.password(name))
-    users = {room: made.password(f"database-{room}") for room in ("ingest", "indexer", "auditor")}
+    users = {
+        room: made.password(f"database-{room}")
+        for room in ("ingest", "indexer", "auditor", "verify")
+    }
     made.template("users.sql", "postgres/users.sql", **users)
     made.write("shop/shop.sql", "".join(_without_roles((HERE / "shop.sql").read_text())))
     made.certificate("s3", "s3")
@@ -168,35 +174,81 @@ def rooms(made: Prepared) -> None:
     """Keys and settings of the rooms; each gets what it reads."""
     with tempfile.TemporaryDirectory() as scratch:
         site = Path(scratch, "site")
-        command = ["sealtape", "init", str(site), "--log", "sealtape.compose/log"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        keys = {
-            "capture": ("node.key", "spool.key", "auditor.pub", "indexer.pub"),
-            "indexer": ("indexer.key",),
-            "auditor": ("auditor.key", "admin.key"),
-            "signer": ("log.key", "log.mldsa.key"),
-        }
-        for room, names in keys.items():
-            for name in names:
-                made.write(f"{room}/keys/{name}", (site / "keys" / name).read_bytes())
-        for room in ("capture", "ingest", "indexer", "auditor"):
-            made.write(f"{room}/trust.toml", (site / "trust.toml").read_bytes())
-        made.write("ingest/log.policy", (site / "log.policy").read_bytes())
-        made.write("auditor/log.policy", (site / "log.policy").read_bytes())
-        made.write("auditor/policy.toml", (site / "policy.toml").read_bytes())
+        _sealtape("init", site, "--log", "sealtape.compose/log")
+        _witnessed(site)
+        _keys(made, site)
     made.certificate("capture", "localhost", "capture")
     made.write("capture/secrets/shop.password", made.password("shop"))
     for room in ("setup", *ROOMS, "auditor"):
         made.certificate(room, stem="admin" if room == "setup" else room)
-        if room != "capture":
-            user = "postgres" if room == "setup" else f"database-{room}"
-            made.write(f"{room}/secrets/database", made.password(user))
-            made.write(f"{room}/secrets/s3", made.password("s3"))
+    made.write("verify/ca.crt", made.ca.certificate)
+    for room in ("setup", "ingest", "indexer", "auditor", "verify"):
+        user = "postgres" if room == "setup" else f"database-{room}"
+        made.write(f"{room}/secrets/database", made.password(user))
+        made.write(f"{room}/secrets/s3", made.password("s3"))
     made.write("setup/secrets/opensearch", made.password("opensearch-admin"))
     for room in ("indexer", "auditor"):
         made.write(f"{room}/secrets/opensearch", made.password("opensearch-indexer"))
-    for room in ("setup", *ROOMS, "auditor", "signer"):
+    for room in ("setup", *ROOMS, "auditor", "signer", "verify"):
         made.template(f"{room}.toml", f"{room}/sealtape.toml")
+
+
+def _sealtape(*words: str | Path) -> None:
+    subprocess.run(["sealtape", *words], check=True, stdout=subprocess.DEVNULL)
+
+
+def _keys(made: Prepared, site: Path) -> None:
+    """Who gets which key, and whose policy: none of the verifying ones has a payload's key."""
+    keys = {
+        "capture": ("node.key", "spool.key", "auditor.pub", "indexer.pub"),
+        "indexer": ("indexer.key",),
+        "auditor": ("auditor.key", "admin.key"),
+        "signer": ("log.key", "log.mldsa.key"),
+        "witness": ("witness.key",),
+        "monitor": ("monitor.key",),
+    }
+    files = {
+        "trust.toml": ("capture", "ingest", "indexer", "auditor", "verify"),
+        "log.policy": ("ingest", "auditor"),
+        "policy.toml": ("auditor", "verify", "monitor"),
+        "keys.statement": ("auditor",),
+    }
+    for room, names in keys.items():
+        for name in names:
+            made.write(f"{room}/keys/{name}", (site / "keys" / name).read_bytes())
+    for name, readers in files.items():
+        for room in readers:
+            made.write(f"{room}/{name}", (site / name).read_bytes())
+    # A witness follows the log's keys, and asks nobody else.
+    lines = (site / "log.policy").read_text().splitlines(keepends=True)
+    followed = [line for line in lines if line.startswith("log ")]
+    made.write("witness/log.policy", "".join(followed) + "quorum none\n")
+
+
+def _witnessed(site: Path) -> None:
+    """Let the policies ask for witness and monitor, both; the administrator introduces all keys."""
+    log, evidence = site / "log.policy", site / "policy.toml"
+    log.write_text(log.read_text().replace("quorum none\n", _quorum(site, WITNESSES)))
+    text = evidence.read_text().replace(
+        "quorum none\n", _quorum(site, dict.fromkeys(WITNESSES, ""))
+    )
+    evidence.write_text(
+        text.replace("monitors = []", 'monitors = ["monitor"]\nrequire = ["monitor"]')
+    )
+    settings, admin = site / "sealtape.toml", site / "keys/admin.key"
+    statement = ("statement", "deployment", "--sign", admin, "-o", site / "keys.statement")
+    _sealtape("-c", settings, *statement)
+
+
+def _quorum(site: Path, urls: dict[str, str]) -> str:
+    """The lines of a policy that name them; who only verifies asks nobody and needs no URL."""
+    lines = []
+    for name, url in urls.items():
+        half = read_key(site / f"keys/{name}.key")
+        assert half is not None
+        lines.append(f"witness {name} {half.vkey} {url}".rstrip())
+    lines += [f"group both {len(urls)} {' '.join(urls)}", "quorum both"]
+    return "".join(line + "\n" for line in lines)
 
 
 def hand_over(made: Prepared) -> None:

@@ -1,57 +1,34 @@
 """The composition, as far as it can be tried without a container engine."""
 
-import os
 import re
-import shutil
 import stat
 import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import yaml
 
 from sealtape.indexer.cli.main import build_parser
 from sealtape.indexer.cli.setup import STORES
 from sealtape.ingest.keyring import check_keyring, prepare_keyring
 from sealtape.ingest.ledger import check_ledger, prepare_ledger
 from sealtape.ingest.tlog.opening import read_policy
-from sealtape.ingest.tlog.signer_file import FileSigner
+from sealtape.ingest.tlog.signer_file import FileSigner, read_key
+from sealtape.ingest.vault import open_vault
+from sealtape.schemas.evidence import parse_evidence_policy
 from sealtape.schemas.notes import Checkpoint
 from sealtape.schemas.settings import load_settings
-from tests.house import sources
+from tests.deploy.composed import COMPOSE, DEPLOY, SERVICES, TEXT, prepare
+from tests.factories.s3_vaults import SECRET_VARIABLE, s3_vault
 
-DEPLOY = sources.ROOT / "deploy"
-TEXT = (DEPLOY / "compose.yaml").read_text()
-COMPOSE = yaml.safe_load(TEXT)
-SERVICES = COMPOSE["services"]
-ONCE = {"prepare", "setup", "users", "acls", "auditor"}
-ROOMS = ("setup", "capture", "ingest", "indexer", "auditor")
+ONCE = {"prepare", "setup", "users", "acls", "introduce", "auditor"}
+ROOMS = ("setup", "capture", "ingest", "indexer", "auditor", "verify")
+OURS = [name for name, service in SERVICES.items() if service["image"] == "sealtape:local"]
 NAMED = (
     re.compile(r"[?&](?:ca|cert|key|password_file)=([^&\"]+)"),
     re.compile(r"^(?:ca|tls_\w+) = \"([^\"]+\.\w+)\"$", re.MULTILINE),
     re.compile(r"file = \"([^\"]+)\""),
 )
-
-
-def prepare(folder):
-    """Run `prepare` as its service does, in a folder that has what is mounted there."""
-    place = folder / "prepare"
-    if not place.exists():
-        shutil.copytree(DEPLOY / "compose", place)
-        shutil.copy(DEPLOY / "demo/shop.sql", place)
-        shutil.copy(sources.ROOT / "tests/servers/realm.json", place)
-        for mount in SERVICES["prepare"]["volumes"]:
-            if mount.startswith("conf-"):
-                (folder / mount.split(":")[1].lstrip("/")).mkdir(parents=True)
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    done = subprocess.run(
-        [sys.executable, place / "prepare.py", folder / "out"],
-        capture_output=True, text=True, check=False, env={**os.environ, "PATH": path},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "out"
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +75,7 @@ def test_secrets_are_for_their_service_only(out):
         assert mode & 0o077 == 0 or path.is_dir(), path
     for name, service in SERVICES.items():
         volumes = {mount.split(":")[0] for mount in service.get("volumes", ())}
-        own = {"users": "postgres", "acls": "kafka"}.get(name, name)
+        own = {"users": "postgres", "acls": "kafka", "introduce": "auditor"}.get(name, name)
         if name != "prepare":
             assert {v for v in volumes if v.startswith("conf-")} == {f"conf-{own}"}
 
@@ -125,6 +102,15 @@ def test_a_room_has_no_store_that_it_does_not_use(out):
     assert {path.name for path in (out / "indexer/keys").iterdir()} == {"indexer.key"}
     assert not (out / "ingest/keys").exists()
     assert {path.name for path in (out / "signer/keys").iterdir()} == {"log.key", "log.mldsa.key"}
+    held = {room: set(contents(out / room)) for room in ("witness", "monitor", "verify")}
+    assert held == {
+        "witness": {"keys/witness.key", "log.policy"},
+        "monitor": {"keys/monitor.key", "policy.toml"},
+        "verify": {
+            *("sealtape.toml", "trust.toml", "policy.toml", "ca.crt"),
+            *("secrets/database", "secrets/s3"),
+        },
+    }
     assert capture.targets["shop"].tls == "verify-full"
 
 
@@ -138,7 +124,7 @@ async def test_the_signer_has_the_key_that_ingest_trusts(out, tmp_path):
     signer = await FileSigner.open(key, tmp_path / "log.signed")
     text = Checkpoint(f"{settings.deployment.log}/1", 1, bytes(32)).text()
     opened = read_policy(settings).open(await signer.sign(0, [], text))
-    assert (opened.quorum, len(opened.algorithms)) == (True, 2)
+    assert (opened.quorum, len(opened.algorithms)) == (False, 2)
     assert {path.name for path in (out / "signer").iterdir()} == {"keys", "sealtape.toml"}
 
 
@@ -168,6 +154,45 @@ def test_every_volume_is_declared_and_every_dependency_is_a_service():
                 assert (DEPLOY / mount.split(":")[0]).exists(), mount
 
 
+def test_our_services_are_started_as_they_can_be(out):
+    """The real parser takes each command, and every file that one names is drawn."""
+    for name in OURS:
+        service = SERVICES[name]
+        if name == "prepare":
+            continue
+        build_parser().parse_args(service["command"])
+        mounts = dict(mount.split(":")[:2][::-1] for mount in service["volumes"])
+        folder = out / mounts["/etc/sealtape"].removeprefix("conf-")
+        named = [word for word in service["command"] if word.startswith("/etc/sealtape/")]
+        assert not [
+            word for word in named if not (folder / word[len("/etc/sealtape/") :]).is_file()
+        ]
+        assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
+        assert "user" not in service, "the image's own is not root"
+        if any("/var/lib/sealtape" in word for word in service["command"]):
+            assert mounts["/var/lib/sealtape"] == name
+
+
+def test_policies_ask_for_both_witness_and_monitor(out):
+    settings = load_settings((out / "ingest/sealtape.toml").read_text(), base=str(out / "ingest"))
+    policy = read_policy(settings)
+    for witness in policy.witnesses:
+        command = build_parser().parse_args(SERVICES[witness.name]["command"])
+        assert witness.url == f"http://{witness.name}:{command.listen.rpartition(':')[2]}"
+        key = read_key(out / witness.name / f"keys/{witness.name}.key")
+        assert key.vkey == witness.verifier.vkey
+    for room in ("auditor", "verify", "monitor"):
+        evidence = parse_evidence_policy((out / room / "policy.toml").read_bytes())
+        assert (evidence.monitors, evidence.require) == (("monitor",), {"monitor"})
+        assert [w.verifier.vkey for w in evidence.tlog.witnesses] == [
+            w.verifier.vkey for w in policy.witnesses
+        ]
+        assert not any(w.url for w in evidence.tlog.witnesses)
+        both = [witness.name for witness in evidence.tlog.witnesses]
+        assert evidence.tlog.enough(both)
+        assert not any(evidence.tlog.enough([name]) for name in both)
+
+
 def test_only_loopback_is_published():
     ports = [port for service in SERVICES.values() for port in service.get("ports", ())]
     assert ports
@@ -194,14 +219,40 @@ async def test_the_rooms_database_users_may_do_their_work_and_no_more(out, postg
     database = server.database()
     for name, make in (("ledger", prepare_ledger), ("keyring", prepare_keyring)):
         await make(database.url(f"schema=sealtape_{name}"), Path())
-    database.sql((out / "postgres/users.sql").read_text())
-    for room in ("ingest", "indexer", "auditor"):
+    for _ in range(2):  # `users` runs with each `up`
+        database.sql((out / "postgres/users.sql").read_text())
+    checks = {"ledger": check_ledger, "keyring": check_keyring}
+    for room in ("ingest", "indexer", "auditor", "verify"):
         password = out / room / "secrets/database"
-        for name, check in (("ledger", check_ledger), ("keyring", check_keyring)):
+        for name, check in checks.items():
+            if (room, name) == ("verify", "keyring"):
+                continue  # it has no right there, and its settings do not name it
             url = database.url(f"schema=sealtape_{name}", user=room, password_file=password)
             found = await check(url, Path())
             assert not [each for each in found if each.level == "error"], (room, name, found)
             assert len(found) > 3
+
+
+async def test_the_monitor_can_read_the_objects_as_files(s3_server, monkeypatch):
+    """As its service does: from the store's folder, as another user than the store's."""
+    monkeypatch.setenv(SECRET_VARIABLE, s3_server.secret_key)
+    bucket = s3_server.bucket(versioning=True)
+    async with s3_vault(s3_server, bucket, "vault") as vault:
+        await vault.put_new("seg/v1/main/one.parquet", b"sealed")
+        await vault.swap("log/v1/1/checkpoint", b"first", None)
+        await vault.swap("log/v1/1/checkpoint", b"second", b"first")
+    folder = s3_server.place / "objects" / bucket / "vault"
+    seen = await open_vault(f"file:{folder}", Path())
+    assert [key async for key in seen.keys("")] == [
+        "log/v1/1/checkpoint",
+        "seg/v1/main/one.parquet",
+    ]
+    assert await seen.get("log/v1/1/checkpoint") == b"second"
+    assert await seen.get("seg/v1/main/one.parquet") == b"sealed"
+    modes = [(path.is_dir(), path.stat().st_mode) for path in folder.rglob("*")]
+    assert all(
+        mode & stat.S_IROTH and (not is_dir or mode & stat.S_IXOTH) for is_dir, mode in modes
+    )
 
 
 def test_kafka_acls_are_those_of_the_page(out, tmp_path):
