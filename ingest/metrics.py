@@ -69,6 +69,14 @@ LOG_SIGNED = _gauge("log_signed_size", "Size of the last checkpoint that the log
 LOG_PENDING = _gauge(
     "log_pending", "Entries that are in the log and under no witnessed checkpoint yet."
 )
+LOG_PENDING_SEALS = _gauge(
+    "log_pending_seals",
+    "Seals among them: sessions that are sealed and not witnessed, each epoch counted.",
+)
+LOG_OLDEST_PENDING = _gauge(
+    "log_oldest_pending_seconds",
+    "Age of the oldest seal that is under no witnessed checkpoint; 0 without one.",
+)
 LOG_WITNESSED = _gauge(
     "log_witnessed_size", "Size of the last checkpoint with the policy's quorum of witnesses."
 )
@@ -96,8 +104,9 @@ STAMP_ANSWERS = _counter(
 MEASURES: Final = (
     WORKERS, BEAT, PARTITIONS, HELD, CLAIMING, LAG, OLDEST, RETENTION, SEGMENTS, FRAMES, BYTES,
     DUPLICATES, INCIDENTS, GAPS, QUARANTINED, FENCED, FAILURES, SEALED, RELAYED,
-    LOG_HELD, LOG_STOPPED, LOG_APPENDED, LOG_SIZE, LOG_SIGNED, LOG_PENDING, LOG_WITNESSED,
-    LOG_WITNESSED_AGE, LOG_STAMPED_AGE, WITNESS_ANSWERS, WITNESS_FINDINGS, STAMP_ANSWERS,
+    LOG_HELD, LOG_STOPPED, LOG_APPENDED, LOG_SIZE, LOG_SIGNED, LOG_PENDING, LOG_PENDING_SEALS,
+    LOG_OLDEST_PENDING, LOG_WITNESSED, LOG_WITNESSED_AGE, LOG_STAMPED_AGE,
+    WITNESS_ANSWERS, WITNESS_FINDINGS, STAMP_ANSWERS,
 )  # fmt: skip
 """Every metric of the room."""
 
@@ -228,6 +237,8 @@ def _logged(sheet: Sheet, now: LogSnapshot) -> None:
     sheet.put(LOG_SIZE, now.size)
     sheet.put(LOG_SIGNED, now.signed)
     sheet.put(LOG_PENDING, now.size - now.witnessed)
+    sheet.put(LOG_PENDING_SEALS, now.pending)
+    sheet.put(LOG_OLDEST_PENDING, now.pending_s or 0.0)
     sheet.put(LOG_WITNESSED, now.witnessed)
     sheet.put(LOG_WITNESSED_AGE, math.inf if now.witnessed_s is None else now.witnessed_s)
     sheet.put(LOG_STAMPED_AGE, math.inf if now.stamped_s is None else now.stamped_s)

@@ -218,7 +218,15 @@ ROWS = {
                 (most(INGEST + "log_witnessed_size"), "witnessed"),
             ],
         ),
-        ("Not witnessed yet", "none", [(most(INGEST + "log_pending"), "")]),
+        (
+            "Not witnessed yet",
+            "none",
+            [
+                (most(INGEST + "log_pending"), "entries"),
+                (most(INGEST + "log_pending_seals"), "seals of sessions"),
+            ],
+        ),
+        ("Oldest seal not witnessed yet", "s", [(most(INGEST + "log_oldest_pending_seconds"), "")]),
         (
             "Since the last",
             "s",

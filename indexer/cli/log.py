@@ -14,6 +14,7 @@ from sealtape.indexer.cli.options import read_settings
 from sealtape.indexer.cli.stores import ledger_of
 from sealtape.ingest.ledger import Ledger
 from sealtape.ingest.tlog.opening import read_policy
+from sealtape.ingest.tlog.pending import read_seals
 from sealtape.ingest.tlog.publish import checkpoint_of
 from sealtape.ingest.tlog.signer_file import key_paths, shard_of
 from sealtape.schemas.errors import (
@@ -137,12 +138,15 @@ async def log_of(settings: Settings, ledger: Ledger) -> dict[str, Any]:
     state = await ledger.log_state()
     signed, witnessed = checkpoint_of(state.note), checkpoint_of(state.witnessed)
     size = 0 if witnessed is None else witnessed.size
+    seals = await read_seals(ledger, state.number, size, state.size)
     shown: dict[str, Any] = {
         "origin": f"{settings.deployment.log}/{state.number}" if state.number else None,
         "size": state.size,
         "signed": 0 if signed is None else signed.size,
         "witnessed": size,
         "pending": state.size - size,
+        "pending_seals": seals.count,
+        "oldest_pending": None if seals.oldest_ns is None else output.iso(seals.oldest_ns),
         "witnesses": {},
         "submitted": len(await ledger.inbox()),
     }

@@ -27,10 +27,20 @@ from sealtape.schemas.tlog.records import (
     SessionSeal,
 )
 
-__all__ = ["NO_OFFSET", "name_of", "open_name", "seal_name", "segment_name", "statement_name"]
+__all__ = [
+    "NO_OFFSET",
+    "SEAL",
+    "name_of",
+    "open_name",
+    "seal_name",
+    "segment_name",
+    "statement_name",
+]
 
 NO_OFFSET: Final = -1
 """The offset of an incident that was not found on the bus."""
+SEAL: Final = "seal/"
+"""What the names of seals begin with."""
 
 
 def name_of(entry: Entry, index: int, number: int) -> str:
@@ -59,7 +69,7 @@ def open_name(session: bytes, epoch: int) -> str:
 
 def seal_name(session: bytes, epoch: int) -> str:
     """The name of the entry that seals an epoch."""
-    return f"seal/{session.hex()}/{epoch}"
+    return f"{SEAL}{session.hex()}/{epoch}"
 
 
 def segment_name(record: bytes) -> str:

@@ -18,6 +18,7 @@ from sealtape.ingest.crew import Hold, Leaving, persist, while_held
 from sealtape.ingest.serving import end, together
 from sealtape.ingest.tlog.kept import recall
 from sealtape.ingest.tlog.parts import LogParts
+from sealtape.ingest.tlog.pending import PendingSeals, Seals, read_seals
 from sealtape.ingest.tlog.publish import Publisher
 from sealtape.ingest.tlog.timestamping import AuthorityStatus
 from sealtape.ingest.tlog.witnesses import WitnessStatus
@@ -48,6 +49,8 @@ class LogSnapshot:
         size: entries of the shard `number`.
         signed: size of the last checkpoint that the log signed: pending until it is witnessed.
         witnessed: size of the last one with the policy's quorum.
+        pending: seals that are under no witnessed checkpoint.
+        pending_s: the age of the oldest of them.
         appended: entries that this process added.
         stopped: why it writes no more; empty while it does.
         witnesses, authorities: how each does, in the policy's and the settings' order.
@@ -58,6 +61,8 @@ class LogSnapshot:
     size: int = 0
     signed: int = 0
     witnessed: int = 0
+    pending: int = 0
+    pending_s: float | None = None
     appended: int = 0
     witnessed_s: float | None = None
     stamped_s: float | None = None
@@ -103,12 +108,15 @@ class LogWorker:
             return LogSnapshot(appended=self._appended, stopped=self._stopped)
         witnessed = publisher.witnessed_at or self._witnessed_at
         cosigners, stamping = self._parts.cosigners, self._parts.stamping
+        pending = writer.pending.left(publisher.witnessed_size)
         return LogSnapshot(
             held=True,
             number=writer.summary.number,
             size=writer.summary.size,
             signed=publisher.size,
             witnessed=publisher.witnessed_size,
+            pending=pending.count,
+            pending_s=self._age_s(pending),
             appended=self._appended + writer.appended,
             witnessed_s=None if witnessed is None else now - witnessed,
             stamped_s=None if self._stamped is None else now - self._stamped[0],
@@ -116,6 +124,11 @@ class LogWorker:
             witnesses=() if cosigners is None else cosigners.snapshot(),
             authorities=() if stamping is None else stamping.snapshot(),
         )
+
+    def _age_s(self, pending: Seals) -> float | None:
+        if pending.oldest_ns is None:
+            return None
+        return max(0.0, (self._parts.clock_ns() - pending.oldest_ns) / 1e9)
 
     async def _attempt(self) -> bool:
         if self._stopped:
@@ -149,6 +162,7 @@ class LogWorker:
         if await self._next_shard(writer, publisher):
             state = await parts.ledger.log_state()
             publisher = await Publisher.open(parts, hold.lease, state)
+        await self._recount(writer, publisher)
         self._writer, self._publisher, self._over = writer, publisher, False
         self._news.set()  # what was signed before and not witnessed
         try:
@@ -157,6 +171,15 @@ class LogWorker:
             self._appended += writer.appended
             self._witnessed_at = publisher.witnessed_at or self._witnessed_at
             self._writer = self._publisher = None
+
+    async def _recount(self, writer: Writer, publisher: Publisher) -> None:
+        """Count what others added and nobody has witnessed; later ones are counted as they come."""
+        summary = writer.summary
+        witnessed, signed = publisher.witnessed_size, publisher.size
+        writer.pending = PendingSeals()
+        for first, size in ((witnessed, signed), (signed, summary.size)):
+            found = await read_seals(self._parts.ledger, summary.number, first, size)
+            writer.pending.add(size, found)
 
     # -- entries and checkpoints -------------------------------------------------------------------
 

@@ -39,6 +39,7 @@ from sealtape.ingest.tlog.gate import INCIDENT, STATEMENT, check_submitted
 from sealtape.ingest.tlog.kept import Cursor, forget, keep
 from sealtape.ingest.tlog.names import NO_OFFSET, name_of, seal_name, segment_name
 from sealtape.ingest.tlog.parts import LogParts
+from sealtape.ingest.tlog.pending import PendingSeals, seals_among
 from sealtape.ingest.tlog.summary import LogSummary
 from sealtape.schemas.errors import FormatError
 from sealtape.schemas.segments import record_hash
@@ -84,6 +85,7 @@ class Writer:
         self.summary = summary
         self.appended = 0
         """Entries that this writer has added."""
+        self.pending = PendingSeals()
         self._parts = parts
         self._ledger = parts.ledger
         self._lease = lease
@@ -377,6 +379,7 @@ class Writer:
         self._cursor = cursor
         for item in items:
             self.summary.add(item.entry, item.data)
+        self.pending.add(self.summary.size, seals_among([item.entry for item in items]))
         self.appended += len(items)
 
     def _now(self) -> int:

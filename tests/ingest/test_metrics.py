@@ -10,6 +10,7 @@ from sealtape.ingest.findings import REASONS
 from sealtape.ingest.metrics import MEASURES, IngestVitals
 from sealtape.ingest.node import serve
 from sealtape.ingest.snapshot import SEALED_S, IngestSnapshot, PartitionSnapshot
+from sealtape.ingest.tlog.worker import LogSnapshot
 from sealtape.schemas.errors import StoreBusy
 from tests.capture.metrics.http import get, samples
 from tests.factories.deployments import make_site
@@ -76,6 +77,22 @@ async def test_a_snapshot_is_written_down():
         assert value(found, f"{name}_total") == expected
     assert value(found, "seal_seconds_count") == 2
     assert value(found, "seal_seconds_bucket", le="5.0") == 2
+
+
+async def test_what_is_pending_is_told_by_whoever_writes_the_log():
+    now = LogSnapshot(held=True, number=1, size=40, signed=38, witnessed=30)
+    found = await scraped(vitals(snapshot(), log=lambda: now))
+    assert value(found, "log_pending") == 10
+    assert value(found, "log_pending_seals") == 0
+    assert value(found, "log_oldest_pending_seconds") == 0
+    now = replace(now, pending=3, pending_s=12.5)
+    found = await scraped(vitals(snapshot(), log=lambda: now))
+    assert value(found, "log_pending_seals") == 3
+    assert value(found, "log_oldest_pending_seconds") == 12.5
+    now = LogSnapshot()
+    found = await scraped(vitals(snapshot(), log=lambda: now))
+    assert value(found, "log_held") == 0
+    assert value(found, "log_pending_seals") is None
 
 
 async def test_every_reason_is_there_before_it_happens():

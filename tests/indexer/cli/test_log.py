@@ -1,15 +1,19 @@
 """`sealtape log`: keys and policies made, the next shard prepared, how it stands."""
 
 import asyncio
+import re
 import stat
+from dataclasses import replace
 
 import pytest
 
 from sealtape.indexer.cli.log_files import LAB_WITNESSES
 from sealtape.ingest.tlog.opening import read_policy
+from sealtape.ingest.tlog.worker import LogWorker
 from sealtape.schemas.errors import SettingsError
 from sealtape.schemas.evidence import parse_evidence_policy
-from tests.factories.logs import grow_log, read_log
+from tests.factories.deployments import seal
+from tests.factories.logs import grow_log, log_of, read_log
 
 
 def forget_log(site):
@@ -63,13 +67,35 @@ async def test_show_tells_sizes_and_witnesses(run, copied):
     answer = await asyncio.to_thread(run, "-c", copied.config, "log", "show", "--json")
     shown = answer.json
     assert shown["size"] == shown["signed"] == shown["witnessed"] == checkpoint.size
-    assert shown["pending"] == 0
+    assert (shown["pending"], shown["pending_seals"], shown["oldest_pending"]) == (0, 0, None)
     assert set(shown["witnesses"]) == set(LAB_WITNESSES)
     assert shown["witnesses"]["witness"].startswith("20")
     people = await asyncio.to_thread(run, "-c", copied.config, "log", "show")
     assert "witness: 20" in people.out
     status = await asyncio.to_thread(run, "-c", copied.config, "status", "--json")
     assert status.json["log"]["witnessed"] == checkpoint.size
+
+
+async def test_status_and_show_tell_what_is_pending(run, copied, monkeypatch):
+    monkeypatch.setattr("sealtape.ingest.tlog.worker.FLUSH_S", 0.2)  # nobody will cosign
+    await grow_log(copied)
+    before = (await read_log(copied))[1].size
+    await seal(copied, [copied.session() for _ in range(2)])
+    async with log_of(copied) as (_, parts):
+        worker = LogWorker(replace(parts, cosigners=None), owner="dev-1")
+        task = asyncio.create_task(worker.run())
+        async with asyncio.timeout(60):
+            while worker.snapshot().pending < 2:
+                await asyncio.sleep(0.02)
+        worker.leave()
+        await task
+    status = await asyncio.to_thread(run, "-c", copied.config, "status", "--json")
+    told = status.json["log"]
+    assert (told["witnessed"], told["pending_seals"]) == (before, 2)
+    assert told["pending"] == told["size"] - before > 2
+    assert told["oldest_pending"].startswith("20")
+    people = await asyncio.to_thread(run, "-c", copied.config, "status")
+    assert re.search(r"pending_seals +2\n +oldest_pending +20", people.out)
 
 
 async def test_a_rotated_log_goes_on_in_its_next_shard(run, copied):

@@ -1,5 +1,6 @@
 import asyncio
 import shutil
+import time
 from dataclasses import replace
 from itertools import pairwise
 
@@ -401,6 +402,39 @@ async def test_without_a_quorum_it_is_only_pending(site):
         assert not await store.get(CHECKPOINT)
     await grow_log(site)
     assert await store_has_all(site)
+
+
+async def told(worker, wanted):
+    """What a worker says once `wanted` is so."""
+    async with asyncio.timeout(60):
+        while not wanted(now := worker.snapshot()):
+            await asyncio.sleep(0.02)
+    return now
+
+
+async def test_seals_are_counted_until_they_are_witnessed(site, monkeypatch):
+    """Also those that another process added."""
+    monkeypatch.setattr("sealtape.ingest.tlog.worker.FLUSH_S", 0.2)  # nobody will cosign
+    await seal(site, [site.session() for _ in range(2)])
+    begun = time.time_ns() - 200 * 10**9  # not ahead of the monitor's clock, nor far behind
+    clock = [begun]
+    async with log_of(site, clock_ns=lambda: clock[0]) as (_, parts):
+        for _ in range(2):
+            worker = LogWorker(replace(parts, cosigners=None), owner="dev-1")
+            task = asyncio.create_task(worker.run())
+            now = await told(worker, lambda now: now.pending == 2)
+            assert now.pending_s == (clock[0] - begun) / 1e9
+            clock[0] += 90 * 10**9
+            assert worker.snapshot().pending_s == now.pending_s + 90
+            worker.leave()
+            await task
+            assert (worker.snapshot().pending, worker.snapshot().pending_s) == (0, None)
+        worker = LogWorker(parts, owner="dev-1")
+        task = asyncio.create_task(worker.run())
+        now = await told(worker, lambda now: now.witnessed == now.size > 0)
+        assert (now.pending, now.pending_s) == (0, None)
+        worker.leave()
+        await task
 
 
 async def store_has_all(site):
