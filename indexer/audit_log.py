@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import takewhile
 from typing import Final
 
-from sealtape.indexer.audit_stamps import Stamps
+from sealtape.indexer.audit_stamps import Stamps, stamps_after
 from sealtape.ingest.ledger.base import Ledger
 from sealtape.ingest.ledger.rows import SegmentRow
 from sealtape.ingest.tlog.names import open_name, seal_name, segment_name
@@ -469,6 +470,8 @@ class LogAudit:
         for epoch in verifier.sizes:
             names += [open_name(session, epoch), seal_name(session, epoch)]
         places = await self._ledger.log_find(names)
+        if self._policy is not None and self._policy.authorities:
+            self._stamps = Stamps(self._policy, self._now_ns, self._report)
         shards: dict[int, _Shard] = {}
         for name, (number, index) in sorted(places.items(), key=lambda item: item[1]):
             shard = shards.get(number)
@@ -491,19 +494,59 @@ class LogAudit:
             self._report.note(f"{name} is in the log at {index}, not witnessed yet")
             return
         try:
-            ranges = inclusion_ranges(index, checkpoint.size)
-            path = await shard.store.roots(ranges, checkpoint.size)
             entry = await _entry_at(shard.store, index, checkpoint.size)
-            verify_inclusion(leaf_hash(entry), index, checkpoint.size, path, checkpoint.root)
+            await _include(shard.store, index, entry, checkpoint)
             parsed = parse_entry(entry)
         except (StoreCorrupt, FormatError) as exc:
             self._tampered(where, f"it is not in the log that was witnessed: {exc.message}")
             return
         if isinstance(parsed, SessionSeal):
             self._sealed(where, parsed, verifier)
+            await self._stamped(shard, index, entry, parsed.epoch)
+
+    async def _stamped(self, shard: _Shard, index: int, seal: bytes, epoch: int) -> None:
+        """Tell before when a seal was there, by the first time-stamp over it."""
+        prefix = shard.store.prefix
+        if self._stamps is None or not self._stamps.able:
+            return
+        keys = self._vault.keys(prefix + "timestamps/", prefix + stamps_after(index))
+        stamp = await self._stamps.first(shard.store, keys)
+        if stamp is None:
+            await self._unstamped(shard, index, epoch)
+            return
+        checkpoint = self._opened(shard, stamp.name, stamp.note, quorum=True)
+        if checkpoint is None:
+            return
+        try:
+            await _include(shard.store, index, seal, checkpoint)
+        except (StoreCorrupt, FormatError) as exc:
+            self._tampered(prefix + stamp.name, f"entry {index} is not under it: {exc.message}")
+            return
+        at = datetime.fromtimestamp(-(-stamp.time_ns // 10**9), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self._report.note(f"epoch {epoch} was sealed before {at}: time-stamp of {stamp.authority}")
+
+    async def _unstamped(self, shard: _Shard, index: int, epoch: int) -> None:
+        prefix, last = shard.store.prefix, (await self._ledger.log_state()).number
+        self._report.note(f"no time-stamp in shard {shard.number} covers the seal of epoch {epoch}")
+        if shard.number != last or self._policy is None or self._stamps is None:
+            return  # one of a later shard covers this one's entries
+        async for key in self._vault.keys(prefix + "checkpoints/", prefix + noted_key(index)):
+            note = await self._vault.get(key)
+            if self._opened(shard, key.removeprefix(prefix), note, quorum=True) is None:
+                return
+            times = self._policy.tlog.open(note).times.values()
+            if self._stamps.due(max(times, default=0) * 10**9):
+                self._report.incomplete("timestamp", prefix, f"none covers the seal, entry {index}")
+            return
 
     def _tampered(self, where: str, reason: str) -> None:
         self._report.tampered("log", where, reason)
+
+
+async def _include(store: LogStore, index: int, entry: bytes, checkpoint: Checkpoint) -> None:
+    """Check that an entry is under a checkpoint; raises StoreCorrupt and FormatError."""
+    path = await store.roots(inclusion_ranges(index, checkpoint.size), checkpoint.size)
+    verify_inclusion(leaf_hash(entry), index, checkpoint.size, path, checkpoint.root)
 
 
 async def _entry_at(store: LogStore, index: int, size: int) -> bytes:

@@ -6,8 +6,9 @@ Whose time-stamps count is in the verifier's evidence policy (docs/spec/timestam
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Final
 
 from sealtape.ingest.tlog.store import LogStore, noted_key
@@ -16,7 +17,7 @@ from sealtape.schemas.evidence import EvidencePolicy
 from sealtape.schemas.timestamps import check_verifiable, verify_timestamp
 from sealtape.schemas.verify import Report
 
-__all__ = ["STAMP_LATE_NS", "Stamps"]
+__all__ = ["STAMP_LATE_NS", "FirstStamp", "Stamps", "stamps_after"]
 
 STAMP_LATE_NS: Final = 2 * 3600 * 1_000_000_000
 """So long a witnessed seal may be under no time-stamp, where the policy requires one: they come
@@ -38,6 +39,21 @@ class _Shard:
     seals: list[int] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class FirstStamp:
+    """A time-stamp that verifies: whose, over which kept note under which name, of what time."""
+
+    authority: str
+    name: str
+    note: bytes
+    time_ns: int
+
+
+def stamps_after(index: int) -> str:
+    """What names of time-stamps over more than `index` entries are greater than."""
+    return f"{_PREFIX}{index:020d}/~"
+
+
 class Stamps:
     """The time-stamps of one run over the log."""
 
@@ -48,14 +64,15 @@ class Stamps:
         self._report = report
         self._required = "timestamp" in policy.require
         self._shards: dict[int, _Shard] = {}
-        self._able = True
+        self.able = True
+        """Whether the library is there that verifies them."""
         try:
             if policy.authorities:
                 check_verifiable()
         except SettingsError as error:
             if self._required:
                 raise
-            self._able = False
+            self.able = False
             report.note(f"the log's time-stamps were not checked: {error.message}")
 
     def names(self, store: LogStore, keys: Iterable[str]) -> list[str]:
@@ -96,7 +113,7 @@ class Stamps:
                 )
             elif (known := self._policy.authority(authority)) is None:
                 unknown.add(authority)
-            elif self._able:
+            elif self.able:
                 await self._verify(shard, store, name, digest, known.roots)
         for authority in sorted(unknown):
             self._report.note(f"the time-stamps of {authority} are of no known authority")
@@ -104,17 +121,43 @@ class Stamps:
     async def _verify(
         self, shard: _Shard, store: LogStore, name: str, digest: bytes, roots: bytes
     ) -> None:
-        token = await store.get(name)
-        chain = await store.get(name.removesuffix(".tsr") + ".pem")
-        try:
-            time_ns = verify_timestamp(token, digest, roots, chain).time_ns
-        except FormatError as error:
-            self._report.tampered(_LAYER, store.prefix + name, error.message)
+        time_ns = await self._time_ns(store, name, digest, roots)
+        if time_ns is None:
             return
         # A note that does not hold is a finding already, and is no anchor by being stamped.
         size = int(name.split("/")[1])
         if size in shard.witnessed:
             shard.stamped[size] = min(time_ns, shard.stamped.get(size, time_ns))
+
+    async def _time_ns(self, store: LogStore, name: str, digest: bytes, roots: bytes) -> int | None:
+        token = await store.get(name)
+        chain = await store.get(name.removesuffix(".tsr") + ".pem")
+        try:
+            return verify_timestamp(token, digest, roots, chain).time_ns
+        except FormatError as error:
+            self._report.tampered(_LAYER, store.prefix + name, error.message)
+            return None
+
+    async def first(self, store: LogStore, keys: AsyncIterator[str]) -> FirstStamp | None:
+        """The first of these, which are the vault's keys, that a known authority made."""
+        async for key in keys:
+            name = key.removeprefix(store.prefix)
+            match = _OBJECT.fullmatch(name)
+            if match is None or match[3] != "tsr":
+                continue
+            known = self._policy.authority(match[2])
+            if known is None:
+                continue
+            noted = noted_key(int(match[1]))
+            note = await store.get(noted)
+            time_ns = await self._time_ns(store, name, sha256(note).digest(), known.roots)
+            if time_ns is not None:
+                return FirstStamp(match[2], noted, note, time_ns)
+        return None
+
+    def due(self, witnessed_ns: int) -> bool:
+        """Whether the policy wants a time-stamp over what was witnessed then."""
+        return self._required and self._now_ns - witnessed_ns > STAMP_LATE_NS
 
     def sealed(self, number: int, index: int) -> None:
         """Note a seal of the log."""

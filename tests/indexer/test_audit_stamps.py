@@ -11,6 +11,7 @@ from sealtape.indexer import audit_stamps
 from sealtape.indexer.audit_stamps import Stamps
 from sealtape.schemas.errors import SettingsError
 from sealtape.schemas.evidence import parse_evidence_policy
+from sealtape.schemas.segments import parse_manifest
 from sealtape.schemas.verify import Report
 from tests.factories import timestamps as tsa
 from tests.factories.deployments import audit, make_site, seal
@@ -139,6 +140,89 @@ async def test_without_the_library(site, monkeypatch):
     assert any("were not checked" in note for note in report.notes)
     with pytest.raises(SettingsError, match="rfc3161-client"):
         await findings(site, require=True)
+
+
+async def of_session(site, *, manifest=None, later_s=0, **options):
+    """What is found and noted of a session: of the only segment's, or of that manifest's."""
+    if manifest is None:
+        (manifest,) = (site.folder / "vault/seg").rglob("*.manifest.jsonl")
+    _, (fragment, *_) = parse_manifest(manifest.read_bytes())
+    now = time.time_ns() + later_s * 10**9
+    report = await audit(site, fragment.session, policy=policy_of(site, **options), now_ns=now)
+    return [(item.verdict, item.layer) for item in report.findings], report.notes
+
+
+async def test_a_session_was_sealed_before_the_first_time_stamp_over_it(site):
+    late = {"require": True, "later_s": 4 * 3600}
+    assert await of_session(site, **late) == (
+        [("incomplete", "timestamp")],
+        ["no time-stamp in shard 1 covers the seal of epoch 0"],
+    )
+    assert (await of_session(site, require=True))[0] == [], "it may still come"
+    stamp(site, "stranger")
+    stamp(site)
+    found, (note,) = await of_session(site, **late)
+    assert found == []
+    assert note.startswith("epoch 0 was sealed before 20")
+    assert note.endswith("Z: time-stamp of one")
+    await grow_log(site)
+    stamp(site, signer=STRANGER)
+    assert await of_session(site, **late) == ([], [note]), "the first one says most"
+
+
+async def test_a_sessions_time_stamp_that_lies(site):
+    stamp(site, over=b"another note")
+    found, notes = await of_session(site)
+    assert found == [("tampered", "timestamp")]
+    assert notes == ["no time-stamp in shard 1 covers the seal of epoch 0"]
+
+
+async def test_a_stamped_checkpoint_that_does_not_hold_is_no_bound(site):
+    stamp(site)
+    note = log_files(site, "checkpoints")[-1]
+    note.chmod(0o644)
+    note.write_bytes(note.read_bytes().replace(b"\n\n", b"\nmore\n\n", 1))
+    stamp(site)
+    found, notes = await of_session(site)
+    assert (found, notes) == ([("tampered", "log")], [])
+
+
+async def test_a_kept_checkpoint_that_does_not_hold_under_no_time_stamp(site):
+    for note in log_files(site, "checkpoints"):
+        note.chmod(0o644)
+        note.write_bytes(note.read_bytes().replace(b"\n\n", b"\nmore\n\n", 1))
+    found, _ = await of_session(site, require=True, later_s=4 * 3600)
+    assert found == [("tampered", "log")]
+
+
+async def test_a_session_without_the_library(site, monkeypatch):
+    stamp(site)
+    monkeypatch.setitem(sys.modules, "rfc3161_client", None)
+    found, (note,) = await of_session(site)
+    assert found == []
+    assert "were not checked" in note
+
+
+async def test_a_stamped_checkpoint_of_another_history(site):
+    """Signed and witnessed with the same keys, and without what this log has."""
+    other = site.moved(site.folder.parent / "other")
+    shutil.copytree(site.folder, other.folder)
+    for each in (other, site):
+        await seal(each, [each.session(commands=1)])
+        await grow_log(each)
+    stamp(other)
+    for place in ("checkpoints", "timestamps"):
+        path = log_files(other, place)[-1]
+        into = site.folder / "vault/log/v1/1" / place / path.name
+        if path.is_dir():
+            shutil.copytree(path, into)
+        else:
+            into.unlink(missing_ok=True)
+            shutil.copy(path, into)
+    first = min((site.folder / "vault/seg").rglob("*.manifest.jsonl"))
+    found, notes = await of_session(site, manifest=first)
+    assert found == [("tampered", "log")]
+    assert not any("sealed before" in note for note in notes)
 
 
 async def test_a_later_shard_covers_the_seals_of_an_earlier_one(site):
