@@ -87,6 +87,8 @@ async def measure(lab, seconds):
     async with lab.asyncpg() as connection:
         await connection.execute("select 1 as warmed_up")
         await lab.until(lambda: lab.commands("warmed_up"), what="a first statement")
+    # Servers that were just started compile first.
+    await load(lab, time.monotonic() + seconds / 3)
     until = time.monotonic() + seconds
     async with checkpoints(lab) as seen:
         done, (found, sent) = await asyncio.gather(load(lab, until), sentinels(lab, until))

@@ -264,11 +264,10 @@ def _whole(part: Mapping[str, Any], name: str) -> int:
 
 def _filled(values: Json) -> Json:
     """Without what is empty: a field that is not there is not found by `field:*`, and is free."""
-    return {name: value for name, value in values.items() if not _is_empty(value)}
+    return {name: value for name, value in values.items() if value not in _EMPTY}
 
 
-def _is_empty(value: object) -> bool:
-    return value is None or value == "" or value in ((), [], {})
+_EMPTY: tuple[object, ...] = (None, "", (), [], {})
 
 
 def _ours(document: SessionDocument | CommandDocument) -> Json:
@@ -282,14 +281,18 @@ def _ours(document: SessionDocument | CommandDocument) -> Json:
 
 
 def _shared(document: SessionDocument | CommandDocument) -> Json:
-    return {
-        "user": _filled({"name": document.user, "roles": document.groups}),
-        "source": _address(document.source),
-        "network": _filled({"protocol": document.protocol}),
-    }
+    return _who(document.user, document.groups, document.source, document.protocol)
 
 
 @lru_cache(maxsize=1024)
+def _who(user: str, groups: tuple[str, ...], source: str, protocol: str) -> Json:
+    return {
+        "user": _filled({"name": user, "roles": groups}),
+        "source": _address(source),
+        "network": _filled({"protocol": protocol}),
+    }
+
+
 def _address(source: str) -> Json:
     packed = packed_address(source)
     if not packed:

@@ -20,6 +20,7 @@ import random
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from json.encoder import encode_basestring as quoted
 from typing import Any
 
 from sealtape.indexer.index.opensearch.client import BLOCKED, BLOCKED_S, BUSY_S, Cluster, cause_of
@@ -90,11 +91,11 @@ class _Outcome:
 
 def index_action(index: str, name: str, source: Json, version: int | None = None) -> Action:
     """Write a document; with `version` only if no newer one is there."""
-    head: Json = {"_index": index, "_id": name}
+    head = f'{{"index":{{"_index":{quoted(index)},"_id":{quoted(name)}'
     if version is not None:
         # One more, as versions of OpenSearch's own begin with 1.
-        head |= {"version": version + 1, "version_type": "external_gte"}
-    return Action(index, name, version or 0, _line({"index": head}), _line(source))
+        head += f',"version":{version + 1},"version_type":"external_gte"'
+    return Action(index, name, version or 0, _utf8(head + "}}"), _line(source))
 
 
 def delete_action(index: str, name: str) -> Action:
@@ -191,9 +192,16 @@ _HINTS = {
 }
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":"))
+
+
 def _line(value: Json) -> bytes:
+    return _utf8(_ENCODER.encode(value))
+
+
+def _utf8(text: str) -> bytes:
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        return text.encode() + b"\n"
     except UnicodeEncodeError as exc:
         raise FormatError(f"A document cannot be written as JSON: {exc.reason}.") from exc
 
