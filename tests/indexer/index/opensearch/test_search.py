@@ -54,7 +54,8 @@ async def test_sessions_are_found_by_their_commands_either_way(index, monkeypatc
     monkeypatch.setattr(search, "_MANY_COMMANDS", many)
     dice = random.Random(way)
     world = random_world(dice) + [
-        (replace(owner, session=dice.randbytes(16)), []) for owner, _ in random_world(dice)
+        (replace(owner, session=dice.randbytes(16), effects=()), [])
+        for owner, _ in random_world(dice)
     ]
     await fill(index, world)
     found_any = 0
