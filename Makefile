@@ -2,7 +2,8 @@
 # nothing has changed. Needs Python >= 3.11, git and make.
 
 PY      := .venv/bin/python
-WORKERS ?= 2
+# More than two cores: tests of servers wait for these more than they work.
+WORKERS ?= 3
 ARGS    ?=
 # For `make lock` only.
 UV      ?= uv

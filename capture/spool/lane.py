@@ -12,7 +12,14 @@ from threading import Lock
 
 from sealtape.capture.files import AppendFile, mapped, sync_directory
 from sealtape.capture.spool.files import SpoolFile, file_name, number_of
-from sealtape.capture.spool.records import FRAMES, SALT_SIZE, SLICES, FileKey
+from sealtape.capture.spool.records import (
+    FILE_HEADER,
+    FRAMES,
+    RECORD_OVERHEAD,
+    SALT_SIZE,
+    SLICES,
+    FileKey,
+)
 from sealtape.capture.spool.settled import write_settled
 from sealtape.schemas.errors import StoreError, StoreFull
 
@@ -33,13 +40,24 @@ class Budget:
         with self._lock:
             self.used += more
 
-    def check(self, more: int) -> None:
-        """Raise `StoreFull` when `more` bytes would go beyond the limit."""
-        if self.used + more > self.limit:
-            raise StoreFull(
-                f"The spool holds {self.used} of {self.limit} bytes.",
-                hint="The bus must take some first, or raise capture.spool_limit.",
-            )
+    def take(self, more: int) -> None:
+        """Count bytes before they are put down; `StoreFull` when they go beyond the limit.
+
+        Lanes write side by side: if each only looked, all could find room for the same bytes.
+        """
+        with self._lock:
+            if self.used + more <= self.limit:
+                self.used += more
+                return
+        raise StoreFull(
+            f"The spool holds {self.used} of {self.limit} bytes.",
+            hint="The bus must take some first, or raise capture.spool_limit.",
+        )
+
+
+def _most_bytes(records: Sequence[tuple[int, Sequence[bytes]]]) -> int:
+    """What records take at most when they are put down."""
+    return sum(RECORD_OVERHEAD + sum(map(len, pieces)) for _, pieces in records)
 
 
 class Place:
@@ -104,18 +122,25 @@ class LaneFiles:
         a failure nothing of the batch counts as written, and the next one must be fresh.
         """
         fresh, self._failed = fresh or self._failed, True
-        self._budget.check(sum(len(piece) for _, pieces in records for piece in pieces))
-        file = self._start() if fresh or self._active is None else self._active
-        before = file.size
+        starts = fresh or self._active is None
+        taken = _most_bytes(records) + (FILE_HEADER if starts else 0)
+        self._budget.take(taken)
+        put = 0
         try:
-            spans = file.write(records)
-            if self._sync:
-                file.sync()
-        except StoreError:
-            self._give_up(file)
-            raise
+            file = self._start() if starts else self._active
+            assert file is not None
+            before = file.size
+            try:
+                spans = file.write(records)
+                if self._sync:
+                    file.sync()
+            except StoreError:
+                self._give_up(file)
+                raise
+            finally:
+                put = file.size - before
         finally:
-            self._budget.add(file.size - before)
+            self._budget.add(put - taken)
         places = [
             Place(file, start, end)
             for (kind, _), (start, end) in zip(records, spans, strict=True)
@@ -133,12 +158,13 @@ class LaneFiles:
         file = self._active
         assert file is not None
         self._failed = True
-        self._budget.check(len(body))
+        taken = len(body) + RECORD_OVERHEAD
+        self._budget.take(taken)
         before = file.size
         try:
             file.write_one(SLICES, body)
         finally:
-            self._budget.add(file.size - before)
+            self._budget.add(file.size - before - taken)
         self._failed = False
 
     def acknowledge(self, place: Place) -> None:

@@ -42,6 +42,7 @@ _LENGTH = struct.Struct(">I")
 _ORDINALS = struct.Struct(">QQ")
 FILE_HEADER = _FILE.size
 RECORD_HEADER = _RECORD.size
+RECORD_OVERHEAD = RECORD_HEADER + 16  # and the tag of one that is encrypted
 _CRC_FROM = 12
 SECTOR = 512
 

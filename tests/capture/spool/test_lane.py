@@ -73,6 +73,30 @@ def test_old_files_go_when_the_bus_has_their_frames(lane, tmp_path):
     assert three.file.path.exists()
 
 
+@pytest.mark.parametrize("size", [1, 100, 900])
+def test_the_limit_is_never_exceeded(lane, tmp_path, size):
+    """Nor by what records and files take beside their bodies, nor by lanes that write together."""
+    files = lane(limit=5000)
+    with pytest.raises(StoreFull):
+        while True:
+            files.write(
+                [(FRAMES, [bytes(size)]), (SESSION, [bytes(size)])], fresh=files.wants_fresh
+            )
+            files.write_slices(bytes(size))
+    used = files._budget.used
+    assert 5000 - 3 * (size + 100) <= used <= 5000
+    assert used == sum(p.stat().st_size for p in tmp_path.glob("*.spool"))
+
+
+def test_who_looks_at_the_limit_has_taken_its_bytes():
+    budget = Budget(100)
+    budget.take(60)
+    with pytest.raises(StoreFull, match="60 of 100"):
+        budget.take(41)
+    budget.take(40)
+    assert budget.used == 100
+
+
 @pytest.mark.parametrize(
     ("fault", "sync"),
     [
