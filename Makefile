@@ -2,8 +2,7 @@
 # nothing has changed. Needs Python >= 3.11, git and make.
 
 PY      := .venv/bin/python
-# More than two cores: tests of servers wait for these more than they work.
-WORKERS ?= 3
+WORKERS ?= 2
 ARGS    ?=
 # For `make lock` only.
 UV      ?= uv

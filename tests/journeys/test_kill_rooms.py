@@ -19,6 +19,8 @@ from tests.journeys.lab import tapped_lab
 from tests.journeys.taps import Tap
 from tests.journeys.traffic import Persisted, persist
 
+pytestmark = pytest.mark.soak  # each takes minutes, and the machine for itself
+
 ROUNDS, SOAK_ROUNDS = 5, 30
 CLIENTS = 3
 LEASE_S = 2
