@@ -254,10 +254,14 @@ class LogAudit:
                 self._tampered(key, f"it is a checkpoint of {checkpoint.size} entries")
                 continue
             shard.levels.expect(checkpoint.size, checkpoint.root)
-            times = [] if self._policy is None else self._policy.tlog.open(note).times.values()
-            found[checkpoint.size] = max(times, default=0) * 1_000_000_000
+            found[checkpoint.size] = self._witnessed_ns(note)
         self._newest(shard, [*found, self._known.get(shard.number, 0)])
         return found
+
+    def _witnessed_ns(self, note: bytes) -> int:
+        """When the last witness of the policy cosigned, POSIX nanoseconds; 0 without one."""
+        times = [] if self._policy is None else self._policy.tlog.open(note).times.values()
+        return max(times, default=0) * 1_000_000_000
 
     def _newest(self, shard: _Shard, sizes: Sequence[int]) -> None:
         """The checkpoint is the last one that was witnessed, but for one that just comes."""
@@ -528,14 +532,13 @@ class LogAudit:
     async def _unstamped(self, shard: _Shard, index: int, epoch: int) -> None:
         prefix, last = shard.store.prefix, (await self._ledger.log_state()).number
         self._report.note(f"no time-stamp in shard {shard.number} covers the seal of epoch {epoch}")
-        if shard.number != last or self._policy is None or self._stamps is None:
+        if shard.number != last or self._stamps is None:
             return  # one of a later shard covers this one's entries
         async for key in self._vault.keys(prefix + "checkpoints/", prefix + noted_key(index)):
             note = await self._vault.get(key)
             if self._opened(shard, key.removeprefix(prefix), note, quorum=True) is None:
                 return
-            times = self._policy.tlog.open(note).times.values()
-            if self._stamps.due(max(times, default=0) * 10**9):
+            if self._stamps.due(self._witnessed_ns(note)):
                 self._report.incomplete("timestamp", prefix, f"none covers the seal, entry {index}")
             return
 

@@ -172,10 +172,11 @@ class Fields:
     def decimal(self, name: str, low: int = 0, high: int = MAX_U64) -> int:
         """A 64-bit integer written as a decimal string, a u64 unless said otherwise."""
         text = self.text(name, max_bytes=20)
-        # Names are spelt out for errors only: a log has millions of these.
-        if _DECIMAL.fullmatch(text) and low <= (number := int(text)) <= high:
-            return number
-        return decimal_int(text, self._path(name), low, high)
+        # The path is spelt out for errors only: a log has millions of these.
+        try:
+            return decimal_int(text, name, low, high)
+        except FormatError as exc:
+            raise FormatError(f"{self.what}.{exc.message}") from exc
 
     def time_ns(self, name: str) -> int:
         """Nanoseconds since the Unix epoch: an i64 written as a decimal string."""
@@ -191,9 +192,10 @@ class Fields:
     def hex(self, name: str, size: int | None = None) -> bytes:
         """Bytes written as lowercase hex, exactly `size` of them when given."""
         text = self.text(name)
-        if _HEX.fullmatch(text) and size in (None, len(text) // 2):
-            return bytes.fromhex(text)
-        return hex_bytes(text, self._path(name), size)
+        try:
+            return hex_bytes(text, name, size)
+        except FormatError as exc:
+            raise FormatError(f"{self.what}.{exc.message}") from exc
 
     def hexes(self, name: str, size: int, *, max_items: int = 1024) -> tuple[bytes, ...]:
         """A list of byte strings of `size` bytes, in lowercase hex."""

@@ -45,8 +45,6 @@ def sizes(folder):
     return {
         "vault": sum(size for path, size in files.items() if folder / "vault" in path.parents),
         "log": sum(size for path, size in files.items() if log in path.parents),
-        "bundles": sum(size for path, size in files.items() if log in path.parents
-                       and "entries" in path.parts and "+" not in str(path)),
         "ledger": sum(size for path, size in files.items() if path.name.startswith("ledger.db")),
     }  # fmt: skip
 
