@@ -14,7 +14,10 @@ import pytest
 
 from tests.bench import harness
 from tests.bench.lab import Lab
+from tests.servers import jvm
 from tests.servers.postgres import postgres_server  # noqa: F401
+
+jvm.brief = False
 
 
 def pytest_addoption(parser):

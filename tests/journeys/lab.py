@@ -13,6 +13,7 @@ concludes comes from the command line. Waiting asks the index in this process, a
 import asyncio
 import contextlib
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -83,6 +84,15 @@ class Room:
             raise AssertionError(f"it did not start:\n{self.log.read_text()}")
         self.ready = json.loads(line)
         return self
+
+    async def heeding(self, number=signal.SIGTERM):
+        """Wait until it has a handler for a signal: while Python starts, there is none."""
+        for _ in range(round(START_S / 0.05)):
+            status = Path(f"/proc/{self.pid}/status").read_text()
+            if int(re.search(r"SigCgt:\s*(\w+)", status)[1], 16) >> number - 1 & 1:
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"it does not heed {number!r}:\n{self.log.read_text()[-4000:]}")
 
     async def kill(self):
         """End it as a crash does."""

@@ -9,8 +9,6 @@ from tests.journeys.loaded import loaded
 from tests.journeys.traffic import make_noise
 from tests.servers.stores import StoreSet
 
-pytestmark = pytest.mark.soak  # each takes minutes, and the machine for itself
-
 BELOW_S = 15.0  # more than capture.grace_s
 ROUNDS = 10
 BEHIND_S = 5.0

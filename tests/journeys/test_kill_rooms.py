@@ -19,8 +19,6 @@ from tests.journeys.lab import tapped_lab
 from tests.journeys.taps import Tap
 from tests.journeys.traffic import Persisted, persist
 
-pytestmark = pytest.mark.soak  # each takes minutes, and the machine for itself
-
 ROUNDS, SOAK_ROUNDS = 5, 30
 CLIENTS = 3
 LEASE_S = 2
@@ -53,6 +51,7 @@ class Rooms:
             await struck.kill()
             await self.start(room)
             return
+        await struck.heeding()
         struck.process.send_signal(signal.SIGSTOP)  # its lease runs out, and another takes over
         await self.start(room)
         await asyncio.sleep(LEASE_S + for_s)

@@ -20,8 +20,6 @@ from tests.journeys.taps import Tap
 from tests.journeys.watch import Watch
 from tests.servers.stores import StoreSet
 
-pytestmark = pytest.mark.soak  # each takes minutes, and the machine for itself
-
 GRACE_S = 3
 SPOOL = "6MiB"
 NOISE = 16 << 10

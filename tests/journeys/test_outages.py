@@ -18,8 +18,6 @@ from tests.servers.kafka import KafkaServer
 from tests.servers.process import LOOPBACK, free_port
 from tests.servers.stores import StoreSet
 
-pytestmark = pytest.mark.soak  # each takes minutes, and the machine for itself
-
 DOWN_S = 15.0  # more than capture.grace_s
 ILL_S = 8.0
 MINUTE_S, LONG_S = 60.0, 600.0

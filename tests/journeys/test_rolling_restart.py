@@ -10,8 +10,6 @@ from tests.journeys.lab import tapped_lab
 from tests.journeys.taps import Balancer
 from tests.journeys.traffic import Persisted, persist
 
-pytestmark = pytest.mark.soak  # each takes minutes, and the machine for itself
-
 CLIENTS = 4
 BETWEEN_S = 1.5
 SILENT_S = 15.0

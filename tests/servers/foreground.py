@@ -9,7 +9,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.servers import cache, registry
+from tests.servers import cache, jvm, registry
 from tests.servers.process import Home, ServerError
 
 _STORES = ("kafka", "s3", "postgres", "opensearch")
@@ -17,6 +17,7 @@ _STORES = ("kafka", "s3", "postgres", "opensearch")
 
 def up(names: list[str], output=sys.stdout) -> int:
     """Start servers and wait for Ctrl-C or SIGTERM; the exit status is 1 when one did not start."""
+    jvm.brief = False
     over = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: over.set())

@@ -7,12 +7,21 @@ import shutil
 import subprocess
 from pathlib import Path
 
+# What a test's server does not live long enough to get back: half of what it costs to start one is
+# the optimizing compiler. `make servers` and the benchmarks say False before they start any.
+brief = True
+
 _FOLDERS = ("/usr/lib/jvm", "/usr/java", "/opt", "/Library/Java/JavaVirtualMachines")
 _VERSION = re.compile(r'version "(?:1\.)?(\d+)')
 
 
 class NoJavaError(RuntimeError):
     """No Java of a wanted version; the message says what to do."""
+
+
+def compilers() -> list[str]:
+    """Options of a server's JVM: the quick compiler alone, unless it is to be fast later."""
+    return ["-XX:TieredStopAtLevel=1"] if brief else []
 
 
 def find(minimum: int, below: int = 0) -> Path:

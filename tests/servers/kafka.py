@@ -22,7 +22,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from tests.servers import availability, cache
+from tests.servers import availability, cache, jvm
 from tests.servers.process import (
     LOOPBACK,
     Home,
@@ -187,7 +187,7 @@ class KafkaServer(Server):
         logging = f"-Dlog4j2.configurationFile={self.place}/log4j2.properties"
         scratch = f"-Djava.io.tmpdir={self.place}/tmp"  # for the native libraries of compression
         libraries = f"{self.at('kafka', 'lib')}/*"
-        return Spec([self.java(JAVA), *_JVM, logging, scratch, "-cp", libraries, "kafka.Kafka",
+        return Spec([self.java(JAVA), *_JVM, *jvm.compilers(), logging, scratch, "-cp", libraries, "kafka.Kafka",
                      self.place / "server.properties"])  # fmt: skip
 
     def healthy(self):

@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from tests.servers import availability, cache, containers
+from tests.servers import availability, cache, containers, jvm
 from tests.servers.process import LOOPBACK, Server, Spec, copied, free_port
 
 # Module: its class, the module it extends, its jars. What the distribution has itself is left out.
@@ -213,7 +213,9 @@ class OpenSearchServer(Server):
                 **own,
                 "OPENSEARCH_PATH_CONF": self.place / "config",
                 "OPENSEARCH_TMPDIR": self._scratch(),
-                "OPENSEARCH_JAVA_OPTS": f"-Xms{_HEAP} -Xmx{_HEAP} -XX:+UseSerialGC",
+                "OPENSEARCH_JAVA_OPTS": " ".join(
+                    [f"-Xms{_HEAP}", f"-Xmx{_HEAP}", "-XX:+UseSerialGC", *jvm.compilers()]
+                ),
             },
         )
 

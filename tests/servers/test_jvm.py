@@ -50,3 +50,9 @@ def test_what_to_do_without_one(monkeypatch, tmp_path):
     monkeypatch.delenv("SEALTAPE_JAVA", raising=False)
     with pytest.raises(jvm.NoJavaError, match="install one or name it with SEALTAPE_JAVA"):
         jvm.find(998)
+
+
+def test_servers_of_tests_are_compiled_quickly_and_others_well(monkeypatch):
+    assert jvm.compilers() == ["-XX:TieredStopAtLevel=1"]
+    monkeypatch.setattr(jvm, "brief", False)
+    assert jvm.compilers() == []
