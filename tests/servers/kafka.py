@@ -187,8 +187,8 @@ class KafkaServer(Server):
         logging = f"-Dlog4j2.configurationFile={self.place}/log4j2.properties"
         scratch = f"-Djava.io.tmpdir={self.place}/tmp"  # for the native libraries of compression
         libraries = f"{self.at('kafka', 'lib')}/*"
-        return Spec([self.java(JAVA), *_JVM, *jvm.compilers(), logging, scratch, "-cp", libraries, "kafka.Kafka",
-                     self.place / "server.properties"])  # fmt: skip
+        return Spec([self.java(JAVA), *_JVM, *jvm.compilers(), logging, scratch, "-cp", libraries,
+                     "kafka.Kafka", self.place / "server.properties"])  # fmt: skip
 
     def healthy(self):
         return answers(self.facts["port"]) and self.facts["node"] in broker_ids(self.facts["port"])
