@@ -38,8 +38,7 @@ _ASCII = json.JSONEncoder(
     ensure_ascii=False, check_circular=False, sort_keys=True, separators=(",", ":")
 )
 
-_DECIMAL = re.compile(r"0|-?[1-9][0-9]{0,19}", re.ASCII)
-_HEX = re.compile(r"(?:[0-9a-f]{2})*", re.ASCII)
+_MANY_DIGITS = re.compile(r"[\[:,]-?[0-9]{16}")
 
 
 def encode(value: Json) -> bytes:
@@ -55,6 +54,8 @@ def encode(value: Json) -> bytes:
 
 def decode(data: bytes, what: str) -> dict[str, Json]:
     """Read one canonical JSON object; `what` names it in errors ("opening", "segment record")."""
+    if (quick := _quick(data)) is not None:
+        return quick
     try:
         text = data.decode("utf-8")
         value = _READER.decode(text)
@@ -93,9 +94,12 @@ def base64_text(data: bytes) -> str:
 
 def hex_bytes(text: str, what: str, size: int | None = None) -> bytes:
     """Read lowercase hex, of exactly `size` bytes when given."""
-    if not _HEX.fullmatch(text):
+    try:
+        raw = bytes.fromhex(text)
+    except ValueError:
+        raw = b""
+    if raw.hex() != text:  # there were spaces, upper case, or half a byte
         raise FormatError(f"{what} is not lowercase hex")
-    raw = bytes.fromhex(text)
     if size is not None and len(raw) != size:
         raise FormatError(f"{what} must be {size} bytes, not {len(raw)}")
     return raw
@@ -103,9 +107,12 @@ def hex_bytes(text: str, what: str, size: int | None = None) -> bytes:
 
 def decimal_int(text: str, what: str, low: int = 0, high: int = MAX_U64) -> int:
     """Read a decimal string without leading zeros, plus sign or white space, within [low, high]."""
-    if not _DECIMAL.fullmatch(text):
+    try:
+        number = int(text)
+    except ValueError:
+        number = None
+    if number is None or str(number) != text:  # white space, a sign, a zero, other digits
         raise FormatError(f"{what} is not a decimal number")
-    number = int(text)
     if not low <= number <= high:
         raise FormatError(f"{what} must be within {low} and {high}, not {number}")
     return number
@@ -123,14 +130,14 @@ class Fields:
         """Read from `members`; `what` names the object in errors."""
         self.what = what
         self._members = members
-        self._left = set(members)
+        self._left = dict(members)
 
     def text(self, name: str, *, max_bytes: int = 65_536, choices: tuple[str, ...] = ()) -> str:
         """A string of at most `max_bytes` of UTF-8, one of `choices` when given."""
         value = self._take(name)
         if not isinstance(value, str):
             self.refuse(name, "must be a string")
-        if (len(value) if value.isascii() else len(value.encode())) > max_bytes:
+        if len(value) > max_bytes or (not value.isascii() and len(value.encode()) > max_bytes):
             self.refuse(name, f"must be at most {max_bytes} bytes")
         if choices and value not in choices:
             self.refuse(name, f"must be one of {', '.join(choices)}")
@@ -233,7 +240,7 @@ class Fields:
     def null(self, name: str) -> bool:
         """Whether the member is there and null; null counts as read, anything else does not."""
         if name in self._members and self._members[name] is None:
-            self._left.discard(name)
+            self._left.pop(name, None)
             return True
         return False
 
@@ -247,6 +254,8 @@ class Fields:
 
     def end(self) -> None:
         """Refuse members that were not read, except those marked as ignorable."""
+        if not self._left:
+            return
         unknown = sorted(name for name in self._left if not name.startswith(EXTENSION_PREFIX))
         if unknown:
             raise FormatError(f"{self.what} has unknown member {unknown[0]!r}")
@@ -255,12 +264,12 @@ class Fields:
         return f"{self.what}.{name}"
 
     def _take(self, name: str) -> Json:
+        if name in self._left:
+            return self._left.pop(name)
         try:
-            value = self._members[name]
+            return self._members[name]
         except KeyError as exc:
             raise FormatError(f"{self._path(name)} is missing") from exc
-        self._left.discard(name)
-        return value
 
     def _list(self, name: str, max_items: int) -> list[Json]:
         value = self._take(name)
@@ -291,6 +300,21 @@ def _is_plain(value: Json) -> bool:
     return plain
 
 
+def _quick(data: bytes) -> dict[str, Json] | None:
+    """The object, if it is plainly right: None leaves the judgement, and the reason, to others.
+
+    Nothing of ours is called for each member or number. A member that is there twice is missing
+    when the object is written again, and a number that may be too large has as many digits.
+    """
+    try:
+        text = data.decode("ascii")
+        value = _PLAIN.decode(text)
+        same = _ASCII.encode(value) == text and not _MANY_DIGITS.search(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if same and isinstance(value, dict) else None
+
+
 def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     members = dict(pairs)
     if len(members) != len(pairs):
@@ -312,3 +336,4 @@ def _no_float(text: str) -> NoReturn:
 _READER = json.JSONDecoder(
     object_pairs_hook=_unique, parse_int=_whole, parse_float=_no_float, parse_constant=_no_float
 )
+_PLAIN = json.JSONDecoder(parse_float=_no_float, parse_constant=_no_float)

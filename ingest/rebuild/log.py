@@ -30,7 +30,8 @@ from sealtape.schemas.tree import CompactRange, leaf_hash
 __all__ = ["FoundLog", "LogRebuild", "has_log", "place_of"]
 
 PREFIX = "log/v1/"
-CHUNK = 4 * WIDTH
+CHUNK = 32 * WIDTH
+"""Names are in no order, and a transaction writes their pages: in a large one each only once."""
 UNKNOWN = -1
 
 Place = tuple[str, int, int, str]

@@ -33,6 +33,21 @@ def test_the_quick_form_is_the_librarys(value, ascii_keys):
     assert canonical.decode(rfc8785.dumps(ascii_keys), "thing") == ascii_keys
 
 
+@given(st.text('{}[]:,"\\\\/abu0123456789.-+eE ', max_size=40), st.integers(-(10**17), 10**17))
+def test_what_is_taken_quickly_is_what_is_taken_slowly(inner, number):
+    """Texts near to JSON, and numbers around the largest: both ways say the same."""
+    for written in (f'{{"a":{inner}}}', f'{{"a":{number}}}', f'{{"a":[{number},{inner}]}}', inner):
+        results = []
+        for quick in (canonical._quick, lambda _: None):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(canonical, "_quick", quick)
+                try:
+                    results.append(canonical.decode(written.encode(), "thing"))
+                except FormatError as error:
+                    results.append(error.message)
+        assert results[0] == results[1]
+
+
 @given(st.dictionaries(text, json_values, max_size=3), st.data())
 def test_no_other_bytes_mean_the_same(value, data):
     written = canonical.encode(value)
