@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sealtape.capture.identity.jwks import parse_key_set
+from sealtape.capture.postgres.codec.messages import cancel_request, startup
+from sealtape.capture.postgres.codec.startup import read_first
 from sealtape.ingest.pages import plain_values
 from sealtape.ingest.parquet import ColumnReader, read_rows, row_of, write_segment
 from sealtape.ingest.thrift import read_struct
@@ -21,6 +23,7 @@ from sealtape.schemas import facts, messages, slices
 from sealtape.schemas.bodies import parse_open
 from sealtape.schemas.bundle import open_bundle, parse_keys, parse_paths
 from sealtape.schemas.bundle import parse_hashes as parse_inclusion
+from sealtape.schemas.cosignatures import verifier_of
 from sealtape.schemas.errors import SealtapeError
 from sealtape.schemas.evidence import parse_evidence_policy
 from sealtape.schemas.frames import parse_header
@@ -31,7 +34,8 @@ from sealtape.schemas.tlog.policy import parse_policy
 from sealtape.schemas.tlog.proof import LogProof, parse_proof
 from sealtape.schemas.tlog.records import parse_entry
 from sealtape.schemas.tlog.tiles import ENTRIES, Tile, encode_entries, parse_entries, parse_hashes
-from sealtape.schemas.tlog.witnessing import parse_request, parse_size
+from sealtape.schemas.tlog.witnessing import parse_cosignatures, parse_request, parse_size
+from tests.capture.postgres.codec import pg_script as pg
 from tests.factories import timestamps as tsa
 from tests.factories.bundles import SIGNER, note_of
 from tests.factories.growing import GrowingLog
@@ -43,7 +47,9 @@ __all__ = ["FEWER", "HANG_S", "MEMORY", "PARSERS", "parsed"]
 
 HANG_S = 1.0
 MEMORY = 64 << 20
-FEWER = dict.fromkeys(["parquet", "columns", "bundle", "time-stamp", "verifier"], 5)
+FEWER = dict.fromkeys(
+    ["parquet", "columns", "footer", "bundle", "time-stamp", "verifier", "postgres"], 5
+)
 FEWER["verifier-files"] = 50
 """So many times fewer inputs go to the slow ones."""
 VECTORS = Path(__file__).parents[1] / "vectors"
@@ -134,6 +140,33 @@ def facts_body():
     return facts.encode_facts((8, 1, 0, 0), [short, full])
 
 
+def conversation(data):
+    """What PostgreSQL's client (odd) and server (even) said: pieces behind their side and length."""
+    script, at = [], 0
+    while at + 2 <= len(data):
+        end = at + 2 + data[at + 1]
+        script.append(("c" if data[at] & 1 else "s", data[at + 2 : end]))
+        at = end
+    pg.facts([("s", pg.GREETING), *script], parameters=True)
+
+
+def pieces(script):
+    """The same as bytes."""
+    return b"".join(
+        bytes([side == "c", len(part)]) + part
+        for side, said in script
+        for part in (said[at : at + 255] for at in range(0, len(said), 255))
+    )
+
+
+def scripts():
+    simple = [("c", pg.query("select 1; begin")), ("s", pg.columns(("a", 23, 0)) + pg.row(b"1"))]
+    simple += [("s", pg.tag("SELECT 1") + pg.tag("BEGIN") + pg.ready(b"T"))]
+    asked = pg.parse("s", "select $1") + pg.bind("p", "s") + pg.execute("p") + pg.SYNC
+    told = pg.PARSED + pg.BOUND + pg.tag("SELECT 1") + pg.ready()
+    return [simple, [("c", asked), ("s", told)], *(script for _, script in pg.captures()[:3])]
+
+
 def entries():
     return [data for name, data in sorted(FILES.items()) if name.startswith("entries/")]
 
@@ -151,6 +184,9 @@ def manifest():
 
 _TILE, _TILE_DATA = tile_entries()
 MANIFEST = manifest()
+WITNESSED = json.loads((VECTORS / "witness.json").read_text(encoding="utf-8"))
+WITNESS, ANSWER = verifier_of(WITNESSED["witness"]), WITNESSED["answer"].encode()
+ANSWERED = parse_note(parse_request(WITNESSED["request"].encode()).note).text
 SEGMENT = segment()
 KEYS = b'{"key":"%s","seq":"%d"}\n' * 2 % (b"ab" * 32, 0, b"cd" * 32, 7)
 JWKS = b'{"keys":[{"kty":"RSA","n":"%s","e":"AQAB","kid":"a","use":"sig"}]}' % (b"A" * 342)
@@ -173,6 +209,15 @@ PARSERS = {
     "open": (partial(parse_open, verifiers=None), [BUILT.frames[0].payload]),
     "request": (parse_request, [LOG.request(old=4)]),
     "size": (parse_size, [b"20852163\n"]),
+    "cosignatures": (partial(parse_cosignatures, text=ANSWERED, witnesses=[WITNESS]), [ANSWER]),
+    "first-packet": (
+        read_first,
+        [
+            startup({"user": "ada", "database": "shop", "options": "-c a=b"})[4:],
+            cancel_request(7, b"key!")[4:],
+        ],
+    ),
+    "postgres": (conversation, [pieces(script)[:4000] for script in scripts()]),
     "data": (partial(slices.decode_data, ts_ns=1), [data_body()]),
     "facts": (partial(facts.decode_facts, ts_ns=1), [facts_body()]),
     "inclusion": (partial(parse_inclusion, what="inclusion"), [FILES["inclusion"]]),
