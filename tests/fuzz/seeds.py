@@ -141,7 +141,7 @@ def facts_body():
 
 
 def conversation(data):
-    """What PostgreSQL's client (odd) and server (even) said: pieces behind their side and length."""
+    """What PostgreSQL's client (odd) and server (even) said: pieces behind side and length."""
     script, at = [], 0
     while at + 2 <= len(data):
         end = at + 2 + data[at + 1]
