@@ -2,12 +2,16 @@
 # nothing has changed. Needs Python >= 3.11, git and make.
 
 PY      := .venv/bin/python
-WORKERS ?= 2
+# One more than two cores: what waits for a server leaves them to the others.
+WORKERS ?= 3
 ARGS    ?=
 # For `make lock` only.
 UV      ?= uv
 LOCK     = $(UV) pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
            --no-emit-index-url --no-emit-find-links --no-header --upgrade --quiet
+
+# Tests start hundreds of programs in Python: none of them should compile what others have.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-servers test lint bench soak fuzz servers fetch-servers fmt lock
@@ -25,7 +29,7 @@ demo-servers: setup ## the same on real Kafka, S3, PostgreSQL and OpenSearch; th
 	@KEEP="$(KEEP)" $(PY) deploy/demo/demo.py --servers $(ARGS)
 
 test: setup ## every test but the soak and bench ones; ARGS="-k name" narrows
-	@$(PY) -P -m pytest -n $(WORKERS) --dist loadfile -m "not soak" --ignore=tests/bench $(ARGS)
+	@$(PY) -P -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not soak" --ignore=tests/bench $(ARGS)
 
 lint: setup ## ruff, mypy, import contracts, house checks, individual coverage
 	@echo "lint: ruff" && $(PY) -m ruff check . && $(PY) -m ruff format --check .

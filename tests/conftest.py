@@ -1,6 +1,8 @@
-"""Guards for all tests, and the real servers that they can ask for."""
+"""Guards for all tests, their order, and the real servers that they can ask for."""
 
+import hashlib
 import importlib.abc
+import itertools
 import signal
 import sys
 
@@ -8,6 +10,7 @@ import hypothesis
 
 from tests.servers.registry import MODULES
 
+LAST_JOURNEY = 0.8  # the share of the other files behind which none begins
 ROOMS = {"schemas", "capture", "ingest", "indexer"}
 
 
@@ -31,3 +34,26 @@ hypothesis.settings.register_profile("sealtape", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("sealtape")
 
 pytest_plugins = ["tests.servers.plugin", *MODULES]
+
+
+def pytest_collection_modifyitems(config, items):
+    """In parallel, spread the journeys, which wait, over the files, which work.
+
+    Each worker takes the next file. Were the longest last, the others would end long before; were
+    all together, each would wait for the others' servers.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    files = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    journeys = [path for path in files if path.parent.name == "journeys"]
+    others = sorted(files.keys() - {*journeys}, key=lambda path: _drawn(path, config.rootpath))
+    places = {path: (n + 1) / (len(others) + 1) for n, path in enumerate(others)}
+    places |= {path: LAST_JOURNEY * n / len(journeys) for n, path in enumerate(journeys)}
+    order = sorted(files, key=places.__getitem__)
+    items[:] = itertools.chain.from_iterable(files[path] for path in order)
+
+
+def _drawn(path, root):
+    return hashlib.sha256(path.relative_to(root).as_posix().encode()).digest()

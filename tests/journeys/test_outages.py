@@ -20,6 +20,7 @@ from tests.servers.stores import StoreSet
 
 DOWN_S = 15.0  # more than capture.grace_s
 ILL_S = 8.0
+SHOWN_S = 30.0
 MINUTE_S, LONG_S = 60.0, 600.0
 NOISE_KIB = 64
 LATE_S = 2.0
@@ -72,11 +73,24 @@ async def suffer(watch, site, server, kind, seconds):
     async with fault(site, server, kind):
         ends = time.monotonic() + seconds
         await asyncio.sleep(0.6 * seconds)
-        seen = await watch.look()
-        print(f"{server} {kind}: status took {seen.status_s:.1f} s, {peaks(watch)}")
-        check_shown(server, kind, seen)
+        await shown(watch, server, kind)
         await asyncio.sleep(max(0.0, ends - time.monotonic()))
     await watch.well(what=f"every room ready after {server} was {kind}")
+
+
+async def shown(watch, server, kind):
+    """Look until what is wrong can be seen: on a busy machine it is not at once."""
+    latest = time.monotonic() + SHOWN_S
+    while True:
+        seen = await watch.look()
+        print(f"{server} {kind}: status took {seen.status_s:.1f} s, {peaks(watch)}")
+        try:
+            check_shown(server, kind, seen)
+        except AssertionError:
+            if time.monotonic() > latest:
+                raise
+        else:
+            return
 
 
 def peaks(watch):
@@ -95,7 +109,7 @@ def check_shown(server, kind, seen):
         assert seen.checks(room)[check] != "ok"
     assert seen.told(*LATE[server]) > LATE_S
     if server == "s3":
-        assert seen.status["ingest"]["behind"] > 0
+        assert (seen.status["ingest"]["behind"] or 0) > 0
     else:
         assert "error" in seen.status[IN_STATUS[server]]
 

@@ -88,8 +88,10 @@ class Brokers:
         url = self._url
         configs = list(wanted(url).items())
         topic: Any = (url.topic, url.partitions, url.replicas, [], configs)
-        request = CreateTopicsRequest([topic], int(url.attempt_s * 900), False)
-        _, code, message = (await self._ask(address, request)).topic_errors[0]
+        request = CreateTopicsRequest([topic], int(url.timeout_s * 900), False)
+        # Nobody makes a topic twice, and a broker that has just begun takes its time.
+        answer = await self._wire.ask(address, request, limit_s=url.timeout_s)
+        _, code, message = answer.topic_errors[0]
         if code == _EXISTS:
             return False
         if code:
