@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -56,8 +56,13 @@ class Cosigners(Protocol):
 class Stamping(Protocol):
     """Who asks time-stamping authorities; `sealtape.ingest.tlog.timestamping` is the real one."""
 
-    async def stamp(self, digest: bytes) -> list[Stamp]:
-        """Have a SHA-256 stamped; authorities that are away are left out, never an error."""
+    @property
+    def names(self) -> list[str]:
+        """Whom it can ask."""
+        ...
+
+    async def stamp(self, digest: bytes, names: Collection[str] | None = None) -> list[Stamp]:
+        """Have a SHA-256 stamped by all or by these; who is away is left out, never an error."""
         ...
 
     def snapshot(self) -> tuple[AuthorityStatus, ...]:

@@ -13,7 +13,7 @@ import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
@@ -151,9 +151,15 @@ class Timestamping:
         self._nonce = nonce
         self._clock_ns = clock_ns
 
-    async def stamp(self, digest: bytes) -> list[Stamp]:
-        """Have a SHA-256 stamped by all; those that fail to are left out, logged and counted."""
-        found = await asyncio.gather(*(self._ask(one, digest) for one in self._records))
+    @property
+    def names(self) -> list[str]:
+        """The authorities' names."""
+        return [one.authority.name for one in self._records]
+
+    async def stamp(self, digest: bytes, names: Collection[str] | None = None) -> list[Stamp]:
+        """Have a SHA-256 stamped by all, or by these; who fails is left out, logged and counted."""
+        asked = [one for one in self._records if names is None or one.authority.name in names]
+        found = await asyncio.gather(*(self._ask(one, digest) for one in asked))
         return [one for one in found if one is not None]
 
     def snapshot(self) -> tuple[AuthorityStatus, ...]:

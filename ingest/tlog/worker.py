@@ -87,8 +87,8 @@ class LogWorker:
         self._publisher: Publisher | None = None
         self._appended = 0
         self._witnessed_at: float | None = None
-        self._stamped: tuple[float, int] | None = None
-        """When, by `monotonic`, and on which day a checkpoint was last stamped."""
+        self._stamped: dict[str, tuple[float, int]] = {}
+        """When, by `monotonic`, and on which day each authority last stamped a checkpoint."""
         self._stopped = ""
 
     async def run(self) -> None:
@@ -104,6 +104,7 @@ class LogWorker:
         """How the log stands."""
         writer, publisher = self._writer, self._publisher
         now = self._parts.monotonic()
+        stamped = max((at for at, _ in self._stamped.values()), default=None)
         if writer is None or publisher is None:
             return LogSnapshot(appended=self._appended, stopped=self._stopped)
         witnessed = publisher.witnessed_at or self._witnessed_at
@@ -119,7 +120,7 @@ class LogWorker:
             pending_s=self._age_s(pending),
             appended=self._appended + writer.appended,
             witnessed_s=None if witnessed is None else now - witnessed,
-            stamped_s=None if self._stamped is None else now - self._stamped[0],
+            stamped_s=None if stamped is None else now - stamped,
             stopped=self._stopped,
             witnesses=() if cosigners is None else cosigners.snapshot(),
             authorities=() if stamping is None else stamping.snapshot(),
@@ -261,22 +262,22 @@ class LogWorker:
         return False
 
     async def _stamp(self, publisher: Publisher) -> None:
-        """Have a witnessed checkpoint time-stamped: hourly, and first thing on a new day."""
+        """Have a witnessed checkpoint time-stamped: hourly, and first thing on a new day.
+
+        An authority that did not is asked for the next checkpoint again, whatever the others did.
+        """
         stamping = self._parts.stamping
         now, day = self._parts.monotonic(), self._parts.clock_ns() // DAY_NS
-        before = self._stamped
-        if stamping is None or (
-            before is not None
-            and before[1] == day
-            and now - before[0] < self._parts.pace.timestamp_s
-        ):
+        if stamping is None:
             return
-        note = publisher.witnessed
-        stamps = await stamping.stamp(sha256(note).digest())
-        for item in stamps:
+        due = [name for name in stamping.names if self._due(name, now, day)]
+        for item in await stamping.stamp(sha256(publisher.witnessed).digest(), due):
             name = f"timestamps/{publisher.witnessed_size:020d}/{item.name}"
             await publisher.store.create(f"{name}.tsr", item.der)
             if item.chain_pem:
                 await publisher.store.create(f"{name}.pem", item.chain_pem)
-        if stamps:
-            self._stamped = (now, day)
+            self._stamped[item.name] = (now, day)
+
+    def _due(self, name: str, now: float, day: int) -> bool:
+        at, on = self._stamped.get(name, (-math.inf, day))
+        return on != day or now - at >= self._parts.pace.timestamp_s

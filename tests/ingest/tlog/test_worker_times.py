@@ -97,6 +97,15 @@ async def test_first_thing_on_a_new_day(site):
     assert len((await kept(site))[1]) == len(requests) == 2
 
 
+async def test_one_that_fails_is_asked_again_though_the_other_stamped(site):
+    async with serving(stamps(), status=500) as (bad, asked), serving(stamps()) as (url, requests):
+        pace = replace(BEATING, timestamp_s=3600.0)
+        await stamped(
+            site, authority(bad, "bad"), authority(url), pace=pace, until=lambda _: len(asked) > 2
+        )
+    assert len(requests) == 1
+
+
 async def test_one_that_is_away_is_asked_again(site):
     async with serving(stamps(), status=500) as (down, _), serving(stamps()) as (url, _):
         snapshot = await stamped(
