@@ -2,8 +2,7 @@
 # nothing has changed. Needs Python >= 3.11, git and make.
 
 PY      := .venv/bin/python
-# One more than two cores: what waits for a server leaves them to the others.
-WORKERS ?= 3
+WORKERS ?= 2
 ARGS    ?=
 # For `make lock` only.
 UV      ?= uv

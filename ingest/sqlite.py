@@ -15,6 +15,7 @@ import shutil
 import sqlite3
 import struct
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -39,6 +40,8 @@ Migration = tuple[int, str]
 """Its number (1, 2, ...) and its SQL script."""
 
 BUSY_TIMEOUT_S = 10.0
+_LOOKS = 50
+_LOOK_AGAIN_S = 0.05
 _MIGRATION_NAME = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 
 
@@ -148,6 +151,9 @@ class Database:
             await loop.run_in_executor(self._thread, connection.close)
         # All queued work has run, so joining the thread takes no time worth an executor.
         self._thread.shutdown(wait=True)
+        self._forget_copy()
+
+    def _forget_copy(self) -> None:
         if self._copy is not None:
             self._copy.cleanup()
             self._copy = None
@@ -198,7 +204,7 @@ class Database:
         connection = sqlite3.connect(
             self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
-        connection.execute("PRAGMA journal_mode=WAL")
+        _write_ahead(connection)
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA secure_delete=ON")
         connection.execute("PRAGMA foreign_keys=ON")
@@ -209,26 +215,54 @@ class Database:
 
         Beside a live writer SQLite reads through the writer's shared memory. Without a write-ahead
         log the file is whole by itself. A log that nobody has open (left by a crash) can only be
-        read by writing into shared memory, so that is done on a copy.
+        read by writing into shared memory, so that is done on a copy. A writer that comes or goes
+        meanwhile makes or removes these files: then they are looked at again.
         """
         if not self.path.exists():
             raise StoreError(f"There is no {self.path.name}.", path=str(self.path))
+        for _ in range(_LOOKS):
+            try:
+                if (connection := self._look()) is not None:
+                    return connection
+            except FileNotFoundError:
+                pass
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CANTOPEN:
+                    raise
+            self._forget_copy()
+            time.sleep(_LOOK_AGAIN_S)
+        raise StoreBusy(
+            f"{self.path.name} is opened and closed all the time.",
+            retry_after_s=1.0,
+            path=str(self.path),
+        )
+
+    def _look(self) -> sqlite3.Connection | None:
+        """Open what is there now; None when it was not the same from beginning to end."""
         path, options = self.path, "mode=ro"
-        log = path.with_name(path.name + "-wal")
+        log, memory = (path.with_name(path.name + end) for end in ("-wal", "-shm"))
         if not log.exists():
             options = "immutable=1"
-        elif not _in_use(path.with_name(path.name + "-shm")):
+        elif not _in_use(memory):
             self._copy = tempfile.TemporaryDirectory(prefix="sealtape-")
             for file in (path, log):
                 shutil.copyfile(file, Path(self._copy.name) / file.name)
             path = Path(self._copy.name) / path.name
-        return sqlite3.connect(
+            if _in_use(memory) or not log.exists():
+                return None
+        connection = sqlite3.connect(
             f"file:{quote(str(path))}?{options}",
             uri=True,
             timeout=BUSY_TIMEOUT_S,
             isolation_level=None,
             check_same_thread=False,
         )
+        try:
+            _version(connection)  # only now are the files opened
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def _migrate(self, number: int, script: str) -> None:
         connection = self._open_connection()
@@ -285,6 +319,20 @@ def _look_at(path: Path) -> tuple[str, str, str, bool]:
     disk = shutil.disk_usage(path.parent)
     room = f"{disk.free >> 20} MiB of {disk.total >> 20} MiB of the disk are free."
     return wrong, hint, room, disk.free < disk.total / 10
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Have a write-ahead log. Where two ask for a new one at once, SQLite lets neither wait."""
+    latest = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > latest:
+                raise
+            time.sleep(_LOOK_AGAIN_S)
+        else:
+            return
 
 
 def _in_use(memory: Path) -> bool:

@@ -81,7 +81,7 @@ def test_a_hang_is_a_finding():
 
 @NEEDS_PEAKS
 def test_greed_is_a_finding_each_time():
-    greedy = watch(lambda data: bytearray(b"x") * (96 << 20))
+    greedy = watch(lambda data: bytearray(b"x") * (256 << 20))
     for _ in range(2):
         with pytest.raises(AssertionError, match=r"took \d+ MiB for 0 bytes"):
             greedy(b"")

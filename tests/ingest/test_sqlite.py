@@ -170,6 +170,58 @@ async def test_read_only_of_what_a_crash_left(database, tmp_path, with_memory):
     assert contents(copy) == before
 
 
+async def test_read_only_while_writers_come_and_go(tmp_path):
+    """A last writer that closes removes its log and its memory, between any two looks at them."""
+    path, over, read = tmp_path / "x.db", asyncio.Event(), []
+    await (await Database.open(path, [ONE])).close()
+
+    async def write():
+        while not over.is_set():
+            writing = await Database.open(path, [ONE])
+            await writing.write(lambda c: c.execute("INSERT INTO a VALUES (3)"))
+            await writing.close()
+
+    task = asyncio.create_task(write())
+    for _ in range(150):
+        reading = await Database.open(path, [ONE], read_only=True)
+        read.append(len(await reading.read(rows)))
+        await reading.close()
+    over.set()
+    await task
+    assert read[0] >= 2
+    assert read[-1] > read[0]
+
+
+async def test_a_copy_of_what_a_writer_removes_is_made_anew(database, tmp_path, monkeypatch):
+    await database.write(lambda c: c.execute("INSERT INTO a VALUES (3)"))
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("x.db", "x.db-wal"):
+        shutil.copyfile(tmp_path / name, copy / name)
+    made, copyfile = [], shutil.copyfile
+
+    def vanishing(file, to):
+        made.append(to.parent)
+        if len(made) <= 2:
+            raise FileNotFoundError(file)
+        copyfile(file, to)
+
+    monkeypatch.setattr(module.shutil, "copyfile", vanishing)
+    reading = await Database.open(copy / "x.db", [ONE], read_only=True)
+    assert await reading.read(rows) == [1, 2, 3]
+    assert [folder.exists() for folder in made[:3]] == [False, False, True]
+    await reading.close()
+    assert not made[-1].exists()
+
+
+async def test_a_file_that_is_never_at_rest_is_busy(tmp_path, monkeypatch):
+    await (await Database.open(tmp_path / "x.db", [ONE])).close()
+    monkeypatch.setattr(Database, "_look", lambda _: None)
+    monkeypatch.setattr(module, "_LOOK_AGAIN_S", 0)
+    with pytest.raises(StoreBusy, match="opened and closed all the time"):
+        await Database.open(tmp_path / "x.db", [ONE], read_only=True)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 async def test_read_only_in_a_folder_that_cannot_be_written(tmp_path):
     await (await Database.open(tmp_path / "x.db", [ONE])).close()

@@ -190,8 +190,10 @@ async def test_a_full_spool_stalls_and_is_not_ready(stage):
     found = await scrape(vitals)
     assert value(found, "spool_failing") == 1
     assert value(found, "sessions_stalled") == 1
-    assert value(found, "stalls_total", ("reason", "spool")) == 1
-    assert value(found, "sessions_unrecorded") == value(found, "gaps_total") == 1
+    # A smaller write may have fitted in between.
+    assert value(found, "stalls_total", ("reason", "spool")) >= 1
+    assert value(found, "sessions_unrecorded") == 1
+    assert value(found, "gaps_total") >= 1
     readiness = await vitals.readiness()
     assert not readiness.ready
     assert readiness.checks["spool"] == "failing: store-full"

@@ -18,7 +18,7 @@ from tests.factories.deployments import make_site, seal
 URL = "shop=postgresql://app:hunter2@127.0.0.1:5433/shopdb"
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")  # after some minutes, what is not in the log is a finding
 def recorded(tmp_path_factory):
     """The site and its sessions: one of three statements, one live, one of another user."""
     site = make_site(tmp_path_factory.mktemp("cli") / "site")
