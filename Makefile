@@ -38,10 +38,10 @@ lint: setup ## ruff, mypy, import contracts, house checks, individual coverage
 	@echo "lint: individual coverage" && $(PY) -m tests.house.individual_coverage
 
 bench: setup ## the benchmarks (tests/bench), numbers as ratios to a bare relay
-	@$(PY) -P -m pytest tests/bench -s --timeout=0 $(ARGS)
+	@$(PY) -P -m pytest tests/bench -s --timeout=0 -o faulthandler_timeout=0 $(ARGS)
 
 soak: setup ## the long-running tests
-	@$(PY) -P -m pytest -m soak -s --timeout=0 $(ARGS)
+	@$(PY) -P -m pytest -m soak -s --timeout=0 -o faulthandler_timeout=0 $(ARGS)
 
 fuzz: setup ## inputs for every parser, guided by what they reach; FUZZ=N SEED=N, ARGS="--folder DIR note"
 	@PY="$(PY)" WORKERS="$(WORKERS)" bash deploy/fuzz.sh $(ARGS)
