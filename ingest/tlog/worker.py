@@ -104,12 +104,12 @@ class LogWorker:
         """How the log stands."""
         writer, publisher = self._writer, self._publisher
         now = self._parts.monotonic()
-        stamped = max((at for at, _ in self._stamped.values()), default=None)
         if writer is None or publisher is None:
             return LogSnapshot(appended=self._appended, stopped=self._stopped)
         witnessed = publisher.witnessed_at or self._witnessed_at
         cosigners, stamping = self._parts.cosigners, self._parts.stamping
         pending = writer.pending.left(publisher.witnessed_size)
+        stamped = max((at for at, _ in self._stamped.values()), default=None)
         return LogSnapshot(
             held=True,
             number=writer.summary.number,
@@ -267,9 +267,9 @@ class LogWorker:
         An authority that did not is asked for the next checkpoint again, whatever the others did.
         """
         stamping = self._parts.stamping
-        now, day = self._parts.monotonic(), self._parts.clock_ns() // DAY_NS
         if stamping is None:
             return
+        now, day = self._parts.monotonic(), self._parts.clock_ns() // DAY_NS
         due = [name for name in stamping.names if self._due(name, now, day)]
         for item in await stamping.stamp(sha256(publisher.witnessed).digest(), due):
             name = f"timestamps/{publisher.witnessed_size:020d}/{item.name}"
