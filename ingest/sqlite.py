@@ -81,8 +81,13 @@ def translated(path: Path) -> Iterator[None]:
         ) from error
 
 
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code; 0 for what the Python module itself raises."""
+    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+
+
 def _translate(error: sqlite3.Error, path: Path) -> StoreError:
-    code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+    code = _code(error)
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
         return StoreBusy(
             f"{path.name} is locked by another process.", retry_after_s=1.0, path=str(path)
@@ -227,7 +232,7 @@ class Database:
             except FileNotFoundError:
                 pass
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CANTOPEN:
+                if _code(error) != sqlite3.SQLITE_CANTOPEN:
                     raise
             self._forget_copy()
             time.sleep(_LOOK_AGAIN_S)
@@ -328,7 +333,7 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > latest:
+            if _code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > latest:
                 raise
             time.sleep(_LOOK_AGAIN_S)
         else:
