@@ -18,7 +18,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from sealtape.ingest.ledger.base import Ledger
 from sealtape.ingest.ledger.rows import Lease
-from sealtape.ingest.serving import end
+from sealtape.ingest.serving import end, results
 from sealtape.ingest.shares import shares
 from sealtape.schemas.errors import Fenced, SettingsError, StoreBusy, StoreError
 
@@ -144,9 +144,7 @@ async def _both(work: Coroutine[Any, Any, None], keeping: Coroutine[Any, Any, No
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         await end(tasks)
-    for task in tasks:
-        if not task.cancelled():
-            task.result()
+    results(tasks)
 
 
 async def _keep(ledger: Ledger, hold: Hold, ttl_s: float) -> None:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from sealtape.ingest.serving import together
 from sealtape.ingest.vault.base import Buffer
 from sealtape.ingest.vault.bucket import TOKEN
 from sealtape.ingest.vault.faults import Fault, fault_of_botocore
@@ -80,21 +81,15 @@ class S3Native:
                 )["UploadId"]
             )
         )
+        pieces = (view[start:][:PART_BYTES] for start in range(0, len(view), PART_BYTES))
         try:
-            starts = range(0, len(view), PART_BYTES)
-            async with asyncio.TaskGroup() as group:
-                parts = [
-                    group.create_task(
-                        self._put_part(key, upload, number, view[start:][:PART_BYTES])
-                    )
-                    for number, start in enumerate(starts, 1)
-                ]
-            await self._complete(key, upload, [part.result() for part in parts], token)
-        except BaseException as error:
+            parts = await together(
+                *(self._put_part(key, upload, *each) for each in enumerate(pieces, 1))
+            )
+            await self._complete(key, upload, parts, token)
+        except BaseException:
             # A completed upload is not found any more, so this takes no object away.
             await asyncio.shield(self._run(lambda: self._abort(key, upload)))
-            if isinstance(error, BaseExceptionGroup):
-                raise error.exceptions[0] from None
             raise
 
     async def _put_part(

@@ -12,6 +12,7 @@ from sealtape.ingest.crew import Crew, Leaving, persist, while_held
 from sealtape.ingest.ledger.sqlite import SqliteLedger
 from sealtape.ingest.shares import shares
 from sealtape.schemas.errors import Fenced, SettingsError, StoreBusy, StoreError
+from tests.factories.circles import Burden, without_collector
 
 TTL_S = 0.6
 PARTITIONS = 6
@@ -246,6 +247,32 @@ async def test_a_lease_is_released_after_a_failure(ledger, caplog):
     with pytest.raises(StoreError):
         await while_held(Fails(ledger, "release"), "frames", 0, "a", TTL_S, fails)
     assert "left to run out" in caplog.text
+
+
+@pytest.mark.parametrize("failure", [StoreError, StoreBusy, Fenced])
+async def test_nothing_of_a_failed_attempt_stays(ledger, caplog, monkeypatch, failure):
+    """Attempts follow each other in seconds, and each has megabytes in hand."""
+    caplog.set_level(logging.CRITICAL)
+    monkeypatch.setattr(module, "RETRY_S", (0.01, 0.01))
+    burden, attempts = Burden(), []
+
+    async def fails(hold):
+        mine = burden.lifted()
+        await asyncio.sleep(0.01)
+        raise failure(f"{len(mine)}", **given)
+
+    async def attempt():
+        if attempts:
+            assert burden.gone()
+        attempts.append(1)
+        if len(attempts) == 4:
+            return True
+        return await while_held(ledger, "frames", 0, "a", TTL_S, fails)
+
+    given = {"retry_after_s": 0.01} if failure is StoreBusy else {}
+    with without_collector():
+        await asyncio.wait_for(persist(attempt, Leaving(), "frames/0"), 60)
+    assert len(attempts) == 4
 
 
 async def test_a_cancelled_worker_is_like_a_dead_one(ledger):

@@ -3,7 +3,8 @@ import asyncio
 import pytest
 
 from sealtape.ingest import serving
-from sealtape.ingest.serving import end, together, until_stopped
+from sealtape.ingest.serving import end, results, together, until_stopped
+from tests.factories.circles import Burden, without_collector
 
 
 class Room:
@@ -65,7 +66,29 @@ async def test_a_failure_ends_the_others():
     with pytest.raises(KeyError):
         await asyncio.wait_for(together(waits(), fails(), waits()), 5)
     assert ended == [True, True]
-    await together(asyncio.sleep(0), asyncio.sleep(0.01))
+    assert await together(asyncio.sleep(0, "a"), asyncio.sleep(0.01, "b")) == ["a", "b"]
+
+
+async def test_nothing_of_failed_work_stays():
+    burden = Burden()
+
+    async def fails():
+        mine = burden.lifted()
+        await asyncio.sleep(0)
+        raise KeyError(len(mine))
+
+    with without_collector():
+        with pytest.raises(KeyError):
+            await together(fails(), asyncio.sleep(60))
+        assert burden.gone()
+
+
+async def test_results_leave_no_task_behind():
+    tasks = [asyncio.create_task(asyncio.sleep(60)), asyncio.create_task(asyncio.sleep(0, 7))]
+    await asyncio.sleep(0.01)
+    await end(tasks)
+    assert results(tasks) == [7]
+    assert tasks == []
 
 
 async def test_who_loses_a_cancellation_is_cancelled_again(monkeypatch):

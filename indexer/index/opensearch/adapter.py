@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import OrderedDict
-from collections.abc import Awaitable, Collection, Iterable, Mapping
+from collections.abc import Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from sealtape.indexer.index.opensearch.writing import (
     quarantine_action,
 )
 from sealtape.indexer.query import Query
+from sealtape.ingest.serving import results
 from sealtape.schemas.documents import CommandDocument, SessionDocument, parse_command_id
 from sealtape.schemas.errors import (
     Ambiguous,
@@ -388,13 +389,11 @@ def _progress(value: bytes) -> Json:
     return {"kind": "progress", "progress": documents.encoded(value)}
 
 
-async def _together(*parts: Awaitable[Any]) -> list[Any]:
+async def _together(*parts: Coroutine[Any, Any, Any]) -> list[Any]:
     """Wait for all parts, then raise what the first that failed raised."""
-    results = await asyncio.gather(*parts, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return results
+    tasks = [asyncio.create_task(part) for part in parts]
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return results(tasks)
 
 
 async def check_layout(cluster: Cluster, layout: Layout) -> None:

@@ -24,6 +24,7 @@ from json.encoder import encode_basestring as quoted
 from typing import Any
 
 from sealtape.indexer.index.opensearch.client import BLOCKED, BLOCKED_S, BUSY_S, Cluster, cause_of
+from sealtape.ingest.serving import together
 from sealtape.schemas.errors import FormatError, StoreBusy, StoreError
 
 __all__ = ["Action", "Quarantined", "Writer", "delete_action", "index_action", "quarantine_action"]
@@ -116,15 +117,8 @@ class Writer:
 
         Two actions on one document may come in either order; their versions decide.
         """
-        chunks = list(_chunks(actions))
-        tasks = [asyncio.create_task(self._chunk(chunk, refresh=refresh)) for chunk in chunks]
-        try:
-            refused = [one for task in tasks for one in await task]
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        return refused
+        work = [self._chunk(chunk, refresh=refresh) for chunk in _chunks(actions)]
+        return [one for refused in await together(*work) for one in refused] if work else []
 
     async def _chunk(self, actions: list[Action], *, refresh: bool) -> list[Quarantined]:
         refused: list[Quarantined] = []

@@ -8,6 +8,7 @@ import pytest
 
 from sealtape.ingest.vault import s3_native as module
 from sealtape.schemas.errors import Exists, Missing, StoreBusy, StoreError
+from tests.factories.circles import Burden, without_collector
 from tests.factories.s3_vaults import s3_vault
 from tests.servers.http_faults import fault_proxy
 
@@ -97,6 +98,14 @@ class TestUploadsInParts:
         proxy.rules.clear()
         await vault.put_new("a", DATA)
         assert await vault.get("a") == DATA
+
+    async def test_nothing_of_a_failed_upload_stays(self, vault, proxy):
+        burden = Burden()
+        proxy.answer(lambda r: parts(r) and r.query["partNumber"] == ["3"], "500 Oops", times=99)
+        with without_collector():
+            with pytest.raises(StoreBusy):
+                await vault.put_new("a", burden.lifted(DATA))
+            assert burden.gone()
 
     async def test_a_refused_start_is_said(self, vault, proxy):
         proxy.answer(starts, "403 Forbidden", b"<Error><Code>AccessDenied</Code></Error>")

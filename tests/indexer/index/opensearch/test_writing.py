@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import json
 import logging
 import re
@@ -12,8 +13,10 @@ from sealtape.indexer.index.opensearch import writing
 from sealtape.indexer.index.opensearch.layout import Place
 from sealtape.indexer.index.opensearch.writing import Writer, delete_action, index_action
 from sealtape.indexer.query import Query, parse
+from sealtape.schemas.documents import CommandDocument
 from sealtape.schemas.errors import FormatError, StoreBusy, StoreError
 from tests.conformance.index import MANY, command, session
+from tests.factories.circles import without_collector
 from tests.servers.http_faults import fault_proxy
 from tests.servers.opensearch import OpenSearchServer
 
@@ -153,6 +156,19 @@ async def test_a_cluster_that_stays_busy(behind, hasty):
     assert await index.positions() == {}
     await index.put(Update((owner,), (command(owner, 0),), {"bus/0": 5}))
     assert await found(index) == {0}
+
+
+async def test_nothing_of_a_failed_update_stays(behind, hasty):
+    index, proxy = behind
+    owner = session(1)
+    proxy.answer(is_bulk, "503 Unavailable", times=1000)
+    with without_collector():
+        with pytest.raises(StoreBusy):
+            await index.put(
+                Update((owner,), tuple(command(owner, n) for n in range(50)), {"bus/0": 5})
+            )
+        burden = (CommandDocument, writing.Action)
+        assert not [one for one in gc.get_objects() if isinstance(one, burden)]
 
 
 async def test_an_answer_that_is_lost_changes_nothing(behind):
