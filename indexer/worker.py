@@ -29,7 +29,7 @@ from functools import partial
 from sealtape.indexer.lane import CONSUMER, Desk, IndexerStores, Lane, OnUpdate
 from sealtape.indexer.snapshot import IndexerSnapshot, LaneSnapshot, Tally
 from sealtape.indexer.tails import TailWatch
-from sealtape.ingest.crew import Crew, Hold, Leaving, persist, while_all_held, while_held
+from sealtape.ingest.crew import Crew, Hold, Leaving, persist, sweep, while_all_held, while_held
 from sealtape.ingest.serving import end, together
 from sealtape.schemas.errors import Fenced, StoreBusy, StoreError
 from sealtape.schemas.wraps import PrivateKey
@@ -193,10 +193,12 @@ class Post:
             except StoreError as error:
                 self._desk.failures += 1
                 log.warning("the indexer will try again: %s", error)
-                await self._leaving.within(
-                    error.retry_after_s if isinstance(error, StoreBusy) else delay
-                )
-                delay = min(2 * delay, _RETRY_S[1])
+                wait = error.retry_after_s if isinstance(error, StoreBusy) else delay
+            else:
+                continue
+            sweep()
+            await self._leaving.within(wait)
+            delay = min(2 * delay, _RETRY_S[1])
 
 
 class RunningIndexer:

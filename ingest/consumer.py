@@ -372,7 +372,8 @@ class Consumer:
             await vault.put_new(key, built.data, retain_until_ns=until_ns)
             await vault.put_new(manifest_key(key), built.manifest, retain_until_ns=until_ns)
             head = built.after
-            segments.append(built)
+            # The vault has them: they are not to wait in memory for a ledger that is away.
+            segments.append(replace(built, data=memoryview(b""), manifest=b""))
         return segments
 
     def _count(self, cut: Cut, sealer: Sealer) -> None:

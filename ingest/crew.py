@@ -9,7 +9,9 @@ moment about their shares cost time and nothing else.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
@@ -22,7 +24,7 @@ from sealtape.ingest.serving import end, results
 from sealtape.ingest.shares import shares
 from sealtape.schemas.errors import Fenced, SettingsError, StoreBusy, StoreError
 
-__all__ = ["Crew", "Hold", "Leaving", "Seat", "persist", "while_all_held", "while_held"]
+__all__ = ["Crew", "Hold", "Leaving", "Seat", "persist", "sweep", "while_all_held", "while_held"]
 
 BEAT_S = 2.0
 """Longest time between two beats: how soon a worker that comes or goes is noticed."""
@@ -30,6 +32,8 @@ CLAIM_S = 1.0
 """Time between two attempts to claim what another still holds."""
 RETRY_S = (0.5, 10.0)
 """Shortest and longest pause after a failure."""
+SWEEP_S = 1.0
+"""Shortest time between two collections of what failed attempts left."""
 RELEASE_S = 5.0
 
 log = logging.getLogger(__name__)
@@ -198,6 +202,24 @@ def _name(lease: Lease) -> str:
     return f"{lease.topic}/{lease.partition}"
 
 
+class _Swept:
+    """When circles were collected last, in this process."""
+
+    at = -math.inf
+
+
+def sweep() -> None:
+    """Collect what failed attempts have left in circles; at most once in `SWEEP_S`.
+
+    A failure that names itself, over a cause or a frame, as those of database clients do, keeps all
+    that the frames it passed had in hand: a segment, its rows. The collector counts objects and not
+    bytes: ten such attempts may go by before it comes.
+    """
+    if time.monotonic() - _Swept.at >= SWEEP_S:
+        gc.collect()
+        _Swept.at = time.monotonic()
+
+
 async def persist(attempt: Callable[[], Awaitable[bool]], leaving: Leaving, name: str) -> None:
     """Attempt until it succeeds or it is time to end; failures of stores are tried again.
 
@@ -209,17 +231,20 @@ async def persist(attempt: Callable[[], Awaitable[bool]], leaving: Leaving, name
         try:
             if await attempt():
                 return
-            wait = CLAIM_S
+            wait, failed = CLAIM_S, False
         except StoreBusy as error:
             log.warning("%s: %s", name, error)
-            wait = error.retry_after_s
+            wait, failed = error.retry_after_s, True
         except StoreError as error:
+            failed = True
             pause = RETRY_S[0] if time.monotonic() - began > RETRY_S[1] else pause
             wait, pause = pause, min(2 * pause, RETRY_S[1])
             if isinstance(error, Fenced):
                 log.warning("%s: %s", name, error)
             else:
                 log.exception("%s", name)
+        if failed:
+            sweep()
         if await leaving.within(0.0 if last else wait):
             if last or leaving.read_s is not None:
                 return

@@ -254,6 +254,7 @@ async def test_nothing_of_a_failed_attempt_stays(ledger, caplog, monkeypatch, fa
     """Attempts follow each other in seconds, and each has megabytes in hand."""
     caplog.set_level(logging.CRITICAL)
     monkeypatch.setattr(module, "RETRY_S", (0.01, 0.01))
+    monkeypatch.setattr(module, "sweep", lambda: None)
     burden, attempts = Burden(), []
 
     async def fails(hold):
@@ -262,8 +263,7 @@ async def test_nothing_of_a_failed_attempt_stays(ledger, caplog, monkeypatch, fa
         raise failure(f"{len(mine)}", **given)
 
     async def attempt():
-        if attempts:
-            assert burden.gone()
+        assert burden.gone()
         attempts.append(1)
         if len(attempts) == 4:
             return True
@@ -273,6 +273,29 @@ async def test_nothing_of_a_failed_attempt_stays(ledger, caplog, monkeypatch, fa
     with without_collector():
         await asyncio.wait_for(persist(attempt, Leaving(), "frames/0"), 60)
     assert len(attempts) == 4
+
+
+async def test_what_names_itself_is_collected_after_a_failure(ledger, caplog, monkeypatch):
+    """As foreign exceptions do, and `raise error.reason` inside of `except`."""
+    caplog.set_level(logging.CRITICAL)
+    monkeypatch.setattr(module, "RETRY_S", (0.05, 0.05))
+    monkeypatch.setattr(module, "SWEEP_S", 0.02)
+    burden, attempts = Burden(), []
+
+    async def fails(hold):
+        mine = burden.lifted()
+        error = StoreError(f"{len(mine)}")
+        error.itself = error
+        raise error
+
+    async def attempt():
+        assert burden.gone()
+        attempts.append(1)
+        return len(attempts) == 3 or await while_held(ledger, "frames", 0, "a", TTL_S, fails)
+
+    with without_collector():
+        await asyncio.wait_for(persist(attempt, Leaving(), "frames/0"), 60)
+    assert len(attempts) == 3
 
 
 async def test_a_cancelled_worker_is_like_a_dead_one(ledger):
