@@ -9,6 +9,7 @@ no document is lost.
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from sealtape.indexer.documents import REFUSED, Reached, SessionFold
 from sealtape.indexer.index import Index, Update
 from sealtape.ingest.relay import append_events
 from sealtape.schemas.documents import CommandDocument, SessionDocument
+from sealtape.schemas.errors import FormatError
 from sealtape.schemas.ocsf import (
     OcsfEvent,
     refusal,
@@ -31,6 +33,9 @@ IDENTIFIED = 2
 """Frames after which it is known who a session is: OPEN and IDENT."""
 MAX_KNOWN = 8192
 """Sessions of which is remembered what was sent; of others the index is asked."""
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -110,6 +115,10 @@ class EventSource:
 
 
 def _reached(progress: bytes | None) -> Reached:
-    if progress is None:
-        return Reached(0, 0, -1, closed=False)
-    return SessionFold.restore(b"", progress, None).reached
+    """How far a session was told; what cannot be read tells nothing, so its events come again."""
+    if progress is not None:
+        try:
+            return SessionFold.restore(b"", progress, None).reached
+        except FormatError as exc:
+            log.warning("events of a session are told from its beginning again: %s", exc)
+    return Reached(0, 0, -1, closed=False)

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -58,6 +58,7 @@ SEGMENT_READERS = 4
 """Segments in memory at the same time, over all lanes of a process."""
 MAX_FOLDS = 4096
 """Sessions kept in memory; the others come back from the index when they go on."""
+NO_LIMIT = 2**63
 
 _READ = frozenset((Kind.OPEN, Kind.IDENT, Kind.FACTS, Kind.CLOSE))
 
@@ -86,6 +87,9 @@ class Desk:
     private: PrivateKey | None
     on_update: OnUpdate | None = None
     """Called with each update before the index takes it; what it raises, the write raises."""
+    until: Mapping[str, int] | None = None
+    """Positions, by the names that the index has them under, which no lane goes past; one that is
+    not named is 0. None: each reads all there is."""
     tally: Tally = field(default_factory=Tally)
     found_s: Histogram = field(default_factory=lambda: Histogram(FOUND_S))
     on_journal: Callable[[bytes, int], None] | None = None
@@ -158,7 +162,9 @@ class Lane:
         name = f"bus/{bus.topic}/{self.partition}"
         if self.position < 0:
             self.position = await self._start(bus)
-        position = self.position
+        position, limit = self.position, self._limit(name)
+        if position >= limit:
+            return False
         try:
             batch = await bus.read(self.partition, position, max_bytes=READ_BYTES, wait_s=wait_s)
         except Missing:
@@ -171,12 +177,13 @@ class Lane:
         self.oldest_ms = batch.records[0].ts_ms if batch.records else None
         if batch.next_offset == position:
             return False
-        records = deque(batch.records)
+        records = deque(record for record in batch.records if record.offset < limit)
+        end = min(batch.next_offset, limit)
         while True:
             async with self._lock:
                 await self._learn()
                 read = await self._fold(records)
-                position = max(read if records else batch.next_offset, self.position)
+                position = max(read if records else end, self.position)
                 await self._write({name: position})
                 self.position = position
             if not records:
@@ -186,6 +193,10 @@ class Lane:
         """Let the bus delete what is indexed."""
         if self.position >= 0:
             await self._stores.bus.mark(CONSUMER, self.partition, self.position)
+
+    def _limit(self, name: str) -> int:
+        until = self._desk.until
+        return NO_LIMIT if until is None else until.get(name, 0)
 
     async def _start(self, bus: Bus) -> int:
         first, end = await bus.bounds(self.partition)
@@ -294,7 +305,10 @@ class Lane:
         """Index the next segments of a chain with one write; False when there are none."""
         async with self._lock:
             end, first, began = chain.position, chain.position, time.monotonic()
+            limit = self._limit(chain.name)
             async for segment in self._stores.ledger.chain(chain.shard, first):
+                if segment.record.n >= limit:
+                    break
                 await self._learn()
                 await self._segment(segment, whole=chain.whole)
                 end = segment.record.n + 1

@@ -123,9 +123,17 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 async def rebuild_index(settings: Settings, progress: Callable[[int], None] | None = None) -> Tally:
     """Empty the index and make it again; `progress` is told of the frames that were indexed.
 
-    Raises `StoreBusy` while an indexer is at work.
+    What the index did not have before is told on the events bus, as the indexer does. Raises
+    `StoreBusy` while an indexer is at work.
     """
     private = indexer_key(settings)
-    async with indexer_stores(settings) as stores:
-        lease_s = settings.indexer.lease_s
-        return await rebuild(stores, private, lease_s=lease_s, progress=progress)
+    async with indexer_stores(settings) as stores, AsyncExitStack() as stack:
+        events = open_bus(settings.stores.events, Path(settings.base))
+        stack.push_async_callback(events.close)
+        return await rebuild(
+            stores,
+            private,
+            lease_s=settings.indexer.lease_s,
+            progress=progress,
+            on_update=EventSource(events, stores.index),
+        )

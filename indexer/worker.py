@@ -22,7 +22,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -75,15 +75,24 @@ class Indexer:
         private: PrivateKey | None,
         *,
         on_update: OnUpdate | None = None,
+        until: Mapping[str, int] | None = None,
     ) -> None:
-        """Take the stores, which stay the caller's to close, and the indexer's private key."""
-        desk = Desk(stores, private, on_update)
+        """Take the stores, which stay the caller's to close, and the indexer's private key.
+
+        With `until` nothing is indexed that an index with these positions would not have.
+        """
+        self._desk = desk = Desk(stores, private, on_update, until)
         self.tally = desk.tally
         self.lanes = [Lane(desk, partition) for partition in range(stores.bus.partitions)]
 
     async def poll_bus(self, partition: int, *, wait_s: float = 0.0) -> bool:
         """Index what a partition of the bus has next; see `Lane.poll_bus`."""
         return await self.lanes[partition].poll_bus(wait_s=wait_s)
+
+    def go_on(self, on_update: OnUpdate | None) -> None:
+        """Index what lies behind `until` too; from now on `on_update` is told."""
+        self._desk.until = None
+        self._desk.on_update = on_update
 
     async def poll_ledger(self) -> bool:
         """Index what the ledger published next; False when there is nothing new."""
@@ -335,21 +344,34 @@ async def rebuild(
     *,
     lease_s: float = 15.0,
     progress: Callable[[int], None] | None = None,
+    on_update: OnUpdate | None = None,
 ) -> Tally:
     """Empty the index and make it again from the ledger, the vault and the bus.
 
-    `progress` is told of the frames that were indexed.
+    `progress` is told of the frames that were indexed. What the index had before was told when it
+    came, and is not told again. What it did not have yet `on_update` is called with, as the indexer
+    does: nobody else would be told of it any more. An index without any position was lost, and
+    what it had is not known: then nothing is told.
 
     All lanes are leased meanwhile. Raises `StoreBusy` while an indexer is at work. Sessions whose
-    keys were destroyed do not come back. Nobody is told of what was indexed before.
+    keys were destroyed do not come back.
     """
-    indexer = Indexer(stores, private)
+    found = Tally()
 
     async def work() -> None:
+        nonlocal found
+        had = await stores.index.positions()
+        if not had:
+            log.warning("the index had no positions: nothing of what it gets now is told to SIEMs")
         await stores.index.clear()
+        indexer = Indexer(stores, private, until=had or None)
+        found = indexer.tally
         await catch_up(indexer, progress)
+        if had:
+            indexer.go_on(on_update)
+            await catch_up(indexer, progress)
 
     owner = f"rebuild-{secrets.token_hex(4)}"
     topic = lease_topic(stores.bus.topic)
     await while_all_held(stores.ledger, topic, stores.bus.partitions, owner, lease_s, work)
-    return indexer.tally
+    return found

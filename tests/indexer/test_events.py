@@ -237,10 +237,62 @@ async def test_a_rebuild_tells_nothing(deployment, told, events):
     await deployment.send(build_session(commands=2))
     await told.index()
     before = await on(events)
-    await deployment.rebuild()
+    await deployment.rebuild(on_update=told.source)
     await told.restart()
     await told.index()
     assert await on(events) == before
+
+
+async def test_a_rebuild_tells_what_came_since_the_indexers_were_stopped(deployment, told, events):
+    old, known, sealed, live = (build_session(commands=2, seed=seed) for seed in range(4))
+    half = len(known.messages) // 2
+    await deployment.send(old)
+    await deployment.seal()
+    await deployment.append(known.messages[:half])
+    await told.index()
+    assert codes(await on(events)) == {"session-start": 2, "statement": 2, "session-end": 1}
+    await deployment.append(known.messages[half:])
+    await deployment.send(sealed)
+    await deployment.seal()
+    await deployment.send(live)
+    await told.restart()
+    await deployment.rebuild(on_update=told.source)
+    whole = await on(events)
+    by_id = {}
+    for event in whole:
+        assert by_id.setdefault(event["metadata"]["uid"], event) == event
+    assert codes(by_id.values()) == {"session-start": 4, "statement": 8, "session-end": 4}
+    # What was read live and sealed before its segment was followed may come again, no more.
+    again = {uid for uid, count in ids(whole).items() if count > 1}
+    assert all(uid.startswith(known.session.hex()) for uid in again)
+    for each in (old, known, sealed, live):
+        assert (await deployment.index.session(each.session.hex())).commands == 2
+    await told.index()
+    assert await on(events) == whole
+
+
+async def test_a_progress_that_cannot_be_read_is_as_good_as_none(deployment, told, events):
+    built = build_session(commands=2)
+    half = len(built.messages) // 2
+    await deployment.append(built.messages[:half])
+    await told.index()
+    name = built.session.hex()
+    await deployment.index.put(Update(progress={name: b"of another version"}))
+    await told.restart()
+    await deployment.append(built.messages[half:])
+    await told.index()
+    by_id = {event["metadata"]["uid"]: event for event in await on(events)}
+    assert codes(by_id.values()) == {"session-start": 1, "statement": 2, "session-end": 1}
+    assert (await deployment.index.session(name)).commands == 2
+
+
+async def test_a_rebuild_of_an_index_that_was_lost_tells_nothing(
+    deployment, told, events, tmp_path, caplog
+):
+    await deployment.send(build_session(commands=2))
+    await deployment.rebuild(on_update=told.source)
+    assert await on(events) == []
+    assert "had no positions" in caplog.text
 
 
 async def test_of_what_it_has_forgotten_it_asks_the_index(deployment, told, events, monkeypatch):
