@@ -149,7 +149,7 @@ def _check(settings: Settings, *, as_json: bool) -> int:
 
     async def look() -> Report:
         node, buses = await asyncio.gather(
-            check_capture(settings), check_buses(settings, events=False)
+            check_capture(settings), check_buses(settings, ["capture"])
         )
         return Report([*check_settings(settings), *node, *buses])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Collection
 from pathlib import Path
 
 from sealtape.capture.bus.base import Batch, Bus, Record, partition_of
@@ -43,13 +44,16 @@ async def prepare_bus(url: str, base: Path) -> list[str]:
     return await prepare_folder(url, base)
 
 
-async def check_bus(url: str, base: Path) -> list[Check]:
-    """Look at the bus and say what was found; a failure is an `error`, never raised."""
+async def check_bus(url: str, base: Path, needs: Collection[str] = ()) -> list[Check]:
+    """Look at the bus and say what was found; a failure is an `error`, never raised.
+
+    `needs` are what whoever uses the URL must be permitted to do: `read`, `write`.
+    """
     try:
         if _scheme(url) == "kafka":
             from sealtape.capture.bus.kafka.check import check_topic
 
-            return await check_topic(url, base)
+            return await check_topic(url, base, needs)
         from sealtape.capture.bus.folder import check_folder
 
         return await check_folder(url, base)

@@ -33,13 +33,15 @@ to listen on, the certificate, the identity provider, targets (it logs in and le
 with its permissions and settings, the log's signer and policy, and clocks. It may be run while the
 rooms do: nothing is changed but that a small object is put into the vault and removed again.
 
-Each host knows and may reach only what its room needs: name the room there. The exit code is 1
+Each host knows and may reach only what its room needs: name the room there, or `auditor` where
+recordings are replayed and verified; without --room all three rooms are meant. The exit code is 1
 when something does not work, with --strict also when something should be better.
 
   sealtape doctor --room capture
 """
 
 ROOMS: Final = ("capture", "ingest", "indexer")
+AUDITOR: Final = "auditor"
 PATIENCE_S: Final = 60.0
 HINT: Final = "docs/errors.md says what the error means; put it right, then look again."
 
@@ -49,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--room",
         action="append",
-        choices=ROOMS,
+        choices=(*ROOMS, AUDITOR),
         help="look only at what this room needs; may be repeated",
     )
     parser.add_argument("--strict", action="store_true", help="take warnings for errors")
@@ -68,22 +70,24 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def examine(settings: Settings, rooms: frozenset[str]) -> list[Check]:
-    """Return all findings about what these rooms need."""
+    """Return all findings about what these rooms need; an auditor's host is one of them."""
     stores, base = settings.stores, Path(settings.base)
-    sealing = rooms & {"ingest", "indexer"}
+    sealing = rooms - {"capture"}
     looks: dict[str, Awaitable[list[Check]]] = {}
     if "capture" in rooms:
         looks["capture"] = check_capture(settings)
     looks["keys"] = asyncio.to_thread(_keys, settings, rooms)
-    looks["buses"] = check_buses(settings, events=bool(sealing))
+    looks["buses"] = check_buses(settings, rooms)
     if sealing:
-        looks["keyring"] = check_keyring(stores.keyring, base)
-        looks["vault"] = check_vault(stores.vault, base)
-        looks["ledger"] = check_ledger(stores.ledger, base)
+        # One user cannot have the rights of two, and nothing else.
+        room = next(iter(sealing)) if len(sealing) == 1 else ""
+        looks["keyring"] = check_keyring(stores.keyring, base, room)
+        looks["vault"] = check_vault(stores.vault, base, writes="ingest" in rooms)
+        looks["ledger"] = check_ledger(stores.ledger, base, room)
     if "ingest" in rooms:
         looks["log"] = check_log(settings)
-    if "indexer" in rooms:
-        looks["index"] = check_index(stores.index, base)
+    if rooms & {"indexer", AUDITOR}:
+        looks["index"] = check_index(stores.index, base, writes="indexer" in rooms)
     for room, metrics in (
         ("ingest", settings.ingest.metrics),
         ("indexer", settings.indexer.metrics),
@@ -96,10 +100,12 @@ async def examine(settings: Settings, rooms: frozenset[str]) -> list[Check]:
 
 def _keys(settings: Settings, rooms: frozenset[str]) -> list[Check]:
     found: list[Check] = []
-    if "ingest" in rooms and "capture" not in rooms:
+    if rooms & {"ingest", AUDITOR} and "capture" not in rooms:
         found += check_trust(settings)
     if "indexer" in rooms:
         found += check_private_key(settings, "indexer")
+    if AUDITOR in rooms:
+        return [*found, *check_private_key(settings, AUDITOR)]
     return [*found, *check_auditor_key(settings)]
 
 

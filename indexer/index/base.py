@@ -140,8 +140,11 @@ async def prepare_index(url: str, base: Path) -> list[str]:
     return await prepare_cluster(url, base)
 
 
-async def check_index(url: str, base: Path) -> list[Check]:
-    """Try what the adapter needs, and say what was found; a failure is an `error`, never raised."""
+async def check_index(url: str, base: Path, *, writes: bool = True) -> list[Check]:
+    """Try what the adapter needs, and say what was found; a failure is an `error`, never raised.
+
+    With `writes` also what only who writes the index needs, and may see.
+    """
     try:
         if _scheme(url) == "sqlite":
             from sealtape.indexer.index.sqlite import check_file
@@ -149,7 +152,7 @@ async def check_index(url: str, base: Path) -> list[Check]:
             return await check_file(url, base)
         from sealtape.indexer.index.opensearch import check_cluster
 
-        return await check_cluster(url, base)
+        return await check_cluster(url, base, writes=writes)
     except SettingsError as error:
         return [Check("index: settings", "error", error.message, error.hint)]
 

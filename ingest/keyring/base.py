@@ -127,8 +127,11 @@ async def prepare_keyring(url: str, base: Path) -> list[str]:
     return await prepare_schema(url, base)
 
 
-async def check_keyring(url: str, base: Path) -> list[Check]:
-    """Try what the adapter needs, and say what was found; a failure is an `error`, never raised."""
+async def check_keyring(url: str, base: Path, room: str = "") -> list[Check]:
+    """Try what the adapter needs, and say what was found; a failure is an `error`, never raised.
+
+    `room` is the one that uses the URL; without it any of the rights that one may have will do.
+    """
     try:
         if _scheme(url) == "sqlite":
             from sealtape.ingest.keyring.sqlite import check_file
@@ -136,7 +139,7 @@ async def check_keyring(url: str, base: Path) -> list[Check]:
             return await check_file(url, base)
         from sealtape.ingest.keyring.postgresql.schema import check_schema
 
-        return await check_schema(url, base)
+        return await check_schema(url, base, room)
     except SettingsError as error:
         return [Check("keyring: settings", "error", error.message, error.hint)]
 

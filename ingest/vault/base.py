@@ -199,22 +199,26 @@ async def prepare_vault(url: str, base: Path) -> list[str]:
             return []  # a bucket of these clouds is made with the cloud's own tools
 
 
-async def check_vault(url: str, base: Path) -> list[Check]:
-    """Try what the adapter needs, and say what was found; a failure is an `error`, never raised."""
+async def check_vault(url: str, base: Path, *, writes: bool = True) -> list[Check]:
+    """Try what the adapter needs, and say what was found; a failure is an `error`, never raised.
+
+    With `writes` objects are made and removed; whoever only reads the vault need not be permitted
+    to, and nothing is changed.
+    """
     try:
         match _scheme(url):
             case "file":
                 from sealtape.ingest.vault.file import check_folder
 
-                return await check_folder(_folder(url, base))
+                return await check_folder(_folder(url, base), writes=writes)
             case "s3":
                 with _clients():
                     from sealtape.ingest.vault.s3 import check_s3
-                return await check_s3(url, base)
+                return await check_s3(url, base, writes=writes)
             case scheme:
                 with _clients():
                     from sealtape.ingest.vault.clouds import check_cloud
-                return await check_cloud(scheme, url, base)
+                return await check_cloud(scheme, url, base, writes=writes)
     except SettingsError as error:
         return [Check("vault: settings", "error", error.message, error.hint)]
 

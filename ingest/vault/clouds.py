@@ -20,7 +20,7 @@ from sealtape.capture.access import password
 from sealtape.capture.checkup import Check
 from sealtape.ingest.vault.base import is_key
 from sealtape.ingest.vault.bucket import Bucket, BucketVault
-from sealtape.ingest.vault.probing import probe
+from sealtape.ingest.vault.probing import look, probe
 from sealtape.schemas.errors import SettingsError
 from sealtape.schemas.urls import StoreUrl, parse_store_url
 
@@ -71,11 +71,11 @@ def open_cloud(scheme: str, url: str, base: Path) -> BucketVault:
     return BucketVault(name=name, reading=reading, writing=writing, timeout_s=timeout_s)
 
 
-async def check_cloud(scheme: str, url: str, base: Path) -> list[Check]:
+async def check_cloud(scheme: str, url: str, base: Path, *, writes: bool) -> list[Check]:
     """Try the bucket; see `check_vault`."""
     vault = open_cloud(scheme, url, base)
     try:
-        found = await probe(vault)
+        found = await (probe(vault) if writes else look(vault))
     finally:
         await vault.close()
     message = f"Sealtape cannot see {_NOT_SEEN[scheme]} of this store."

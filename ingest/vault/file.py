@@ -22,7 +22,7 @@ from pathlib import Path
 
 from sealtape.capture.checkup import Check
 from sealtape.ingest.vault.base import Buffer, check_key, check_new_key, check_swapped_key
-from sealtape.ingest.vault.probing import probe
+from sealtape.ingest.vault.probing import look, probe
 from sealtape.schemas.errors import (
     Exists,
     Fenced,
@@ -231,12 +231,13 @@ def prepare_folder(root: Path) -> list[str]:
     return [f"made the folder {root}"]
 
 
-async def check_folder(root: Path) -> list[Check]:
+async def check_folder(root: Path, *, writes: bool) -> list[Check]:
     """Look at the folder, its mode and the disk, and try an object; see `check_vault`."""
     if not await asyncio.to_thread(root.is_dir):
         hint = "`sealtape setup` or the first segment makes it."
         return [Check("vault: folder", "warning", f"{root} does not exist yet.", hint)]
-    found = await probe(FileVault(root))
+    vault = FileVault(root)
+    found = await (probe(vault) if writes else look(vault))
     mode, free, total = await asyncio.to_thread(_look_at, root)
     if mode & 0o077:
         message = f"{root} has mode {mode:o}: others on this host may read or list it."

@@ -10,13 +10,15 @@ from sealtape.capture.checkup import Check
 from sealtape.ingest.vault.base import Vault
 from sealtape.schemas.errors import Exists, Fenced, Missing, StoreBusy, StoreError
 
-__all__ = ["PROBE_PREFIX", "probe"]
+__all__ = ["PROBE_PREFIX", "kept", "look", "probe"]
 
 PROBE_PREFIX = "probe/"
 """What lies below is nobody's: `sealtape doctor` makes it and removes it."""
 
+_ACCESS = "vault: access"
 _SWAPS = 3
 _SWAPPERS = 4
+_FORBIDDEN = 403
 
 
 async def probe(vault: Vault) -> list[Check]:
@@ -26,6 +28,22 @@ async def probe(vault: Vault) -> list[Check]:
     """
     found = await _try_creation(vault)
     return [found] if found.level == "error" else [found, await _try_swaps(vault)]
+
+
+async def look(vault: Vault) -> list[Check]:
+    """List, and read a byte of what is there: all that whoever only reads needs."""
+    doing, seen = "list objects", ""
+    try:
+        async for key in vault.keys("seg/"):
+            doing, seen = "read an object", key
+            await vault.get(key, 0, 1)
+            break
+    except Missing:
+        seen = ""  # an orphan of a crash, which was cleared away after it was listed
+    except StoreError as error:
+        return [Check(_ACCESS, "error", f"Could not {doing}. {error.message}", error.hint)]
+    told = "Listing and reading work." if seen else "Listing works; there is no segment to read."
+    return [Check(_ACCESS, "ok", told)]
 
 
 async def _try_creation(vault: Vault) -> Check:
@@ -42,10 +60,10 @@ async def _try_creation(vault: Vault) -> Check:
         doing = "list it"
         listed = [found async for found in vault.keys(key)] == [key]
         doing = "remove it"
-        kept = await _kept(vault, key)
-        gone = bool(kept) or await _gone(vault, key)
+        stays = await kept(vault, key)
+        gone = stays is not None or await _gone(vault, key)
     except StoreError as error:
-        return Check("vault: access", "error", f"Could not {doing}. {error.message}", error.hint)
+        return Check(_ACCESS, "error", f"Could not {doing}. {error.message}", error.hint)
     if overwritten:
         return Check(
             "vault: create-only",
@@ -56,10 +74,10 @@ async def _try_creation(vault: Vault) -> Check:
     if not (same and listed and gone):
         what = "read back" if not same else "list" if not listed else "remove"
         message = f"The store did not {what} what was put."
-        return Check("vault: access", "error", message, "Do not use this store.")
+        return Check(_ACCESS, "error", message, "Do not use this store.")
     took = (time.monotonic() - started) * 1000
     message = f"Create, refuse to overwrite, read, list and remove work ({took:.0f} ms)."
-    return Check("vault: access", "ok", kept or message)
+    return stays or Check(_ACCESS, "ok", message)
 
 
 async def _try_swaps(vault: Vault) -> Check:
@@ -80,7 +98,7 @@ async def _try_swaps(vault: Vault) -> Check:
                 hint = "Use a store with conditional writes: the log keeps its checkpoint in it."
                 return Check(name, "error", message, hint)
             before = await vault.get(key)
-        await _kept(vault, key)
+        await kept(vault, key)
     except StoreError as error:
         message = f"Could not swap an object. {error.message}"
         return Check(name, "error", message, error.hint)
@@ -95,12 +113,23 @@ async def _overwritten(vault: Vault, key: str) -> bool:
     return True
 
 
-async def _kept(vault: Vault, key: str) -> str:
+async def kept(vault: Vault, key: str) -> Check | None:
+    """Remove what was tried; when it may stay, what keeps it: a lock, or a right we were not given.
+
+    Raises `StoreError` for what else goes wrong.
+    """
+    works = "Create, refuse to overwrite, read and list work."
     try:
         await vault.erase(key)
     except StoreBusy as error:
-        return f"Create, refuse to overwrite, read and list work. {error.message}"
-    return ""
+        return Check(_ACCESS, "ok", f"{works} {error.message}")
+    except StoreError as error:
+        if error.context.get("status") != _FORBIDDEN:
+            raise
+        message = f"{works} Removing is not permitted: what crashes leave behind stays."
+        hint = f"Unless that is meant: docs/vault.md, collector. Else remove {PROBE_PREFIX}*, too."
+        return Check(_ACCESS, "warning", message, hint)
+    return None
 
 
 async def _gone(vault: Vault, key: str) -> bool:

@@ -107,11 +107,11 @@ async def prepare_s3(url: str, base: Path) -> list[str]:
         await vault.close()
 
 
-async def check_s3(url: str, base: Path) -> list[Check]:
+async def check_s3(url: str, base: Path, *, writes: bool) -> list[Check]:
     """Look at the bucket and try it; see `check_vault`."""
     vault = await asyncio.to_thread(_opened, url, base)
     try:
-        return await check_bucket(vault, vault.native)
+        return await check_bucket(vault, vault.native, writes=writes)
     finally:
         await vault.close()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import secrets
 import time
@@ -13,9 +12,9 @@ from typing import Any
 from sealtape.capture.checkup import Check
 from sealtape.ingest.vault.bucket import BucketVault
 from sealtape.ingest.vault.faults import Fault
-from sealtape.ingest.vault.probing import PROBE_PREFIX, probe
+from sealtape.ingest.vault.probing import PROBE_PREFIX, kept, look, probe
 from sealtape.ingest.vault.s3_native import S3Native
-from sealtape.schemas.errors import Exists, StoreBusy, StoreError
+from sealtape.schemas.errors import Exists, StoreError
 
 __all__ = ["check_bucket"]
 
@@ -24,16 +23,18 @@ MOST_SKEW_S = 60.0
 _PENDING = re.compile(r"log/v1/[1-9][0-9]*/checkpoint\.pending")
 
 
-async def check_bucket(vault: BucketVault, native: S3Native) -> list[Check]:
+async def check_bucket(vault: BucketVault, native: S3Native, *, writes: bool) -> list[Check]:
     """See `check_vault`."""
     found = await native.facts("head_bucket")
     if isinstance(found, Fault):
         error = found.error(native.name, "a look at the bucket")
         hint = error.hint or "`sealtape setup` creates the bucket."
         return [Check("vault: access", "error", error.message, hint)]
-    tried = await probe(vault)
+    tried = await (probe(vault) if writes else look(vault))
+    if writes and tried[0].level != "error":
+        tried += await _parts(vault, native)
     return [
-        *(tried if tried[0].level == "error" else [*tried, *await _parts(vault, native)]),
+        *tried,
         _clock(found),
         _versions(await native.facts("get_bucket_versioning")),
         _locks(await native.facts("get_object_lock_configuration"), wanted=native.locks),
@@ -48,8 +49,7 @@ async def _parts(vault: BucketVault, native: S3Native) -> list[Check]:
     try:
         await vault.put_new(key, b"one")
         refused = await _refused(native, key)
-        with contextlib.suppress(StoreBusy):  # a default lock keeps the object
-            await vault.erase(key)
+        await kept(vault, key)
     except StoreError as error:
         return [Check(name, "warning", error.message, error.hint)]
     if refused:

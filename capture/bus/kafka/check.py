@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from sealtape.capture.bus.kafka.brokers import Brokers, Description, brokers_of
@@ -19,8 +20,11 @@ BROKERS, TOPIC, SETTINGS = "bus: brokers", "bus: topic", "bus: topic settings"
 REPLICAS, PERMISSIONS = "bus: replicas", "bus: permissions"
 
 
-async def check_topic(text: str, base: Path) -> list[Check]:
-    """Compare a topic and its brokers with a URL. Raises `SettingsError` for the URL."""
+async def check_topic(text: str, base: Path, needs: Collection[str] = ()) -> list[Check]:
+    """Compare a topic and its brokers with a URL. Raises `SettingsError` for the URL.
+
+    `needs` are what its user must be permitted to do; without any, reading or writing will do.
+    """
     url = parse_kafka_url(text, base)
     async with brokers_of(url) as brokers:
         checks, found = await _check_brokers(url, brokers)
@@ -32,7 +36,7 @@ async def check_topic(text: str, base: Path) -> list[Check]:
         checks.append(_check_shape(url, found))
         checks += _check_replicas(url, found)
         checks += await _check_settings(url, brokers, found)
-        checks.append(_check_permissions(url, found))
+        checks.append(_check_permissions(url, found, needs))
         return checks
 
 
@@ -63,6 +67,7 @@ async def _check_brokers(url: KafkaUrl, brokers: Brokers) -> tuple[list[Check], 
     return checks, found
 
 
+_USES = {"read", "write"}
 _HINT = "Is it up, and does its advertised listener name an address that is reached from here?"
 
 
@@ -126,12 +131,14 @@ async def _check_settings(url: KafkaUrl, brokers: Brokers, found: Description) -
     return checks or [Check(SETTINGS, "ok", f"The settings of {url.topic} keep its promises.")]
 
 
-def _check_permissions(url: KafkaUrl, found: Description) -> Check:
+def _check_permissions(url: KafkaUrl, found: Description, needs: Collection[str]) -> Check:
     may = found.operations
     if may is None:
         return Check(PERMISSIONS, "ok", "The broker does not tell what we may do.")
     told = ", ".join(sorted(may)) or "do nothing"
-    if not may & {"read", "write"}:
-        hint = "docs/kafka.md lists what each room needs."
-        return Check(PERMISSIONS, "error", f"With {url.topic} we may only {told}.", hint)
+    lacking = " and ".join(sorted(set(needs) - may)) or ("" if may & _USES else "read or write")
+    if lacking:
+        message = f"With {url.topic} we may only {told}, and must {lacking}."
+        hint = "Give this user the ACLs that docs/kafka.md lists for the room."
+        return Check(PERMISSIONS, "error", message, hint)
     return Check(PERMISSIONS, "ok", f"With {url.topic} we may {told}.")

@@ -29,18 +29,10 @@ _LENIENT = {"ignore_unavailable": "true", "allow_no_indices": "true"}
 Look = Callable[[Cluster, Layout], Awaitable[Check]]
 
 
-async def check_cluster(url: str, base: Path) -> list[Check]:
+async def check_cluster(url: str, base: Path, *, writes: bool) -> list[Check]:
     """Findings about the cluster; see `check_index`. Raises SettingsError alone."""
     cluster, layout = parse_url(url, base)
-    looks: dict[str, Look] = {
-        "index: cluster": _version,
-        "index: templates": _templates,
-        "index: writing": _writing,
-        "index: health": _health,
-        "index: blocks": _blocks,
-        "index: quarantine": _quarantine,
-        "index: removals": _removals,
-    }
+    looks = _LOOKS | (_WRITER if writes else _READER)
     found: list[Check] = []
     try:
         for name, look in looks.items():
@@ -140,6 +132,25 @@ async def _removals(cluster: Cluster, layout: Layout) -> Check:
         message = f"A removal has begun in {count} indices and not ended."
         return Check("index: removals", "warning", message, "Should this stay, remove again.")
     return Check("index: removals", "ok", "No removal is under way.")
+
+
+async def _reading(cluster: Cluster, layout: Layout) -> Check:
+    counts = [
+        f"{await _count(cluster, alias, {'match_all': {}})} {word}"
+        for alias, word in ((layout.sessions, "sessions"), (layout.commands, "commands"))
+    ]
+    return Check("index: reading", "ok", f"It has {' and '.join(counts)}.")
+
+
+_LOOKS: dict[str, Look] = {"index: cluster": _version, "index: templates": _templates}
+_WRITER: dict[str, Look] = {
+    "index: writing": _writing,
+    "index: health": _health,
+    "index: blocks": _blocks,
+    "index: quarantine": _quarantine,
+    "index: removals": _removals,
+}
+_READER: dict[str, Look] = {"index: reading": _reading}
 
 
 async def _count(cluster: Cluster, index: str, condition: dict[str, Any]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from sealtape.capture.checkup import Check
@@ -15,6 +16,7 @@ __all__ = ["LAYOUT", "check_schema", "keyring_server", "prepare_schema"]
 _ROLES = ("ingest", "indexer", "auditor", "reaper")
 LAYOUT = load_layout(Path(__file__).with_name("sql"), roles=_ROLES)
 
+_DOES = {"ingest": "put", "indexer": "read", "auditor": "read"}
 _RIGHTS = """
 SELECT (SELECT bool_or(has_function_privilege(p.oid, 'EXECUTE')) FROM pg_proc AS p
     WHERE p.pronamespace = $1::regnamespace AND p.proname = 'put'),
@@ -41,16 +43,16 @@ async def prepare_schema(url: str, base: Path) -> list[str]:
     return await prepare(keyring_server(url, base), LAYOUT)
 
 
-async def check_schema(url: str, base: Path) -> list[Check]:
+async def check_schema(url: str, base: Path, room: str = "") -> list[Check]:
     """Findings about server, layout and the user's rights. Raises `SettingsError` for the URL."""
-    return await check_store("keyring", keyring_server(url, base), LAYOUT, _look)
+    return await check_store("keyring", keyring_server(url, base), LAYOUT, partial(_look, room))
 
 
-async def _look(database: Database) -> list[Check]:
-    return [await _role(database), *await _copies(database)]
+async def _look(room: str, database: Database) -> list[Check]:
+    return [await _role(room, database), *await _copies(database)]
 
 
-async def _role(database: Database) -> Check:
+async def _role(room: str, database: Database) -> Check:
     schema, user = database.server.schema, database.server.url.user
     wrong = await excess_of(database, ["wrap", "destroyed"], ["wrap", "destroyed"])
     words = ("put", "read", "destroy")
@@ -58,11 +60,27 @@ async def _role(database: Database) -> Check:
     able = [word for word, allowed in zip(words, may, strict=True) if allowed]
     if not wrong and len(able) != 1:
         wrong = [f"may {' and '.join(able)} wraps" if able else "may neither put nor read wraps"]
+    if not wrong and room:
+        wrong = await _not_of(room, able, database)
     if wrong:
-        roles = ", ".join(role_name(schema, word) for word in _ROLES)
-        hint = f"Use a user that is a member of one of {roles}, and of nothing else."
+        roles = [role_name(schema, word) for word in ([room] if room else _ROLES)]
+        one = f"{'one of ' * (len(roles) > 1)}{', '.join(roles)}"
+        hint = f"Use a user that is a member of {one}, and of nothing else."
         return Check("keyring: role", "error", f"{user} {'; '.join(wrong)}.", hint)
     return Check("keyring: role", "ok", f"{user} may {able[0]} wraps and nothing else")
+
+
+async def _not_of(room: str, able: list[str], database: Database) -> list[str]:
+    """What a user with one right may do that is not what the room does, in words."""
+    if able != [_DOES[room]]:
+        return [f"may {able[0]} wraps, and must {_DOES[room]} them"]
+    auditor = role_name(database.server.schema, "auditor")
+    ((every,),) = await database.fetch("SELECT pg_has_role($1, 'member')", auditor)
+    if room == "indexer" and every:
+        return ["may read the wraps of data, which the indexer must not"]
+    if room == "auditor" and not every:
+        return ["may not read the wraps of data, without which nothing is replayed"]
+    return []
 
 
 async def _copies(database: Database) -> list[Check]:

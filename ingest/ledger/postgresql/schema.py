@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from sealtape.capture.checkup import Check
@@ -43,16 +44,16 @@ async def prepare_schema(url: str, base: Path) -> list[str]:
     return await prepare(ledger_server(url, base), LAYOUT)
 
 
-async def check_schema(url: str, base: Path) -> list[Check]:
+async def check_schema(url: str, base: Path, room: str = "") -> list[Check]:
     """Findings about server, layout and the user's rights. Raises `SettingsError` for the URL."""
     server = ledger_server(url, base)
-    found = await check_store("ledger", server, LAYOUT, _check_rights)
+    found = await check_store("ledger", server, LAYOUT, partial(_check_rights, room))
     if all(check.level != "error" for check in found):
         found.append(await _try_to_claim(server))
     return found
 
 
-async def _check_rights(database: Database) -> list[Check]:
+async def _check_rights(room: str, database: Database) -> list[Check]:
     schema, user = database.server.schema, database.server.url.user
     excess = await excess_of(database, _KEPT, _CONSTANT)
     if excess:
@@ -72,6 +73,11 @@ async def _check_rights(database: Database) -> list[Check]:
         hint = f"GRANT {role_name(schema, 'reader')} TO {user}"
         return [Check("ledger: role", "error", f"{user} may not read the ledger.", hint)]
     what = "publish and never delete" if publishes else "read and lease, and not publish"
+    if room and publishes != (room == "ingest"):
+        role = role_name(schema, "ingest" if room == "ingest" else "reader")
+        hint = f"Use a user that is a member of {role} and of nothing else."
+        message = f"{user} may {what}, which is not what the {room} room does."
+        return [Check("ledger: role", "error", message, hint)]
     return [Check("ledger: role", "ok", f"{user} may {what}")]
 
 

@@ -123,6 +123,21 @@ def test_the_sealing_rooms(run, lab):
     assert names(run("doctor", "--room", "ingest", "--json"), "error") == {"keys: trust file"}
 
 
+def test_an_auditors_host_has_his_key_and_neither_node_nor_listener(run, lab):
+    run("setup")
+    for name in ("node.key", "spool.key", "indexer.key"):
+        (lab / "keys" / name).unlink()
+    answer = run("doctor", "--room", "auditor", "--json")
+    assert answer.code == 0, answer.json
+    found = names(answer, "ok")
+    assert {"keys: trust file", "keys: auditor's private", "ledger: file", "index: file"} <= found
+    seen = names(answer, "ok", "warning", "error")
+    assert not {name for name in seen if name.startswith(("target", "listener", "spool", "events"))}
+    (lab / "keys/auditor.key").unlink()
+    wrong = names(run("doctor", "--room", "auditor", "--json"), "error")
+    assert wrong == {"keys: auditor's private"}
+
+
 def test_settings_that_cannot_be_read_are_a_usage_error(run, lab):
     change(lab, more="[nonsense]\n")
     assert run("doctor").code == 64

@@ -3,7 +3,7 @@
 import asyncio
 
 from sealtape.ingest.vault.file import FileVault
-from sealtape.ingest.vault.probing import PROBE_PREFIX, probe
+from sealtape.ingest.vault.probing import PROBE_PREFIX, look, probe
 from sealtape.schemas.errors import Fenced, Missing, StoreBusy, StoreError
 
 
@@ -60,6 +60,53 @@ async def test_a_lock_that_keeps_the_probe_is_told(tmp_path):
     assert (check.level, swaps.level) == ("ok", "ok")
     assert "locked until tomorrow" in check.message
     assert [key.startswith(PROBE_PREFIX) async for key in vault.keys("")] == [True, True]
+
+
+class Undeletable(FileVault):
+    async def erase(self, key):
+        raise StoreError(f"answered 403 to a delete of {key}.", status=403)
+
+
+async def test_whoever_may_not_remove_is_told_and_the_rest_is_tried(tmp_path):
+    check, swaps = await probe(Undeletable(tmp_path))
+    assert (check.level, swaps.level) == ("warning", "ok")
+    assert "what crashes leave behind stays" in check.message
+    assert f"{PROBE_PREFIX}*" in check.hint
+
+
+class Failing(FileVault):
+    async def erase(self, key):
+        raise StoreError("The store failed.", status=400)
+
+
+async def test_a_removal_that_fails_otherwise_is_an_error(tmp_path):
+    (check,) = await probe(Failing(tmp_path))
+    assert (check.level, check.message) == ("error", "Could not remove it. The store failed.")
+
+
+class Vanishing(FileVault):
+    async def get(self, key, start=0, end=None):
+        raise Missing(key)
+
+
+class Closed(FileVault):
+    async def get(self, key, start=0, end=None):
+        raise StoreError("Not permitted.", hint="Ask.")
+
+
+async def test_a_look_changes_nothing(tmp_path):
+    vault = FileVault(tmp_path)
+    (empty,) = await look(vault)
+    assert (empty.level, "no segment" in empty.message) == ("ok", True)
+    await vault.put_new("seg/a", b"1")
+    (found,) = await look(vault)
+    assert (found.level, found.message) == ("ok", "Listing and reading work.")
+    (gone,) = await look(Vanishing(tmp_path))
+    assert (gone.level, "no segment" in gone.message) == ("ok", True)
+    (closed,) = await look(Closed(tmp_path))
+    assert (closed.level, closed.message) == ("error", "Could not read an object. Not permitted.")
+    assert closed.hint == "Ask."
+    assert [key async for key in vault.keys("")] == ["seg/a"]
 
 
 class Unconditional(FileVault):

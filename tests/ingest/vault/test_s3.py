@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from sealtape.ingest.vault import open_vault, prepare_vault
+from sealtape.ingest.vault import check_vault, open_vault, prepare_vault
 from sealtape.schemas.errors import Exists, Missing, SettingsError, StoreError
 from tests.conformance.vault import VaultConformance
 from tests.factories.s3_vaults import s3_url, s3_vault
@@ -275,6 +275,23 @@ class TestPermissions:
         assert "docs/vault.md" in caught.value.hint
         assert await vault.get("a") == b"1"
         await vault.close()
+
+    async def test_doctor_wants_no_more_than_a_room(self, s3, bucket, monkeypatch, tmp_path):
+        asks = ("GetBucketVersioning", "GetBucketObjectLockConfiguration")
+        for objects, whole, writes, access in (
+            (("GetObject",), ("ListBucket", *asks), False, "ok"),
+            (("GetObject",), ("ListBucket", *asks), True, "error"),
+            (self.WRITES, (*self.LISTS, *asks), True, "warning"),
+            ((), ("ListBucket", *asks), False, "error"),
+        ):
+            async with s3_vault(s3, bucket, "p") as owner:
+                await owner.erase("seg/v1/a")
+                await owner.put_new("seg/v1/a", b"1")
+            url = self.url_of(s3, bucket, monkeypatch, objects or ("PutObject",), whole)
+            found = {c.name: c for c in await check_vault(url, tmp_path, writes=writes)}
+            assert found["vault: access"].level == access, (objects, found)
+            others = {c.level for name, c in found.items() if name != "vault: access"}
+            assert "error" not in others, found
 
     async def test_the_collector_deletes(self, s3, bucket, monkeypatch, tmp_path):
         erases = ("DeleteObject", "DeleteObjectVersion", "GetObjectLegalHold")

@@ -104,14 +104,17 @@ def test_a_minimum_that_stops_all_with_one_broker_is_a_warning():
 
 
 @pytest.mark.parametrize(
-    ("operations", "level"),
+    ("operations", "needs", "level"),
     [
-        (None, "ok"),
-        (frozenset({"read", "describe"}), "ok"),
-        (frozenset({"write"}), "ok"),
-        (frozenset({"describe"}), "error"),
-        (frozenset(), "error"),
+        (None, ["write"], "ok"),
+        (frozenset({"read", "describe"}), [], "ok"),
+        (frozenset({"write"}), [], "ok"),
+        (frozenset({"describe"}), [], "error"),
+        (frozenset(), [], "error"),
+        (frozenset({"read", "describe"}), ["read"], "ok"),
+        (frozenset({"read", "describe"}), ["write"], "error"),
+        (frozenset({"write"}), ["read", "write"], "error"),
     ],
 )
-def test_permissions(operations, level):
-    assert _check_permissions(THREE, described(operations=operations)).level == level
+def test_permissions(operations, needs, level):
+    assert _check_permissions(THREE, described(operations=operations), needs).level == level

@@ -348,6 +348,20 @@ async def test_checks_tell_what_we_may_do(kafka_tls_server, closed_topic):
         assert "DescribeConfigs" in found["bus: topic settings"].hint
 
 
+async def test_a_right_that_a_room_needs_and_has_not_is_an_error(kafka_tls_server, closed_topic):
+    for user, needs, lacking in (
+        ("capture", ["write"], ""),
+        ("capture", ["read"], "we may only describe, write, and must read"),
+        ("ingest", ["read"], ""),
+        ("ingest", ["write"], "we may only describe, read, and must write"),
+        ("ingest", ["write", "read"], "must write"),
+    ):
+        checks = await check_bus(scram(kafka_tls_server, closed_topic, user), BASE, needs)
+        (found,) = [check for check in checks if check.name == "bus: permissions"]
+        assert (found.level == "error", lacking in found.message) == (bool(lacking), True), needs
+        assert not lacking or "docs/kafka.md" in found.hint
+
+
 async def test_who_may_not_create_a_topic_is_told_how_it_is_made(kafka_tls_alone):
     server = kafka_tls_alone
     for operation in ("CREATE", "ALTER"):

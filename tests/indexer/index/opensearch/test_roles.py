@@ -73,6 +73,9 @@ async def test_the_readers_role_reads_and_no_more(secure):
     assert await reader.command(command(owner, 0).id) == command(owner, 0)
     assert await reader.positions() == {"bus/0": 1}
     await reader.close()
+    checks = await check_index(secure["reader"], HERE, writes=False)
+    assert {check.level for check in checks} == {"ok"}, checks
+    assert checks[-1].message == "It has 1 sessions and 1 commands."
     bold = await open_index(secure["reader"], HERE)
     for call in (bold.put(Update((session(2),))), bold.drop(owner.id), bold.clear()):
         with pytest.raises(StoreError):

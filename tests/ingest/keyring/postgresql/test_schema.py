@@ -43,6 +43,28 @@ async def test_a_user_with_one_role_is_in_order(schema, word, what):
     assert f"may {what} wraps and nothing else" in found[-1].message
 
 
+@pytest.mark.parametrize(
+    ("word", "room", "wrong"),
+    [
+        ("ingest", "ingest", ""),
+        ("indexer", "ingest", "may read wraps, and must put them"),
+        ("indexer", "indexer", ""),
+        ("ingest", "indexer", "may put wraps, and must read them"),
+        ("auditor", "indexer", "may read the wraps of data"),
+        ("auditor", "auditor", ""),
+        ("indexer", "auditor", "may not read the wraps of data"),
+    ],
+)
+async def test_a_user_whose_role_is_anothers_is_an_error(schema, word, room, wrong):
+    (found,) = [
+        check
+        for check in await check_keyring(schema.url(word), BASE, room)
+        if check.name == "keyring: role"
+    ]
+    assert (found.level == "error", wrong in found.message) == (bool(wrong), True)
+    assert not wrong or f"a member of {schema.name}_{room}, and" in found.hint
+
+
 async def test_who_may_do_more_is_an_error(schema):
     assert levels(await check_keyring(schema.url(), BASE))["keyring: role"] == "error"
     user = f"{schema.name}_ingest_user"

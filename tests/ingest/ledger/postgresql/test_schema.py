@@ -142,6 +142,27 @@ async def test_a_user_with_one_role_is_in_order(schema, word):
     }
 
 
+@pytest.mark.parametrize(
+    ("word", "room", "level"),
+    [
+        ("ingest", "ingest", "ok"),
+        ("reader", "ingest", "error"),
+        ("reader", "indexer", "ok"),
+        ("ingest", "indexer", "error"),
+        ("ingest", "auditor", "error"),
+    ],
+)
+async def test_a_user_whose_role_is_anothers_is_an_error(schema, word, room, level):
+    (found,) = [
+        check
+        for check in await check_ledger(schema.url(word), BASE, room)
+        if check.name == "ledger: role"
+    ]
+    assert found.level == level
+    role = "ingest" if room == "ingest" else "reader"
+    assert level == "ok" or f"{schema.name}_{role} and" in found.hint
+
+
 async def test_a_lease_is_tried_on_a_server_that_is_in_order(own_schema):
     for word in ("ingest", "reader"):
         found = await check_ledger(own_schema.url(word), BASE)
