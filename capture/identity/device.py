@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Any
 
 from sealtape.capture.identity.fetch import fetch
@@ -102,7 +103,7 @@ def poll(
     """Return the tokens, or the seconds to wait longer than before between two questions.
 
     0.0 means: not yet, ask again at the same pace. Raises `ProviderError` when it was denied, has
-    run out, or the provider fails.
+    run out, or the provider fails; `away` in its context says that this may pass.
     """
     form = {"client_id": client, "grant_type": _GRANT, "device_code": grant.device_code}
     answer = _ask(provider.token_endpoint, context, form)
@@ -116,9 +117,13 @@ def poll(
 def refresh(
     provider: Provider, token: str, *, client: str, context: ssl.SSLContext | None
 ) -> Tokens:
-    """Return new tokens for a refresh token. Raises `ProviderError`."""
+    """Return new tokens for a refresh token. Raises `ProviderError`.
+
+    A provider that gives no new refresh token means the old one to be used again.
+    """
     form = {"client_id": client, "grant_type": "refresh_token", "refresh_token": token}
-    return _tokens(provider, _ask(provider.token_endpoint, context, form))
+    tokens = _tokens(provider, _ask(provider.token_endpoint, context, form))
+    return tokens if tokens.refresh_token else replace(tokens, refresh_token=token)
 
 
 def _tokens(provider: Provider, answer: Mapping[str, Any]) -> Tokens:
@@ -138,10 +143,14 @@ def _ask(
 ) -> Mapping[str, Any]:
     try:
         status, body = fetch(url, context, form)
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            msg = f"The identity provider at {url} fails (status {status})."
+            raise ProviderError(msg, hint="Its own log says why; try again.", away=True)
         answer = json.loads(body)
     except OSError as exc:
         msg = f"The identity provider at {url} cannot be reached: {exc}."
-        raise ProviderError(msg, hint="Check the address, the network and identity.ca.") from exc
+        hint = "Check the address, the network and identity.ca."
+        raise ProviderError(msg, hint=hint, away=True) from exc
     except (ValueError, RecursionError) as exc:
         raise ProviderError(
             f"The identity provider's answer at {url} cannot be read.",

@@ -81,15 +81,23 @@ def _wait(
 ) -> Tokens:
     pause_s = grant.interval_s
     end_s = time.monotonic() + grant.expires_in_s
+    nobody = ProviderError("Nobody confirmed the code in time.", hint="Run `sealtape login` again.")
+    failure = nobody
     progress = output.Progress("waiting for you to confirm")
     try:
         while time.monotonic() < end_s:
             time.sleep(pause_s)
-            answer = poll(provider, grant, client=login.client, context=context)
+            try:
+                answer = poll(provider, grant, client=login.client, context=context)
+                failure = nobody
+            except ProviderError as exc:
+                if not exc.context.get("away"):
+                    raise
+                failure, answer = exc, pause_s  # RFC 8628, 3.5: ask less often
             if isinstance(answer, Tokens):
                 return answer
             pause_s += answer
             progress.at(int(end_s - time.monotonic()), "s left")
     finally:
         progress.done()
-    raise ProviderError("Nobody confirmed the code in time.", hint="Run `sealtape login` again.")
+    raise failure

@@ -58,6 +58,21 @@ def test_json(run, provider):
     assert done == {"logged_in": True}
 
 
+def test_a_provider_that_is_away_for_a_moment_does_not_end_a_login(run, provider):
+    provider.answers["/token"] = [PENDING, (503, {}), (502, {}), GIVEN]
+    answer = run("-c", provider.config, "login")
+    assert answer.code == 0, answer.err
+    assert "logged in" in answer.out
+
+
+def test_a_provider_that_stays_away_is_named(run, provider):
+    provider.answers["/device"] = [(200, GRANT | {"expires_in": 0.1})]
+    provider.answers["/token"] = [PENDING, (503, {})]
+    answer = run("-c", provider.config, "login")
+    assert answer.code == 69
+    assert "status 503" in answer.err
+
+
 def test_a_denied_login(run, provider):
     provider.answers["/token"] = [(400, {"error": "access_denied"})]
     answer = run("-c", provider.config, "login")

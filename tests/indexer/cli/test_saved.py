@@ -65,6 +65,22 @@ def test_a_token_about_to_expire_is_refreshed(tmp_path):
             current_token(found)
 
 
+def test_a_refresh_token_that_is_not_replaced_is_good_again(tmp_path):
+    """RFC 6749, section 6: the provider may issue a new one, and then only the new one is kept."""
+    with scripted_provider(tmp_path) as provider:
+        found = settings(tmp_path, provider.issuer, f'ca = "{provider.ca}"')
+        path = path_of(found)
+        save(path, found.identity.login, Tokens("old", "", "first", 5.0))
+        provider.answers["/token"] = [
+            (200, {"access_token": "one", "expires_in": 5}),
+            (200, {"access_token": "two", "expires_in": 5, "refresh_token": "second"}),
+            (200, {"access_token": "three", "expires_in": 60}),
+        ]
+        assert [current_token(found) for _ in range(3)] == ["one", "two", "three"]
+        used = [form["refresh_token"] for _, form in provider.asked if form]
+        assert used == ["first", "first", "second"]
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"token": "a"}', '{"token":1,"expires_at_s":"x"}'])
 def test_a_damaged_file_is_named(tmp_path, content):
     found = settings(tmp_path)
