@@ -15,7 +15,7 @@ from typing import Any
 from sealtape.capture.bus import Bus, Record, open_bus
 from sealtape.indexer.cli import output
 from sealtape.indexer.cli.options import read_settings
-from sealtape.schemas.errors import Missing, NotFound
+from sealtape.schemas.errors import Missing, NotFound, StoreBusy
 from sealtape.schemas.settings import Settings
 
 NAME = "events"
@@ -23,7 +23,8 @@ HELP = "show or follow the events that SIEMs get"
 DESCRIPTION = """\
 Prints the events of the events topic, oldest first: sessions, refusals and statements as the
 indexer sees them, sealing, gaps, incidents and keys from the ledger. A line each for people, the
-OCSF event itself with --json (docs/spec/events.md). Nothing is marked as read.
+OCSF event itself with --json (docs/spec/events.md). Nothing is marked as read. With --follow it
+waits while the topic is away, and goes on where it was.
 
   sealtape events --follow --class statement --class session-refused
   sealtape events --json | jq 'select(.severity_id > 2)'
@@ -128,9 +129,20 @@ async def _follow(bus: Bus, ends: list[int], show: Callable[[Record], None]) -> 
 
 
 async def _stream(bus: Bus, partition: int, at: int, end: int | None) -> AsyncIterator[Record]:
+    """The records of a partition; without an end also through outages, from where it was."""
+    away = False
     while end is None or at < end:
         try:
             batch = await bus.read(partition, at, max_bytes=READ_BYTES, wait_s=WAIT_S)
+            away = False
+        except StoreBusy as exc:
+            if end is not None:
+                raise
+            if not away:
+                print(f"sealtape: partition {partition} waits: {exc}", file=sys.stderr)
+            away = True
+            await asyncio.sleep(exc.retry_after_s)
+            continue
         except Missing:
             first, _ = await bus.bounds(partition)
             print(

@@ -247,3 +247,19 @@ def test_follow_says_that_events_were_deleted_before_it_read_them(site, capsys):
     (record,) = asyncio.run(work())
     assert b"session-start" in record.value
     assert "deleted before they were read" in capsys.readouterr().err
+
+
+def test_follow_goes_on_after_an_outage(tmp_path, kafka_alone):
+    url = asyncio.run(new_topic(kafka_alone.bootstrap, partitions=1, timeout="5s"))
+    site = made_with(tmp_path, url)
+    append(site, *made()[:1])
+    with Following(site, "--from-start") as found:
+        found.until(1)
+        kafka_alone.stop()
+        time.sleep(8)  # longer than a call waits
+        kafka_alone.start()
+        append(site, *made()[2:4])
+        assert sorted(found.until(3)) == ["gap", "session-refused", "session-start"]
+    assert found.process.returncode == 130
+    assert len(found.errors.splitlines()) == 1
+    assert "partition 0 waits" in found.errors
