@@ -104,6 +104,7 @@ class OpenSearchIndex:
         self._removal = Removal(cluster, layout, self._writer)
         self._places: OrderedDict[str, Place] = OrderedDict()
         self._removed: set[str] = set()
+        self._formed: set[str] = set()
 
     @classmethod
     async def open(cls, url: str, base: Path, *, read_only: bool = False) -> OpenSearchIndex:
@@ -127,6 +128,7 @@ class OpenSearchIndex:
         await self._remove_again(gone)
         kept = await self._look_up(update, named - gone)
         actions = await asyncio.to_thread(self._actions, update, gone, kept)
+        await self._check_form({action.index for action in actions})
         refused = await self._writer.write(actions)
         if refused:
             quarantine = self._layout.quarantine
@@ -163,6 +165,7 @@ class OpenSearchIndex:
                 await self._cluster.request("DELETE", f"/{names}", params=_IGNORE)
         self._places.clear()
         self._removed.clear()
+        self._formed.clear()
 
     async def close(self) -> None:
         """Close the connections."""
@@ -235,6 +238,17 @@ class OpenSearchIndex:
             raise StoreCorrupt(f"{self._layout.state} is not of the form we write.") from exc
 
     # -- inside ------------------------------------------------------------------------------------
+
+    async def _check_form(self, indices: set[str]) -> None:
+        """Look for the templates before an index is used that may not be there yet.
+
+        Its first document makes it. Without them it would be of any form, and under no alias, so
+        that nothing in it was ever found.
+        """
+        if indices <= self._formed:
+            return
+        await check_layout(self._cluster, self._layout)
+        self._formed |= indices
 
     def _check_writable(self) -> None:
         if self._read_only:

@@ -71,6 +71,23 @@ def _layout(layout: Layout) -> int:
     return int(layout.index_templates()[layout.state]["_meta"]["layout"])
 
 
+async def _indices(cluster: Cluster, layout: Layout) -> Check:
+    """Whether all indices were made by our templates, which put each under its family's alias."""
+    name, strangers, count = "index: indices", list[str](), 0
+    for family in (layout.sessions, layout.commands):
+        found = await cluster.request("GET", f"/{family}-*/_alias", missing_ok=True) or {}
+        count += len(found)
+        strangers += [index for index, about in found.items() if family not in about["aliases"]]
+    if strangers:
+        message = (
+            f"{len(strangers)} indices were made without our templates, {min(strangers)} among"
+            " them: nothing in them is found."
+        )
+        hint = "Run `sealtape index rebuild`: it makes them anew."
+        return Check(name, "error", message, hint)
+    return Check(name, "ok", f"All {count} were made by our templates.")
+
+
 async def _writing(cluster: Cluster, layout: Layout) -> Check:
     """Write a document that says nothing, and delete it."""
     writer, name = Writer(cluster), f"probe:{secrets.token_hex(8)}"
@@ -144,6 +161,7 @@ async def _reading(cluster: Cluster, layout: Layout) -> Check:
 
 _LOOKS: dict[str, Look] = {"index: cluster": _version, "index: templates": _templates}
 _WRITER: dict[str, Look] = {
+    "index: indices": _indices,
     "index: writing": _writing,
     "index: health": _health,
     "index: blocks": _blocks,

@@ -43,6 +43,23 @@ async def test_templates_of_another_version_are_told(prepared):
         await open_index(prepared.url, HERE)
 
 
+async def test_no_index_is_made_without_the_templates(index, prepared):
+    """They may be taken away while an indexer runs; the next day's index is made by a document."""
+    first, second = session(1), session(2, started_ns=session(1).started_ns + 40 * DAY)
+    await index.put(Update((first,), (command(first, 0),), {"bus/0": 1}))
+    made = names(prepared)
+    prepared.server.ask("DELETE", f"/_index_template/{prepared.layout.sessions}")
+    await index.put(Update((first,), (command(first, 1),), {"bus/0": 2}))
+    with pytest.raises(StoreError, match="not prepared") as caught:
+        await index.put(Update((second,), (command(second, 0),), {"bus/0": 3}))
+    assert "sealtape index setup" in caught.value.hint
+    assert names(prepared) == made
+    assert await index.positions() == {"bus/0": 2}
+    await prepare_index(prepared.url, HERE)
+    await index.put(Update((second,), (command(second, 0),), {"bus/0": 3}))
+    assert (await index.search_sessions(Query(), Page())).documents == (second, first)
+
+
 async def test_read_only_writes_nothing(prepared):
     index = await open_index(prepared.url, HERE, read_only=True)
     for call in (index.put(Update()), index.drop("0" * 32), index.clear()):

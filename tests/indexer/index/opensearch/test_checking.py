@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from sealtape.indexer.index import check_index
+from sealtape.indexer.index import check_index, prepare_index
 from sealtape.indexer.index.base import Update
 from sealtape.indexer.index.opensearch import removal
 from sealtape.schemas.errors import StoreError
@@ -11,7 +11,7 @@ from tests.servers.http_faults import fault_proxy
 from tests.servers.process import free_port
 
 HERE = Path("/")
-ALL = ("cluster", "templates", "writing", "health", "blocks", "quarantine", "removals")
+ALL = ("cluster", "templates", "indices", "writing", "health", "blocks", "quarantine", "removals")
 
 
 async def look(url):
@@ -86,6 +86,20 @@ async def test_copies_that_have_no_node(prepared):
     found = (await look(prepared.url))["health"]
     assert found.level == "error"
     assert "searches fail" in found.message
+
+
+async def test_indices_that_no_template_of_ours_made(index, prepared):
+    await index.put(Update((session(1),)))
+    family = prepared.layout.sessions
+    prepared.server.ask("DELETE", f"/_index_template/{family}")
+    prepared.server.ask("PUT", f"/{family}-a.b.2026.11")
+    await prepare_index(prepared.url, HERE)
+    found = (await look(prepared.url))["indices"]
+    assert found.level == "error"
+    assert f"1 indices were made without our templates, {family}-a.b" in found.message
+    assert "index rebuild" in found.hint
+    await index.clear()
+    assert (await look(prepared.url))["indices"].level == "ok"
 
 
 async def test_blocked_indices(index, prepared):
