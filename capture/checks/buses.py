@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from sealtape.capture.bus import check_bus
+from sealtape.capture.checks.certificate import check_client_certificate
 from sealtape.capture.checkup import Check
 from sealtape.schemas.settings import Settings
 
@@ -31,8 +33,8 @@ async def check_buses(settings: Settings, rooms: Collection[str]) -> list[Check]
     needs = {name: {uses[room] for room in rooms if room in uses} for name, uses in _USES.items()}
     named = [name for name, url in urls.items() if url and needs[name]]
     found = await asyncio.gather(*(check_bus(urls[name], base, needs[name]) for name in named))
-    return [
-        replace(check, name=check.name.replace("bus", name, 1))
-        for name, checks in zip(named, found, strict=True)
-        for check in checks
-    ]
+    now, told = dt.datetime.now(dt.UTC), list[Check]()
+    for name, checks in zip(named, found, strict=True):
+        told += [replace(check, name=check.name.replace("bus", name, 1)) for check in checks]
+        told += check_client_certificate(name, urls[name], base, now)
+    return told

@@ -1,4 +1,4 @@
-"""The certificate shown to clients: whole, in its time, and its key beside it."""
+"""Certificates: that shown to clients, and those by which stores are logged in to."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from sealtape.capture.checkup import Check
 from sealtape.capture.postgres.handshake import server_context
 from sealtape.schemas.errors import SettingsError
 from sealtape.schemas.settings import Settings
+from sealtape.schemas.urls import parse_store_url
 
-__all__ = ["check_certificate", "own_certificate"]
+__all__ = ["check_certificate", "check_client_certificate", "own_certificate"]
 
 SOON: Final = dt.timedelta(days=30)
 NAME: Final = "listener: certificate"
@@ -43,6 +44,25 @@ def check_certificate(settings: Settings, now: dt.datetime) -> list[Check]:
     return checks
 
 
+def check_client_certificate(store: str, url: str, base: Path, now: dt.datetime) -> list[Check]:
+    """Look at the certificate by which a store's URL logs in, if it does so; `now` is in UTC.
+
+    One that cannot be read is told by whoever opens the store.
+    """
+    try:
+        path = parse_store_url(url).text("cert")
+        found = x509.load_pem_x509_certificate((base / path).read_bytes()) if path else None
+    except (SettingsError, OSError, ValueError):
+        return []
+    if found is None:
+        return []
+    told = f"{path}: {_span(found)[0].lower()}{_span(found)[1:]}."
+    renew = "Renew it: once it has expired the store lets nobody in. A running room takes it at its"
+    return [
+        _judged(f"{store}: certificate", found, now, told, f"{renew} next connection or start.")
+    ]
+
+
 def own_certificate(settings: Settings) -> x509.Certificate:
     """Return the listener's certificate, the first of its chain. Raises OSError, ValueError."""
     path = Path(settings.base, settings.capture.postgres.tls_certificate)
@@ -50,19 +70,28 @@ def own_certificate(settings: Settings) -> x509.Certificate:
 
 
 def _time(found: x509.Certificate, now: dt.datetime) -> Check:
-    begins, ends = found.not_valid_before_utc, found.not_valid_after_utc
     names = ", ".join(_names(found)) or "no names"
-    message = f"Valid from {begins:%Y-%m-%d} to {ends:%Y-%m-%d}, for {names}."
+    told = f"{_span(found)}, for {names}."
+    return _judged(
+        NAME, found, now, told, "Renew it, then restart the node: its workers read it then."
+    )
+
+
+def _span(found: x509.Certificate) -> str:
+    begins, ends = found.not_valid_before_utc, found.not_valid_after_utc
+    return f"Valid from {begins:%Y-%m-%d} to {ends:%Y-%m-%d}"
+
+
+def _judged(name: str, found: x509.Certificate, now: dt.datetime, told: str, renew: str) -> Check:
+    begins, ends = found.not_valid_before_utc, found.not_valid_after_utc
     if now < begins:
         hint = "Wait, correct this host's clock, or have another one made."
-        return Check(NAME, "error", f"It is not valid yet. {message}", hint)
+        return Check(name, "error", f"It is not valid yet. {told}", hint)
     if now >= ends:
-        hint = "Renew it, then restart the node: its workers read it at their start."
-        return Check(NAME, "error", f"It has expired. {message}", hint)
+        return Check(name, "error", f"It has expired. {told}", renew)
     if ends - now < SOON:
-        hint = "Renew it, then restart the node: its workers read it at their start."
-        return Check(NAME, "warning", f"It expires soon. {message}", hint)
-    return Check(NAME, "ok", message)
+        return Check(name, "warning", f"It expires soon. {told}", renew)
+    return Check(name, "ok", told)
 
 
 def _names(found: x509.Certificate) -> list[str]:

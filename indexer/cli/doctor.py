@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import datetime as dt
 from collections.abc import Awaitable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Final
 from sealtape.capture.__main__ import settings_at
 from sealtape.capture.checks import Report, check_capture, check_settings
 from sealtape.capture.checks.buses import check_buses
+from sealtape.capture.checks.certificate import check_client_certificate
 from sealtape.capture.checks.keys import check_auditor_key, check_private_key, check_trust
 from sealtape.capture.checks.listener import check_metrics
 from sealtape.capture.checkup import Check
@@ -29,7 +31,7 @@ NAME = "doctor"
 HELP = "look at everything a deployment needs, and say what to do"
 DESCRIPTION = """\
 Looks at what the rooms need: settings, key files and who can read them, the spool's disk, addresses
-to listen on, the certificate, the identity provider, targets (it logs in and leaves), every store
+to listen on, certificates, the identity provider, targets (it logs in and leaves), every store
 with its permissions and settings, the log's signer and policy, and clocks. It may be run while the
 rooms do: nothing is changed but that a small object is put into the vault and removed again.
 
@@ -84,6 +86,7 @@ async def examine(settings: Settings, rooms: frozenset[str]) -> list[Check]:
         looks["keyring"] = check_keyring(stores.keyring, base, room)
         looks["vault"] = check_vault(stores.vault, base, writes="ingest" in rooms)
         looks["ledger"] = check_ledger(stores.ledger, base, room)
+        looks["certificates"] = asyncio.to_thread(_certificates, settings, rooms)
     if "ingest" in rooms:
         looks["log"] = check_log(settings)
     if rooms & {"indexer", AUDITOR}:
@@ -107,6 +110,18 @@ def _keys(settings: Settings, rooms: frozenset[str]) -> list[Check]:
     if AUDITOR in rooms:
         return [*found, *check_private_key(settings, AUDITOR)]
     return [*found, *check_auditor_key(settings)]
+
+
+def _certificates(settings: Settings, rooms: frozenset[str]) -> list[Check]:
+    """Those that log in to other stores than the buses."""
+    stores, now = settings.stores, dt.datetime.now(dt.UTC)
+    urls = {"keyring": stores.keyring, "ledger": stores.ledger}
+    if rooms & {"indexer", AUDITOR}:
+        urls["index"] = stores.index
+    looks = (
+        check_client_certificate(name, url, Path(settings.base), now) for name, url in urls.items()
+    )
+    return [check for checks in looks for check in checks]
 
 
 async def _patiently(name: str, look: Awaitable[list[Check]]) -> list[Check]:

@@ -3,7 +3,11 @@ import datetime as dt
 import pytest
 from cryptography import x509
 
-from sealtape.capture.checks.certificate import check_certificate, own_certificate
+from sealtape.capture.checks.certificate import (
+    check_certificate,
+    check_client_certificate,
+    own_certificate,
+)
 from tests.capture.checks.found import levels, one
 from tests.servers.tls import certificate
 
@@ -68,6 +72,28 @@ def test_a_certificate_without_names(deployment):
     (deployment.keys / "tls.key").write_bytes(bare[1])
     checks = check_certificate(deployment.settings(), now())
     assert any("verify-full" in check.message for check in checks)
+
+
+@pytest.mark.parametrize(
+    ("days", "level", "word"),
+    [(-1, "error", "not valid yet"), (1, "warning", "soon"), (3, "error", "has expired")],
+)
+def test_the_certificate_that_logs_in_to_a_store(tmp_path, days, level, word):
+    (tmp_path / "me.crt").write_bytes(certificate()[0])  # for two days
+    url = "kafka://h:9093/t?cert=me.crt&key=me.key"
+    (check,) = check_client_certificate("keys bus", url, tmp_path, now() + days * DAY)
+    assert (check.name, check.level) == ("keys bus: certificate", level)
+    assert word in check.message
+    assert "me.crt: valid from" in check.message
+    assert check.hint
+
+
+@pytest.mark.parametrize(
+    "url", ["dir:bus", "kafka://h/t", "kafka://h/t?cert=gone.crt", "kafka://h/t?cert=bad.crt", "?"]
+)
+def test_no_certificate_to_look_at(tmp_path, url):
+    (tmp_path / "bad.crt").write_bytes(b"nonsense")
+    assert check_client_certificate("bus", url, tmp_path, now()) == []
 
 
 def nameless():
