@@ -105,7 +105,7 @@ class Consumer:
         self._leaving = Leaving()
         self._held: tuple[Lease, Sealer] | None = None
         self._arrivals = Arrivals()
-        self._retention = RetentionWatch(bus.retention_s)
+        self._retention = RetentionWatch()
         self._end = 0
         self._looked = -math.inf
         self._short_since: float | None = None
@@ -136,6 +136,7 @@ class Consumer:
             end=max(self._end, sealer.read_to),
             oldest_ms=self._arrivals.oldest_ms,
             retention_half=self._retention.half,
+            retention_s=self._bus.retention_s,
         )
 
     async def run(self) -> None:
@@ -251,7 +252,8 @@ class Consumer:
         if time.monotonic() - self._looked > LOOK_S:
             self._looked = time.monotonic()
             _, self._end = await self._bus.bounds(self._partition)
-        if self._retention.look(self._arrivals.oldest_ms, self._clock_ns() // MS):
+        now_ms, kept_s = self._clock_ns() // MS, self._bus.retention_s
+        if self._retention.look(self._arrivals.oldest_ms, now_ms, kept_s):
             await self._announce(sealer, lease, "retention_half", REASONS["retention_half"])
             self._retention.told = True
 

@@ -136,7 +136,6 @@ class IngestVitals:
         self._probes: Mapping[str, Probe] = {}
         self._topics: tuple[str, ...] = ()
         self._partitions = 0
-        self._retention_s: float | None = None
 
     def attach(
         self,
@@ -144,12 +143,11 @@ class IngestVitals:
         *,
         topics: tuple[str, ...],
         partitions: int,
-        retention_s: float | None,
         relayed: Callable[[], int] | None = None,
         log: Callable[[], LogSnapshot] | None = None,
         probes: Mapping[str, Probe] | None = None,
     ) -> None:
-        """Tell what `snapshot` says from now on, of buses that keep messages for so long.
+        """Tell what `snapshot` says from now on.
 
         `relayed` counts the events on the events bus, `log` says how the log stands; `probes` try
         stores, for readiness.
@@ -157,7 +155,7 @@ class IngestVitals:
         self._probes = dict(probes or {})
         self._snapshot, self._relayed, self._log = snapshot, relayed, log
         self._topics = tuple(map(_name, topics))
-        self._partitions, self._retention_s = partitions, retention_s
+        self._partitions = partitions
 
     async def families(self) -> Iterable[Metric]:
         sheet = Sheet(MEASURES)
@@ -196,8 +194,8 @@ class IngestVitals:
             age_s = self._age_s(part)
             sheet.put(LAG, part.lag, **names)
             sheet.put(OLDEST, age_s, **names)
-            if self._retention_s:
-                sheet.put(RETENTION, age_s / self._retention_s, **names)
+            if part.retention_s:
+                sheet.put(RETENTION, age_s / part.retention_s, **names)
 
     def _age_s(self, part: PartitionSnapshot) -> float:
         if part.oldest_ms is None:

@@ -364,7 +364,6 @@ def tell(
         running.snapshot,
         topics=tuple(each.topic for each in buses if each is not None),
         partitions=bus.partitions,
-        retention_s=bus.retention_s,
         relayed=lambda: relay.relay.relayed,
         log=None if written is None else written.worker.snapshot,
         probes={"bus": lambda: bus.bounds(0)},

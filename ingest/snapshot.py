@@ -26,6 +26,7 @@ class PartitionSnapshot:
         oldest_ms: when the bus took the oldest message that is not dealt with, in ms since the
             epoch, None when there is none.
         retention_half: whether that was so long ago that half of the bus's retention is over.
+        retention_s: that retention, in seconds; None for ever.
     """
 
     topic: str
@@ -36,6 +37,7 @@ class PartitionSnapshot:
     end: int
     oldest_ms: int | None
     retention_half: bool
+    retention_s: float | None
 
     @property
     def lag(self) -> int:
@@ -133,16 +135,18 @@ class Arrivals:
 class RetentionWatch:
     """Knows when half of the time is over that the bus keeps what was not read."""
 
-    def __init__(self, retention_s: float | None) -> None:
-        """Without a retention (None) that never happens."""
+    def __init__(self) -> None:
+        """It is not."""
         self.half = False
         self.told = False
         """Whether it was said; set by who says it, once for as long as it lasts."""
-        self._limit_ms = None if retention_s is None else retention_s * 500
 
-    def look(self, oldest_ms: int | None, now_ms: int) -> bool:
-        """Whether it is so and was not said yet. `oldest_ms` is when the oldest message came."""
+    def look(self, oldest_ms: int | None, now_ms: int, retention_s: float | None) -> bool:
+        """Whether it is so and was not said yet.
+
+        `oldest_ms` is when the oldest message came. Without a retention (None) it never happens.
+        """
         age_ms = 0 if oldest_ms is None else now_ms - oldest_ms
-        self.half = self._limit_ms is not None and age_ms >= self._limit_ms
+        self.half = retention_s is not None and age_ms >= retention_s * 500
         self.told = self.told and self.half
         return self.half and not self.told

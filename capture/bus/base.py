@@ -65,7 +65,10 @@ class Bus(Protocol):
 
     @property
     def retention_s(self) -> float | None:
-        """How long a message is kept at most, in seconds; None when only `trim` deletes."""
+        """How long a message is kept at most, in seconds; None when only `trim` deletes.
+
+        It may change while the bus is open, as somebody changes it behind our back.
+        """
 
     def partition_of(self, session: bytes) -> int:
         """Return the partition all messages of a session go to."""

@@ -23,6 +23,7 @@ def part(partition, topic="sealtape.frames@0123", **values):
     known = {
         "topic": topic, "partition": partition, "term": 3, "position": 10, "read_to": 20,
         "end": 25, "oldest_ms": None, "retention_half": False,
+        "retention_s": 100.0,
     }  # fmt: skip
     return PartitionSnapshot(**{**known, **values})
 
@@ -42,7 +43,7 @@ def snapshot(**values):
 def vitals(found, **options):
     told = IngestVitals(node="n1", lease_s=15, clock_ms=lambda: NOW_MS)
     topics = ("sealtape.keys@4567", "sealtape.frames@0123")
-    told.attach(lambda: found, topics=topics, partitions=2, retention_s=100.0, **options)
+    told.attach(lambda: found, topics=topics, partitions=2, **options)
     return told
 
 
@@ -114,8 +115,7 @@ async def test_a_clock_behind_the_bus_makes_no_negative_age():
 
 
 async def test_a_bus_that_keeps_everything_has_no_retention_to_use():
-    told = vitals(snapshot())
-    told.attach(snapshot, topics=("bus",), partitions=1, retention_s=None)
+    told = vitals(snapshot(partitions=(part(0, retention_s=None),)))
     assert not [name for name in await scraped(told) if "retention" in name[0]]
 
 

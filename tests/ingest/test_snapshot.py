@@ -17,6 +17,7 @@ def partition(**changes):
         "end": 15,
         "oldest_ms": 7,
         "retention_half": False,
+        "retention_s": 100.0,
     }
     return PartitionSnapshot(**fields | changes)
 
@@ -63,20 +64,21 @@ def test_arrivals_are_forgotten_as_the_position_passes_them():
 
 
 def test_half_of_the_retention_is_told_once():
-    watch = RetentionWatch(100.0)
-    assert not watch.look(None, 1_000_000)
-    assert not watch.look(1000, 50_999)
-    assert watch.look(1000, 51_000)
-    assert watch.look(1000, 51_000)  # nobody has said it yet
+    watch = RetentionWatch()
+    assert not watch.look(None, 1_000_000, 100.0)
+    assert not watch.look(1000, 50_999, 100.0)
+    assert watch.look(1000, 50_999, 90.0)  # somebody made it shorter
+    assert watch.look(1000, 51_000, 100.0)
+    assert watch.look(1000, 51_000, 100.0)  # nobody has said it yet
     watch.told = True
-    assert not watch.look(1000, 90_000)
+    assert not watch.look(1000, 90_000, 100.0)
     assert watch.half
-    assert not watch.look(80_000, 90_000)
+    assert not watch.look(80_000, 90_000, 100.0)
     assert not watch.half
-    assert watch.look(80_000, 190_000)
+    assert watch.look(80_000, 190_000, 100.0)
 
 
 def test_a_bus_without_retention_has_no_half():
-    watch = RetentionWatch(None)
-    assert not watch.look(0, 10**15)
+    watch = RetentionWatch()
+    assert not watch.look(0, 10**15, None)
     assert not watch.half

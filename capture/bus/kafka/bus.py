@@ -8,6 +8,7 @@ from pathlib import Path
 from sealtape.capture.bus.base import Batch, partition_of
 from sealtape.capture.bus.kafka.marks import Marks
 from sealtape.capture.bus.kafka.reader import Reader
+from sealtape.capture.bus.kafka.retention import Retention
 from sealtape.capture.bus.kafka.topic import Topic
 from sealtape.capture.bus.kafka.url import KafkaUrl, parse_kafka_url
 from sealtape.capture.bus.kafka.writer import Writer
@@ -32,6 +33,7 @@ class KafkaBus:
         self._writer = Writer(self._topic, url)
         self._reader = Reader(self._topic, url)
         self._marks = Marks(self._topic, url)
+        self._retention = Retention(self._topic, url)
         self._closed = False
 
     @property
@@ -46,8 +48,8 @@ class KafkaBus:
 
     @property
     def retention_s(self) -> float | None:
-        """What the URL says; `check_bus` compares it with the topic."""
-        return self._url.retention_s
+        """What the topic's settings say, as far as `bounds` could ask; until then the URL."""
+        return self._retention.seconds
 
     async def start(self) -> None:
         """Connect, and learn which topic stands behind the name; see the port."""
@@ -74,6 +76,7 @@ class KafkaBus:
     async def bounds(self, partition: int) -> tuple[int, int]:
         """Return first offset and end; see the port."""
         self._check(partition)
+        await self._retention.look()
         return await self._reader.bounds(partition)
 
     async def mark(self, consumer: str, partition: int, offset: int) -> None:

@@ -121,7 +121,7 @@ async def _check_settings(url: KafkaUrl, brokers: Brokers, found: Description) -
     try:
         settings = await brokers.settings(address)
     except StoreError as exc:
-        hint = "Allow DescribeConfigs on the topic to see them; nothing else needs it."
+        hint = "Allow DescribeConfigs on the topic to see them; ingest's alarm needs it too."
         return [Check(SETTINGS, "warning", exc.message, hint)]
     checks = []
     for level, message in differences(url, settings):
