@@ -235,6 +235,8 @@ class Opening:
         return opening
 
     def _check(self) -> None:
+        if self.suite not in (Suite.SALTED, Suite.AES256GCM):
+            raise FormatError("The suite of an opening is 1 or 2.")
         if (self.suite == Suite.AES256GCM) != (len(self.salt) == 32):
             raise FormatError("An opening has a salt exactly when its suite encrypts.")
         before = -1 if self.continues is None else self.continues.epoch

@@ -775,7 +775,7 @@ class Verifier(Notation, Tree):
         else:
             need(len(payload) == size == length and sha256(payload) == digest, "its payload is not the header's")
         need((kind == OPEN) == (seq == 0) and (kind == IDENT) == (seq == 1), "OPEN, IDENT or another at a wrong place")
-        need(kind >= 9 or (suite == 0) == (kind in PUBLIC), "its suite is none of its kind")
+        need(not 0 < kind < 9 or (suite == 0) == (kind in PUBLIC), "its suite is none of its kind")
         need(length >= {1: 32, 2: 48}.get(suite, 0), "its payload is too short")
         need(not epoch.closed, "it follows CLOSE")
         if suite > 2 or flags or kind == GAP or (kind < 128 and not 0 < kind < 9):
@@ -846,6 +846,8 @@ class Verifier(Notation, Tree):
             before = self.sealed[n - 1][1]
             same = before["lost"] or continues["root"] == before["root"]
             need(same and continues["size"] == before["frames"], "continues is not where the epoch before ends")
+            if before["closed"]:
+                self.find("incomplete", "it goes on after the epoch before was closed")
         if seal["frames"] > seal.get("attested", 0) and n + 1 in self.opened:
             self.node_attested.append([n, seal["attested"], seal["frames"]])
 

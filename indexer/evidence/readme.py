@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-VERIFIER_SHA256: Final = "4dd1bb599e3c2f41e819481dfaf8a4f4febbcd135e532b2254ae502f33d86bee"
+VERIFIER_SHA256: Final = "df4b865e3e647cc0dfcf00535b7040f0f2be177013c2353155b55563cef9bb95"
 """SHA-256 of deploy/verifier/sealtape_verify.py, the second verifier."""
 
 _TEXT: Final = """\

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import sha256
-from itertools import pairwise
 from typing import Final
 
-from sealtape.schemas.bodies import Close, Opening, parse_open
+from sealtape.schemas.bodies import Close, Continues, Opening, parse_open
 from sealtape.schemas.bundle import entry_name, fragments_name, frames_name
 from sealtape.schemas.errors import FormatError
 from sealtape.schemas.frames import Kind
 from sealtape.schemas.notes import Verifier, open_checkpoint
 from sealtape.schemas.segments import FragmentCheckpoint
-from sealtape.schemas.tlog.records import SessionOpen
+from sealtape.schemas.tlog.records import SessionOpen, SessionSeal
 from sealtape.schemas.verify.bundled_frames import FrameFacts
 from sealtape.schemas.verify.key_history import KeyHistory
 from sealtape.schemas.verify.sealed_epochs import SealedEpoch
@@ -28,12 +27,18 @@ def check_certificate(
     epoch: SealedEpoch, facts: FrameFacts, log: str, keys: KeyHistory, report: BundleReport
 ) -> Opening | None:
     """The step `certificate` for one epoch: what OPEN says, None when that is not to be had."""
-    if facts.opening is None:
+    if facts.opening_sha256 is None:
         for step in (_CERTIFICATE, _SIGNATURES):
             report.not_provided(step, f"OPEN of epoch {epoch.number} is not there")
         return None
     report.passed(_CERTIFICATE)
     try:
+        if facts.opening_sha256 != epoch.opened.opening_sha256:
+            raise FormatError("OPEN is not the one that the log names")
+        if facts.opening is None:
+            for step in (_CERTIFICATE, _SIGNATURES):
+                report.not_checked(step, f"OPEN of epoch {epoch.number} must not be read")
+            return None
         opening, _ = parse_open(facts.opening, keys.verifiers("node", epoch.index))
         _check_opening(opening, epoch, facts, log)
     except FormatError as exc:
@@ -46,8 +51,6 @@ def check_certificate(
 
 def _check_opening(opening: Opening, epoch: SealedEpoch, facts: FrameFacts, log: str) -> None:
     entry = epoch.opened
-    if sha256(facts.opening or b"").digest() != entry.opening_sha256:
-        raise FormatError("OPEN is not the one that the log names")
     if opening.log != log:
         raise FormatError(f"OPEN names the log {opening.log}, not {log}")
     if facts.ident_sha256 not in (None, opening.ident_sha256):
@@ -120,7 +123,7 @@ def check_end(epoch: SealedEpoch, facts: FrameFacts, report: BundleReport) -> No
     span = (seal.frames - 1, seal.frames)
     reason = ""
     try:
-        closed = Close.from_json(facts.close or b"").reason if facts.last_kind == Kind.CLOSE else ""
+        closed = _closed(facts, seal.closed)
     except FormatError as exc:
         closed, reason = "", f"CLOSE cannot be read: {exc.message}"
     if not reason and closed != seal.closed:
@@ -129,24 +132,43 @@ def check_end(epoch: SealedEpoch, facts: FrameFacts, report: BundleReport) -> No
         report.tampered(_EPOCHS, frames_name(epoch.number), reason, epoch=epoch.number, frames=span)
 
 
+def _closed(facts: FrameFacts, sealed: str) -> str:
+    """The reason that the last frame gives, empty without CLOSE."""
+    if facts.last_kind != Kind.CLOSE:
+        return ""
+    if facts.close is None:  # it must not be read: that it is CLOSE is all that it says
+        return sealed or "closed"
+    return Close.from_json(facts.close).reason
+
+
 def check_links(epochs: Sequence[SealedEpoch], report: BundleReport) -> None:
     """The step `epochs`, for what continues what."""
-    for before, after in pairwise(epochs):
-        seal, continues = before.seal, after.opened.continues
-        if seal is None:
-            continue
-        stated = None if continues is None else (continues.epoch, continues.size)
-        wrong_root = continues is not None and not seal.lost and continues.root != seal.root
-        if stated != (before.number, seal.frames) or wrong_root:
-            report.tampered(
-                _EPOCHS,
-                entry_name(after.index),
-                f"it does not continue epoch {before.number} as that is sealed",
-                epoch=after.number,
-            )
-        elif seal.attested < seal.frames:
-            report.spans.append(Span("attested", before.number, seal.attested, seal.frames))
-            report.note(
-                f"frames {seal.attested} to {seal.frames - 1} of epoch {before.number} are attested"
-                " by the node's key after a crash, not by the session's own"
-            )
+    seals = {epoch.number: epoch.seal for epoch in epochs if epoch.seal is not None}
+    for epoch in epochs:
+        continues = epoch.opened.continues
+        before = -1 if continues is None else continues.epoch
+        if before != epoch.number - 1:
+            reason = "it does not continue the epoch before it"
+            report.tampered(_EPOCHS, entry_name(epoch.index), reason, epoch=epoch.number)
+        elif continues is not None and before in seals:
+            _check_link(seals[before], epoch, continues, report)
+
+
+def _check_link(
+    seal: SessionSeal, after: SealedEpoch, continues: Continues, report: BundleReport
+) -> None:
+    """Whether an epoch goes on where the one before it is sealed, and that one was not closed."""
+    name, number = entry_name(after.index), seal.epoch
+    if seal.closed:
+        # Whoever has the node's key can write on; nothing that was closed is taken up again.
+        reason = f"it goes on after epoch {number} was closed"
+        report.incomplete(_EPOCHS, name, reason, epoch=after.number)
+    if continues.size != seal.frames or (not seal.lost and continues.root != seal.root):
+        reason = f"it does not continue epoch {number} as that is sealed"
+        report.tampered(_EPOCHS, name, reason, epoch=after.number)
+    elif seal.attested < seal.frames:
+        report.spans.append(Span("attested", number, seal.attested, seal.frames))
+        report.note(
+            f"frames {seal.attested} to {seal.frames - 1} of epoch {number} are attested"
+            " by the node's key after a crash, not by the session's own"
+        )

@@ -164,10 +164,11 @@ def _session(
             check_signatures(epoch, walk.facts, opening, report)
         check_end(epoch, walk.facts, report)
     check_links(epochs, report)
-    seals = [(epoch.seal_index, epoch.seal) for epoch in epochs if epoch.seal is not None]
-    judge_timestamps(policy, anchors, max((index for index, _ in seals), default=-1), report)
+    seals = {epoch.seal_index: epoch.seal for epoch in epochs if epoch.seal is not None}
+    judge_timestamps(policy, anchors, max(seals, default=-1), report)
     check_times(epochs, beacons, anchors, report)
-    check_lifecycle(found, anchors, seals[-1] if seals else None, report)
+    last = epochs[-1].seal_index if epochs else -1
+    check_lifecycle(found, anchors, (last, seals[last]) if last in seals else None, report)
     _incidents(entries, report)
     check_payloads(bundle, policy, epochs, report)
 

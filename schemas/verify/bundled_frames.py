@@ -39,14 +39,16 @@ class FrameFacts:
     """What the frames of an epoch say.
 
     Attributes:
-        opening: OPEN's payload, None where its fragment is absent.
+        opening: OPEN's payload, None where its fragment is absent, or a flag forbids to read it.
+        opening_sha256: digest of OPEN's stored payload, None where its fragment is absent.
         ident_sha256: digest of IDENT's stored payload, None where it is absent.
         last_kind: kind of the last frame of the last fragment, None where it is absent.
-        close: CLOSE's payload.
+        close: CLOSE's payload, None where a flag forbids to read it.
         roots: the tree's root at the sizes that records have checkpoints of, as far as known.
     """
 
     opening: bytes | None = None
+    opening_sha256: bytes | None = None
     ident_sha256: bytes | None = None
     last_kind: int | None = None
     close: bytes | None = None
@@ -105,6 +107,9 @@ class FrameWalk:
         self._report.spans.append(Span("absent", self._epoch.number, record.lo, record.hi))
         if fragment.segment not in self._removed:
             self._tampered("they are missing, and no deletion removed them", record.lo, record.hi)
+        if record.first_ts_ns < self._last_ts_ns:
+            self._tampered("their times lie before the frame before them", record.lo, record.hi)
+        self._last_ts_ns = record.last_ts_ns
 
     def _fragment(self, record: FragmentRecord) -> bool:
         run = CompactRange(record.lo)
@@ -186,9 +191,11 @@ class FrameWalk:
         self._keep(frame)
 
     def _keep(self, frame: BundledFrame) -> None:
-        payload = None if frame.payload is None else bytes(frame.payload)
+        # A flag may change what a payload means: what has one that is not known is not read.
+        readable = frame.payload is not None and not frame.flags & ~DEFINED_FLAGS
+        payload = bytes(frame.payload) if readable and frame.payload is not None else None
         if frame.kind == Kind.OPEN and frame.seq == 0:
-            self.facts.opening = payload
+            self.facts.opening, self.facts.opening_sha256 = payload, frame.payload_sha256
         elif frame.kind == Kind.IDENT:
             self.facts.ident_sha256 = frame.payload_sha256
         elif frame.kind == Kind.CLOSE:

@@ -115,7 +115,7 @@ def check_lifecycle(
     seal: tuple[int, SessionSeal] | None,
     report: BundleReport,
 ) -> None:
-    """The step `lifecycle`: `seal` is the last epoch's, with its index."""
+    """The step `lifecycle`: `seal` is the last epoch's with its index, None while it has none."""
     for index in found.foreign:
         report.tampered(_STEP, entry_name(index), "it is not about this session")
     for index in found.ignored:

@@ -135,6 +135,8 @@ def test_an_opening_comes_back(found):
         ({"salt": bytes(31)}, "salt"),
         ({"salt": b""}, "salt exactly when"),
         ({"suite": 1}, "salt exactly when"),
+        ({"suite": 0, "salt": b""}, "is 1 or 2"),
+        ({"suite": 3, "salt": b""}, "is 1 or 2"),
         ({"number": 0}, "journal's"),
         ({"type": "journal"}, "journal's"),
         ({"continues": Continues(0, 2, bytes(32))}, "0 continues none"),

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+from sealtape.indexer.export import Exporter
 from sealtape.schemas import messages
-from tests.factories.deployments import seal
+from sealtape.schemas.verify.bundle import verify_bundle
+from tests.factories.deployments import reading, seal
 from tests.factories.logs import grow_log
 from tests.factories.sessions import node_signer
 from tests.indexer.harm import tampered
-from tests.stories.deployed import PATIENT, judged, numbered
+from tests.stories.deployed import PATIENT, judged, numbered, policy_of
 
 
 async def test_he_records_the_session_anew(site, deployed):
@@ -36,6 +38,21 @@ async def test_he_lets_a_session_that_was_closed_go_on(site, deployed):
     (finding,) = report.findings
     assert (finding.session, finding.epoch) == (old.session.hex(), 1)
     assert "after it was closed" in finding.reason
+
+
+async def test_nor_does_a_bundle_of_it_pass(site, deployed, tmp_path):
+    """Whoever gets the bundle alone is told the same."""
+    old = deployed.second[0]
+    follows = {"session": old.session, "number": old.opening.number, "continues": old.continues}
+    await seal(site, [site.session(epoch=1, commands=1, **follows)], limits=PATIENT)
+    await grow_log(site)
+    async with reading(site) as (ledger, vault, _):
+        place = tmp_path / "bundle.zip"
+        exporter = Exporter(ledger, vault, progress=lambda *_: None)
+        await exporter.export(old.session, place)
+    report = verify_bundle(place.read_bytes(), policy_of(site))
+    assert report.verdict == "incomplete"
+    assert any("after epoch 0 was closed" in finding.reason for finding in report.findings)
 
 
 async def test_he_invents_a_session_with_a_number_that_was_taken(site, deployed):

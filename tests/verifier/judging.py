@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.vectors.bundle_parts import compact, consistency, inclusion, leaf, packed, root, sha
 from tests.vectors.generate_bundle import policy, whole
 from tests.verifier.corpus import BUNDLES, exchanged, flips, mutants
+from tests.verifier.insiders import INSIDERS
 from tests.verifier.single_checks import POLICIES, REFUSED_NOTES, SINGLE, UNABLE
 from tests.verifier.stories import STORIES
 
@@ -212,7 +213,7 @@ def _vectors():
 
 
 def _stories():
-    for name, (files, rules) in (STORIES | SINGLE).items():
+    for name, (files, rules) in (STORIES | SINGLE | INSIDERS).items():
         yield f"story: {name}", functools.partial(_reported, packed(files), rules)
 
 

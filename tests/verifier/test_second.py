@@ -30,6 +30,7 @@ from tests.factories.bundles import story
 from tests.vectors.bundle_parts import packed
 from tests.vectors.generate_bundle import policy, recovered, whole
 from tests.verifier.corpus import BUNDLES, NEUTRAL, UNCHECKED, exchanged, flips, mutants
+from tests.verifier.insiders import INSIDERS, WRONG
 from tests.verifier.judging import FILE, loaded, said, zip_of
 from tests.verifier.single_checks import POLICIES, REFUSED_NOTES, SINGLE, UNABLE
 from tests.verifier.stories import STORIES
@@ -37,7 +38,7 @@ from tests.verifier.stories import STORIES
 ROOT = Path(__file__).resolve().parents[2]
 VECTORS = json.loads((ROOT / "tests/vectors/bundle.json").read_text(encoding="utf-8"))
 NOTES = json.loads((ROOT / "tests/vectors/notes.json").read_text(encoding="utf-8"))
-MOST_LINES = 1_012  # docs/bundle.md says why
+MOST_LINES = 1_016  # docs/bundle.md says why
 GRAVEST = ("tampered", "incomplete", "deleted")
 
 
@@ -168,9 +169,12 @@ NOTED = {
 }
 
 
-@pytest.mark.parametrize("what", STORIES | SINGLE)
+ALL = STORIES | SINGLE | INSIDERS
+
+
+@pytest.mark.parametrize("what", ALL)
 def test_stories(what):
-    files, rules = (STORIES | SINGLE)[what]
+    files, rules = ALL[what]
     (one, two), (first, report) = both(packed(files), rules)
     assert one == two, (first.findings, report["findings"])
     failed = [step for step in second.STEPS if str(first.state(step)) == "FAIL"]
@@ -184,6 +188,12 @@ def spans_of(report):
     if isinstance(report, dict):
         return [report[name] for name in names.values()]
     return [[[s.epoch, s.lo, s.hi] for s in report.spans if s.what == what] for what in names]
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_an_insider_makes(what):
+    files, rules = INSIDERS[what]
+    assert both(packed(files), rules)[0] == (WRONG[what],) * 2
 
 
 @pytest.mark.parametrize("what", NOTED)

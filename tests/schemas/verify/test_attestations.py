@@ -238,28 +238,32 @@ def test_recovered():
     assert "attested by the node's key" in report.notes[0]
 
 
-def continued(continues, *, seal_first=True, lost_first=0, attested=4):
-    """Two epochs; what the second says that it continues."""
+ELSEWHERE = {"size": "1", "root": "00" * 32}
+
+
+def continued(continues, *, seal_first=True, lost_first=0, attested=4, closed="", second=None):
+    """Two epochs; what the second says that it continues, and what its entry says besides."""
     log = begun()
-    first = Epoch(0).begin().add(3, DATA).add(3, DATA)
+    first = Epoch(0).begin().add(3, DATA)
+    first = first.close(closed) if closed else first.add(3, DATA)
     first.open_entry(log)
     record = first.fragment(0, 4, signed=4)
     one = segment_entry(log, 0, bytes(32), record, 4)
     real = {"epoch": 0, "size": "4", "root": root(first.leaves()).hex()}
-    second = Epoch(1, continues={**real, **continues}).begin().add(3, DATA).close("aborted")
-    second.open_entry(log)
-    last = second.fragment(0, 4, signed=4)
+    then = Epoch(1, continues={**real, **continues}).begin().add(3, DATA).close("aborted")
+    then.open_entry(log, **(second or {}))
+    last = then.fragment(0, 4, signed=4)
     two = segment_entry(log, 1, one[1], last, 4)
     if seal_first:
         changes = {"root": "", "lost": str(lost_first)} if lost_first else {}
-        first.seal_entry(log, [record], "", attested, **changes)
-    second.seal_entry(log, [last], "aborted", 4)
+        first.seal_entry(log, [record], closed, attested, **changes)
+    then.seal_entry(log, [last], "aborted", 4)
     log.heartbeat()
     log.checkpoint(40)
     wanted = [index for index in range(len(log.entries)) if index != log.hidden]
     epochs = {
         0: (first, [(record, one[0], one[2])], [(0, 4)]),
-        1: (second, [(last, two[0], two[2])], [(0, 4)]),
+        1: (then, [(last, two[0], two[2])], [(0, 4)]),
     }
     return files(log, wanted, epochs)
 
@@ -287,3 +291,51 @@ def test_an_epoch_that_goes_on_from_lost_frames():
 def test_an_epoch_that_goes_on_from_one_without_seal():
     report, reasons = step(EPOCHS, continued({"size": "3"}, seal_first=False))
     assert (report.verdict, reasons) == ("incomplete", [])
+
+
+def test_an_epoch_that_goes_on_after_it_was_closed():
+    report, reasons = step(EPOCHS, continued({}, closed="client"))
+    assert (report.verdict, reasons) == ("incomplete", ["it goes on after epoch 0 was closed"])
+    report, reasons = step(EPOCHS, continued({"size": "3"}, closed="client"))
+    assert (report.verdict, len(reasons)) == ("tampered", 2)
+
+
+@pytest.mark.parametrize("other", [{"continues": None}, {"continues": {"epoch": 1, **ELSEWHERE}}])
+def test_an_epoch_that_names_another_than_the_one_before_it(other):
+    report, reasons = step(EPOCHS, continued({}, seal_first=False, second=other))
+    assert report.verdict == "tampered"
+    assert reasons == ["it does not continue the epoch before it"]
+
+
+def test_a_first_epoch_that_continues_something():
+    other = {"continues": {"epoch": 0, **ELSEWHERE}}
+    _, reasons = step(EPOCHS, story(opened=other))
+    assert reasons == ["it does not continue the epoch before it"]
+
+
+# -- flags -----------------------------------------------------------------------------------------
+
+
+def flagged(number):
+    """An epoch with a payload of the future, of OPEN or CLOSE."""
+    epoch = built()
+    kind = epoch.frames[number][0][44]
+    header, payload = epoch._frame(number, kind, 0, b"of the future")
+    epoch.frames[number] = header[:46] + b"\0\1" + header[48:], payload
+    return epoch
+
+
+def test_an_open_that_must_not_be_read():
+    report, reasons = step(CERTIFICATE, story(epoch=flagged(0)))
+    assert (report.verdict, reasons) == ("incomplete", [])
+    assert {report.state(CERTIFICATE), report.state(SIGNATURES)} == {State.NOT_CHECKED}
+    other = {"opening_sha256": "0a" * 32}
+    report, reasons = step(CERTIFICATE, story(epoch=flagged(0), opened=other, seal=other))
+    assert (report.verdict, reasons) == ("tampered", ["OPEN is not the one that the log names"])
+
+
+def test_a_close_that_must_not_be_read():
+    report, reasons = step(EPOCHS, story(epoch=flagged(4)))
+    assert (report.verdict, reasons) == ("incomplete", [])
+    report, reasons = step(EPOCHS, story(epoch=flagged(4), closed=""))
+    assert (report.verdict, reasons) == ("tampered", ["the epoch ends as closed, sealed is no end"])

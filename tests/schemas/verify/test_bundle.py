@@ -24,6 +24,7 @@ from tests.vectors.generate_bundle import (
     whole,
     with_ml_dsa,
 )
+from tests.verifier.insiders import INSIDERS
 
 VECTORS = json.loads(FILE.read_text(encoding="utf-8"))
 BEFORE = VECTORS["files"]["checkpoints/10"]
@@ -317,3 +318,13 @@ def test_any_contents_are_a_verdict(changes):
 
 def test_a_zip_of_nothing():
     assert judged(zipped({})).verdict == "tampered"
+
+
+def test_expired_before_its_last_epoch_is_sealed():
+    """Not early: nothing says yet when its term began."""
+    files, rules = INSIDERS["expired, and the last epoch is not sealed"]
+    report = judged(files, rules)
+    assert report.verdict == "incomplete"
+    assert [why for _, why in found(report, "lifecycle")] == [
+        "the witnessed time of the seal is not there"
+    ]

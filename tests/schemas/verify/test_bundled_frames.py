@@ -5,9 +5,10 @@ import struct
 import pytest
 
 from sealtape.schemas.verify.steps import State
-from tests.factories.bundles import LOOSE, judged, story
-from tests.vectors.bundle_parts import Epoch
+from tests.factories.bundles import ANN, BOB, LOOSE, judged, story
+from tests.vectors.bundle_parts import Epoch, sha
 from tests.vectors.generate_bundle import DATA, built, deleted, lost
+from tests.verifier.stories import intent
 
 HEADER = struct.Struct(">8s16sIQqBBHI32s")
 FIELDS = ("magic", "session", "epoch", "seq", "ts_ns", "kind", "suite", "flags", "size", "digest")
@@ -230,6 +231,29 @@ def test_what_a_deletion_removed_may_be_absent():
     report, findings = frames(deleted())
     assert (report.verdict, findings) == ("deleted", [])
     assert [(span.what, span.lo, span.hi) for span in report.spans] == [("absent", 0, 5)]
+
+
+def test_what_was_removed_has_its_place_in_time(monkeypatch):
+    """Frames 2 and 3 are gone; their record says when they were."""
+    plain, begin = Epoch.fragment, 1_795_392_000_000_000_000
+
+    def gone(first, last):
+        def erased(log):
+            segments = [entry for entry in log.entries if b'"type":"segment"' in entry]
+            intent(log, ANN, BOB, objects=sorted(sha(entry).hex() for entry in segments))
+
+        def fragment(epoch, lo, hi, /, **options):
+            times = {"first_ts_ns": str(first), "last_ts_ns": str(last)} if lo == 2 else {}
+            return plain(epoch, lo, hi, **options, **times)
+
+        monkeypatch.setattr(Epoch, "fragment", fragment)
+        return frames(story(cuts=(2, 4), spans=[(0, 2), (4, 5)], after=[erased]))
+
+    assert gone(begin + 2_000_000, begin + 3_000_000)[1] == []
+    reason = "their times lie before the frame before them"
+    assert gone(1, begin + 3_000_000)[1] == [("tampered", reason, (2, 4))]
+    reason = "its time lies before the frame before it"
+    assert gone(begin + 2_000_000, begin + 10**9)[1] == [("tampered", reason, (4, 5))]
 
 
 @pytest.mark.parametrize("seq", [0, 1])
