@@ -26,6 +26,7 @@ from sealtape.schemas import notes
 from sealtape.schemas.cosignatures import ML_DSA_44
 from sealtape.schemas.errors import FormatError, SettingsError
 from sealtape.schemas.notes import Verifier
+from sealtape.schemas.timestamps import read_certificates
 from sealtape.schemas.tlog.policy import LogPolicy, parse_policy
 
 MAX_POLICY: Final = 1 << 20
@@ -204,7 +205,11 @@ def _authorities(document: Mapping[str, Any]) -> tuple[Authority, ...]:
         name, roots = _take(table, "name", str), _take(table, "roots", str)
         if not _AUTHORITY.fullmatch(name):
             _refuse(f"`tsa` has the name {name!r}; use 1 to 63 of a-z, 0-9, _ and -")
-        if "-----BEGIN CERTIFICATE-----" not in roots:
+        try:
+            known = read_certificates(roots.encode(), f"`roots` of the `tsa` {name}")
+        except FormatError as exc:
+            _refuse(exc.message)
+        if not known:
             _refuse(f"`roots` of the `tsa` {name} has no PEM certificate")
         found.append(Authority(name, roots.encode()))
     _once([item.name for item in found], "tsa")

@@ -172,11 +172,12 @@ def verify_timestamp(
     found = read_timestamp(tsr)
     if found.digest != digest:
         raise FormatError("the time-stamp is of something else: its digest differs")
-    roots = _pem(roots_pem, "roots of a time-stamp authority")
+    roots = read_certificates(roots_pem, "roots of a time-stamp authority")
     if not roots:
         raise FormatError("there are no roots to check a time-stamp with")
     # A root among what is not trusted would be taken for one that is.
-    between = [one for one in _pem(chain_pem, "chain of a time-stamp") if one.subject != one.issuer]
+    chain = read_certificates(chain_pem, "chain of a time-stamp")
+    between = [one for one in chain if one.subject != one.issuer]
     _check_signature(found, roots, [one for one in between if one not in roots])
     return found.info
 
@@ -407,8 +408,11 @@ def _whole(certificate: x509.Certificate) -> x509.Certificate:
     return certificate
 
 
-def _pem(text: bytes, what: str) -> list[x509.Certificate]:
-    """All certificates of a PEM file, whatever else is written around them."""
+def read_certificates(text: bytes, what: str) -> list[x509.Certificate]:
+    """All certificates of a PEM file, whatever else is written around them.
+
+    FormatError, in which `what` names the file, when one cannot be read or the file is too long.
+    """
     if len(text) > MAX_PEM:
         raise FormatError(f"{what}: a file of at most {MAX_PEM} bytes is read")
     try:

@@ -104,6 +104,7 @@ STATEMENTS = ("key", "policy", "hold", "release", "tombstone-intent", "tombstone
 RECORDS = ("log", "segment", "session-open", "session-seal", "incident", "heartbeat")
 TEXTS = {"text": r"(?s).*", "line": r"[^\n]+", "name": r"[a-z0-9][a-z0-9_-]{0,62}", "h16": r"[0-9a-f]{32}"}
 TEXTS |= {"h32": r"[0-9a-f]{64}", "h16?": r"([0-9a-f]{32})?", "h32?": r"([0-9a-f]{64})?"}
+PEM = r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----"
 DECIMALS, NUMBERS = {"u63": (0, U63), "i64": (-U63, U63)}, {"u32": (0, U32), "one": (1, 2)}
 
 
@@ -358,7 +359,8 @@ class Policy(Notation):
         ):
             need(len({key[3] for key in keys}) == len(keys) <= most, "there are too many keys, or one is twice")
             need({key[2] for key in keys} <= types_, "a key is of another type")
-        need(all("-----BEGIN CERTIFICATE-----" in tsa["roots"] for tsa in table["tsa"]), "roots: no PEM certificate")
+        for roots in (tsa["roots"] for tsa in table["tsa"]):
+            need(re.search(PEM, roots) and len(roots.encode()) <= 1 << 18, "roots: no PEM certificate, or too many")
         for names in (self.monitors, self.require, tsas):
             need(len(set(names)) == len(names), f"{names} has one twice")
         need(all(map(self.is_origin, self.logs)), "the key of a log is not named LOG/N")
@@ -392,7 +394,7 @@ class Policy(Notation):
         need(self.quorum and sum(len(part) == 2 for part in self.parts.values()) <= 257, "tlog_policy: quorum, groups")
 
     def is_origin(self, key):
-        return re.fullmatch(re.escape(self.log) + "/[1-9][0-9]*", key[0])
+        return re.fullmatch(re.escape(self.log) + "/[1-9][0-9]{0,9}", key[0])
 
     def met(self, names, what=None):
         """Whether witnesses of these names make the quorum."""

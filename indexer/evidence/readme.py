@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-VERIFIER_SHA256: Final = "df4b865e3e647cc0dfcf00535b7040f0f2be177013c2353155b55563cef9bb95"
+VERIFIER_SHA256: Final = "6c38accb797096ce520c49fe4edc7a93d97c8673b026ca9944d6b954c69948ad"
 """SHA-256 of deploy/verifier/sealtape_verify.py, the second verifier."""
 
 _TEXT: Final = """\

@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 from sealtape.schemas import evidence
 from sealtape.schemas.errors import SettingsError
 from sealtape.schemas.evidence import parse_evidence_policy
+from tests.factories.bundles import ROOT
 from tests.vectors.bundle_parts import ORIGIN, ed25519, ml_dsa, vkey
 from tests.vectors.generate_bundle import FILE, policy
 
 VECTORS = json.loads(FILE.read_text(encoding="utf-8"))
 TEXT = VECTORS["policy"]
 ANN = vkey("admin.example/ann")
-PEM = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"
+PEM = ROOT.pem.decode()
+BROKEN = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"
 TSA = f'[[tsa]]\nname = "one"\nroots = """\n{PEM}"""\n'
 
 
@@ -98,6 +100,9 @@ REFUSED = {
     "tsa name": (TEXT + TSA.replace('"one"', '"One"'), "a-z"),
     "tsa twice": (TEXT + TSA + TSA, "`tsa` has something twice"),
     "tsa root": (TEXT + TSA.replace("BEGIN", "BEGUN"), "no PEM"),
+    "tsa root cut off": (TEXT + TSA.replace("-----END CERTIFICATE-----", ""), "no PEM"),
+    "tsa root that is none": (TEXT + TSA.replace(PEM, BROKEN), "one: a certificate cannot be read"),
+    "tsa roots too long": (TEXT + TSA.replace(PEM, PEM + "-" * (1 << 18)), "262144 bytes"),
     "ml-dsa key": (TEXT.replace('e = ["monitor"]', 'e = ["ml-dsa"]'), "no such key"),
     "ml-dsa size": (policy(ml_dsa=True).replace("from = 0", "from = -1"), "must be a size"),
     "ml-dsa true": (policy(ml_dsa=True).replace("from = 0", "from = true"), "must be a size"),

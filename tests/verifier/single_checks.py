@@ -348,7 +348,16 @@ def policies():
         PLAIN.replace(log, vkey(ORIGIN, b"\6", ml_dsa("log"))),
     )
     yield "control characters", PLAIN.replace("witness office", "# \\u000b\nwitness office", 1)
-    yield "an authority without a certificate", PLAIN + '[[tsa]]\nname = "one"\nroots = "none"\n'
+    begin, end = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+    for what, roots in {
+        "no certificate": "none",
+        "half a certificate": begin + "AA",
+        "an empty certificate": begin + end,
+        "too many certificates": f"{begin}MAA={end}" + "-" * (1 << 18),
+    }.items():
+        yield f"an authority with {what}", f'{PLAIN}[[tsa]]\nname = "one"\nroots = "{roots}"\n'
+    far = vkey(f"{LOG}/12345678901", key=ed25519("", bytes([9]) * 32))
+    yield "a shard that no log has", PLAIN.replace("quorum", f"log {far}\nquorum", 1)
     for what, of in {
         "more than there are": "3 office monitor", "one twice": "2 office office",
         "none": "0 office monitor", "a stranger": "1 office stranger", "no number": "x office",
