@@ -66,10 +66,23 @@ class Frames:
         """Whether a frame is among them."""
         return any(e == epoch and lo <= seq < hi for e, lo, hi in self.ranges)
 
+    def check(self, present: Sequence[tuple[int, int, int]]) -> None:
+        """Raise UsageError for a range of which no frame is in these ranges of a bundle."""
+        for epoch, lo, hi in self.ranges:
+            if not any(e == epoch and lo < end and begin < hi for e, begin, end in present):
+                which = f"frame {epoch}:{lo}" if hi == lo + 1 else f"frame {epoch}:{lo}-{hi - 1}"
+                raise UsageError(
+                    f"The bundle has no {which}: nothing was written.",
+                    hint="SEQ is of epoch 0, EPOCH:SEQ of another; `sealtape search` shows both.",
+                )
+
 
 @dataclass(slots=True)
 class Exported:
-    """What was written, and what of it a verifier will miss."""
+    """What was written, and what of it a verifier will miss.
+
+    `present` are the frames that are there, withheld or not: ranges [lo, hi) by epoch.
+    """
 
     session: str
     size: int = 0
@@ -78,6 +91,7 @@ class Exported:
     keys: int = 0
     log_size: int = 0
     lacking: list[str] = field(default_factory=list)
+    present: list[tuple[int, int, int]] = field(default_factory=list)
 
 
 class Exporter:
@@ -123,6 +137,7 @@ class Exporter:
         Raises:
             NotFound: nothing of it is there, or not yet.
             StoreCorrupt: the stores contradict each other.
+            UsageError: a frame to redact or to disclose is not in the bundle, or is public.
         """
         chosen = await select(self._ledger, self._vault, session)
         done = Exported(session.hex(), log_size=chosen.size, lacking=chosen.lacking)
@@ -132,6 +147,8 @@ class Exporter:
             _log_files(writer, chosen)
             for epoch in chosen.fragments:
                 await self._epoch(writer, chosen, epoch, redact or Frames(), disclose, done)
+            for frames in (redact, disclose):
+                (frames or Frames()).check(done.present)
             with partial.open("wb") as out:
                 done.size = writer.write(out)
             partial.rename(place)
@@ -193,6 +210,7 @@ class Exporter:
             lo, hi = row.record.lo, row.record.hi
             done.lacking.append(f"frames {lo} to {hi - 1}: {row.segment_key} is not in the vault")
             return ()
+        done.present.append((row.record.epoch, row.record.lo, row.record.hi))
         start, end = row.record.rows
         return [found for _, found in read_rows(data, start, end)]
 

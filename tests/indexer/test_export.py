@@ -117,6 +117,28 @@ async def test_a_public_frame_is_not_redacted(site, tmp_path):
     assert [item.name for item in tmp_path.iterdir()] == ["lab"]
 
 
+@pytest.mark.parametrize("choice", ["redact", "disclose"])
+@pytest.mark.parametrize(
+    ("ranges", "named"),
+    [(((0, 99, 100),), "0:99"), (((0, 2, 3), (1, 2, 3)), "1:2"), (((0, 98, 101),), "0:98-100")],
+)
+async def test_a_choice_of_frames_that_are_not_there(site, tmp_path, choice, ranges, named):
+    """A slip must not hand out what was to be withheld."""
+    built = site.session(commands=1)
+    await sealed(site, built)
+    with pytest.raises(UsageError, match=f"no frame {named}: nothing was written"):
+        await export(site, built.session, tmp_path / "b.zip", **{choice: Frames(ranges)})
+    assert [item.name for item in tmp_path.iterdir()] == ["lab"]
+
+
+async def test_a_choice_that_begins_or_ends_beyond_the_frames(site, tmp_path):
+    built = site.session(commands=2)
+    await sealed(site, built)
+    choice = {"redact": Frames(((0, 1, 3), (0, 5, 6))), "disclose": Frames(((0, 0, 10**6),))}
+    done = await export(site, built.session, tmp_path / "b.zip", keys=True, **choice)
+    assert (done.frames, done.withheld, done.keys) == (7, 3, 2)
+
+
 async def test_a_recovered_session(site, tmp_path):
     first = site.session(commands=4, close=None, final_checkpoint=False, seed=3)
     second = site.session(

@@ -105,6 +105,9 @@ def test_nothing_is_overwritten(export):
     [
         (["--redact", "0"], 64),
         (["--redact", "x"], 64),
+        (["--redact", "2", "999"], 64),
+        (["--redact", "1:2"], 64),
+        (["--with-keys", "999"], 64),
         (["--with-keys", "--key", "nowhere.key"], 77),
     ],
 )
