@@ -526,7 +526,9 @@ class LogAudit:
         except (StoreCorrupt, FormatError) as exc:
             self._tampered(prefix + stamp.name, f"entry {index} is not under it: {exc.message}")
             return
-        at = datetime.fromtimestamp(-(-stamp.time_ns // 10**9), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        at = datetime.fromtimestamp(-(-stamp.latest_ns // 10**9), UTC).strftime(
+            "%Y-%m-%dT%H:%M:%SZ"
+        )
         self._report.note(f"epoch {epoch} was sealed before {at}: time-stamp of {stamp.authority}")
 
     async def _unstamped(self, shard: _Shard, index: int, epoch: int) -> None:

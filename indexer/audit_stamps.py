@@ -41,12 +41,12 @@ class _Shard:
 
 @dataclass(frozen=True, slots=True)
 class FirstStamp:
-    """A time-stamp that verifies: whose, over which kept note under which name, of what time."""
+    """A time-stamp that verifies: whose, over which kept note, and the latest time it leaves."""
 
     authority: str
     name: str
     note: bytes
-    time_ns: int
+    latest_ns: int
 
 
 def stamps_after(index: int) -> str:
@@ -121,19 +121,21 @@ class Stamps:
     async def _verify(
         self, shard: _Shard, store: LogStore, name: str, digest: bytes, roots: bytes
     ) -> None:
-        time_ns = await self._time_ns(store, name, digest, roots)
-        if time_ns is None:
+        latest_ns = await self._latest_ns(store, name, digest, roots)
+        if latest_ns is None:
             return
         # A note that does not hold is a finding already, and is no anchor by being stamped.
         size = int(name.split("/")[1])
         if size in shard.witnessed:
-            shard.stamped[size] = min(time_ns, shard.stamped.get(size, time_ns))
+            shard.stamped[size] = min(latest_ns, shard.stamped.get(size, latest_ns))
 
-    async def _time_ns(self, store: LogStore, name: str, digest: bytes, roots: bytes) -> int | None:
+    async def _latest_ns(
+        self, store: LogStore, name: str, digest: bytes, roots: bytes
+    ) -> int | None:
         token = await store.get(name)
         chain = await store.get(name.removesuffix(".tsr") + ".pem")
         try:
-            return verify_timestamp(token, digest, roots, chain).time_ns
+            return verify_timestamp(token, digest, roots, chain).latest_ns
         except FormatError as error:
             self._report.tampered(_LAYER, store.prefix + name, error.message)
             return None
@@ -150,9 +152,9 @@ class Stamps:
                 continue
             noted = noted_key(int(match[1]))
             note = await store.get(noted)
-            time_ns = await self._time_ns(store, name, sha256(note).digest(), known.roots)
-            if time_ns is not None:
-                return FirstStamp(match[2], noted, note, time_ns)
+            latest_ns = await self._latest_ns(store, name, sha256(note).digest(), known.roots)
+            if latest_ns is not None:
+                return FirstStamp(match[2], noted, note, latest_ns)
         return None
 
     def due(self, witnessed_ns: int) -> bool:

@@ -88,6 +88,11 @@ class TimestampInfo:
     serial: int
     policy: str
 
+    @property
+    def latest_ns(self) -> int:
+        """When the authority had the digest at the latest: the time and how far off it may be."""
+        return self.time_ns + self.accuracy_ns
+
 
 @dataclass(frozen=True, slots=True)
 class Timestamp:

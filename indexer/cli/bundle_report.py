@@ -52,7 +52,8 @@ def _pairs(report: BundleReport) -> list[tuple[str, str]]:
     for name, seconds in sorted(report.witnesses.items()):
         found.append(("witness", f"{name} at {_iso(seconds * 1_000_000_000)}"))
     for name, time_ns in sorted(report.stamps.items()):
-        found.append(("time-stamp", f"{name} at {_iso(time_ns)}"))
+        off = output.accuracy(report.accuracies.get(name, 0))
+        found.append(("time-stamp", f"{name} at {_iso(time_ns)}, {off}"))
     if report.epochs:
         size = output.size(report.payload_bytes)
         found.append(("recording", f"{report.epochs} epochs, {report.frames} frames, {size}"))

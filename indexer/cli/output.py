@@ -56,6 +56,11 @@ def iso(ns: int | None) -> str | None:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{ns % 1_000_000_000 // 1000:06d}Z"
 
 
+def accuracy(ns: int) -> str:
+    """How far off the time of a time-stamp may be, as its authority states it."""
+    return f"accurate to {ns / 1e9:.15g} s" if ns else "of no stated accuracy"
+
+
 def size(count: int) -> str:
     """Return a byte count for people."""
     value = float(count)

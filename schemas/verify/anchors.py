@@ -36,7 +36,7 @@ class Anchor:
         root: of the tree.
         whole: the note's bytes, with every signature line: what an authority stamps.
         seconds: its witnessed time, None without one.
-        stamped_ns: the earliest verified time-stamp, None without one.
+        stamped_ns: the latest time that the earliest verified time-stamp leaves, None without one.
     """
 
     size: int
@@ -235,7 +235,9 @@ def _timestamp(
         report.tampered("timestamps", timestamp_name(anchor.size, name, "tsr"), exc.message)
         return
     report.stamps[f"{anchor.size}/{name}"] = info.time_ns
-    anchor.stamped_ns = min(info.time_ns, anchor.stamped_ns or info.time_ns)
+    report.accuracies[f"{anchor.size}/{name}"] = info.accuracy_ns
+    known = [] if anchor.stamped_ns is None else [anchor.stamped_ns]
+    anchor.stamped_ns = min([info.latest_ns, *known])
 
 
 def judge_timestamps(

@@ -116,7 +116,9 @@ class Bounds:
 class BundleReport:
     """What was found of a bundle under a policy.
 
-    `notes` are true statements that are no findings; `deleted` that the session was, by policy.
+    `stamps` are the times that authorities state, `accuracies` how far off each may be, in ns; 0
+    where it states nothing. `notes` are true statements that are no findings; `deleted` that the
+    session was, by policy.
     """
 
     policy_sha256: bytes = b""
@@ -124,6 +126,7 @@ class BundleReport:
     checkpoint: Checkpoint | None = None
     witnesses: dict[str, int] = field(default_factory=dict)
     stamps: dict[str, int] = field(default_factory=dict)
+    accuracies: dict[str, int] = field(default_factory=dict)
     epochs: int = 0
     frames: int = 0
     payload_bytes: int = 0
@@ -223,6 +226,7 @@ class BundleReport:
             else {"origin": top.origin, "size": str(top.size), "root": top.root.hex()},
             "witnesses": {name: str(seconds) for name, seconds in self.witnesses.items()},
             "timestamps": {name: str(time_ns) for name, time_ns in self.stamps.items()},
+            "accuracies": {name: str(off_ns) for name, off_ns in self.accuracies.items()},
             "epochs": self.epochs,
             "frames": self.frames,
             "bytes": self.payload_bytes,

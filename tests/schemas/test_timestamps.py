@@ -88,6 +88,7 @@ def test_what_an_authority_states():
         ),
         ({"accuracy": sequence(integer(7, 0x81))}, {"accuracy_ns": 7000}),
         ({"time": element(0x18, b"20261123000000.5Z")}, {"time_ns": TIME_NS + 5 * 10**8}),
+        ({"accuracy": sequence(integer(2))}, {"latest_ns": TIME_NS + 2 * 10**9}),
         ({"time": element(0x18, b"20261123000000.000000001Z")}, {"time_ns": TIME_NS + 1}),
         ({"ordering": element(0x01, b"\xff")}, {}),
         ({"tsa": element(0xA0, element(0xA4, sequence()))}, {}),

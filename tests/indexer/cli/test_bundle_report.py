@@ -19,11 +19,11 @@ def test_facts_steps_and_times():
     assert f"policy      SHA-256 {report.policy_sha256.hex()}" in out
     assert "session     101112131415161718191a1b1c1d1e1f" in out
     assert "witness     office at 2026-11-23T00:00:40" in out
-    assert "time-stamp  9/one at 2026-11-23T00:00:00" in out
+    assert "time-stamp  9/one at 2026-11-23T00:00:00.000000Z, accurate to 1 s" in out
     assert "recording   1 epochs, 5 frames" in out
     for step in STEPS:
         assert f" {step} " in out
-    assert "not after 2026-11-23T00:00:00" in out
+    assert "not after 2026-11-23T00:00:01" in out
     assert out.endswith("VERIFIED: Everything is there, unchanged, and attested by whom"
                         " the policy trusts.")  # fmt: skip
 

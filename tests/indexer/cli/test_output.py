@@ -55,6 +55,19 @@ def test_a_table_fits_its_terminal(monkeypatch):
 @pytest.mark.parametrize(
     ("ns", "text"),
     [
+        (0, "of no stated accuracy"),
+        (10**9, "accurate to 1 s"),
+        (2_999_007_000, "accurate to 2.999007 s"),
+        ((2**32 - 1) * 10**9, "accurate to 4294967295 s"),
+    ],
+)
+def test_accuracies(ns, text):
+    assert output.accuracy(ns) == text
+
+
+@pytest.mark.parametrize(
+    ("ns", "text"),
+    [
         (None, None),
         (0, "1970-01-01T00:00:00.000000Z"),
         (1_790_000_000_123_456_789, "2026-09-21T14:13:20.123456Z"),

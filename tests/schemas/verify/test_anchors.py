@@ -8,10 +8,12 @@ from sealtape.schemas.errors import SettingsError
 from sealtape.schemas.tlog.policy import parse_policy
 from sealtape.schemas.verify.anchors import Anchor, Anchors, witnessed_time
 from sealtape.schemas.verify.steps import State
+from tests.factories import timestamps as tsa
 from tests.factories.bundles import (
     BOTH,
     LOOSE,
     PLAIN,
+    SIGNER,
     found,
     judged,
     note_of,
@@ -20,7 +22,7 @@ from tests.factories.bundles import (
     with_authority,
 )
 from tests.factories.timestamps import Party
-from tests.vectors.bundle_parts import START_S, b64, ed25519, signed, vkey
+from tests.vectors.bundle_parts import START_S, b64, ed25519, sha, signed, vkey
 from tests.vectors.generate_bundle import policy, recovered, with_ml_dsa
 
 WITNESSES = {
@@ -219,7 +221,8 @@ def test_a_time_stamp_over_the_checkpoint():
     report = judged(stamped(story()), with_authority())
     assert (report.verdict, report.state("timestamps")) == ("verified", State.PASS)
     assert report.stamps == {"9/one": START_S * 10**9}
-    assert report.bounds[0].not_after_ns == START_S * 10**9
+    assert report.accuracies == {"9/one": 10**9}
+    assert report.bounds[0].not_after_ns == (START_S + 1) * 10**9
 
 
 def test_a_time_stamp_over_an_earlier_checkpoint_covers_nothing_later():
@@ -261,6 +264,12 @@ def test_two_time_stamps_the_earlier_counts():
     rules = with_authority(with_authority(), "two")
     report = judged(files, rules)
     assert set(report.stamps) == {"9/one", "9/two"}
+    digest = sha(note_of(story())[1])
+    for second, latest in (("20261122235930Z", START_S - 29), ("20261123000005Z", START_S + 1)):
+        info = tsa.statement(digest, time=tsa.element(0x18, second.encode()))
+        stamp = tsa.answer(SIGNER, digest, info=info)
+        bounds = judged({**files, "timestamps/9/two.tsr": stamp}, rules).bounds
+        assert bounds[0].not_after_ns == latest * 10**9
 
 
 def test_where_time_stamps_cannot_be_verified(monkeypatch):

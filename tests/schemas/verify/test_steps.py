@@ -87,7 +87,7 @@ def test_what_programs_read():
     report.checkpoint = Checkpoint("log/1", 2**60, bytes(32))
     report.session = bytes(16)
     report.witnesses = {"office": 7}
-    report.stamps = {"3/one": 8}
+    report.stamps, report.accuracies = {"3/one": 8}, {"3/one": 0}
     report.spans.append(Span("withheld", 1, 2, 4))
     report.bounds += [Bounds(0, 0, 3, None, 2**62), Bounds(0, 3, 4, 5, None)]
     report.incomplete("frames", "frames/0.bin", "why", epoch=0, frames=(2, 3))
@@ -97,6 +97,7 @@ def test_what_programs_read():
     assert found["session"] == "00" * 16
     assert found["checkpoint"] == {"origin": "log/1", "size": str(2**60), "root": "00" * 32}
     assert (found["witnesses"], found["timestamps"]) == ({"office": "7"}, {"3/one": "8"})
+    assert found["accuracies"] == {"3/one": "0"}
     assert found["spans"] == [{"what": "withheld", "epoch": 1, "frames": [2, 4]}]
     assert found["bounds"][0] == {
         "epoch": 0, "frames": [0, 3], "not_before_ns": None, "not_after_ns": str(2**62),
