@@ -37,6 +37,7 @@ __all__ = [
     "StateBody",
     "make_open",
     "parse_open",
+    "read_node",
 ]
 
 OPEN_TYPES = ("session", "journal")
@@ -216,10 +217,10 @@ class Opening:
             tenant=check_name(fields.text("tenant", max_bytes=63), "tenant"),
             session=fields.hex("session", 16),
             epoch=fields.integer("epoch"),
-            node=_node(fields),
+            node=read_node(fields),
             boot=fields.hex("boot", 16),
             worker=fields.integer("worker", 0, 65535),
-            number=fields.decimal("number"),
+            number=fields.decimal("number", 0, _MAX_I64),
             key=fields.text("key", max_bytes=_MAX_NAME),
             suite=fields.integer("suite", 0, 255),
             salt=fields.base64("salt", sizes=(0, 32)),
@@ -250,7 +251,8 @@ class Opening:
             raise FormatError("The key of an opening must be named like its session and epoch.")
 
 
-def _node(fields: Fields) -> str:
+def read_node(fields: Fields) -> str:
+    """The member `node` of OPEN, IDENT, and the log's entry of an OPEN."""
     node = fields.text("node", max_bytes=128)
     if not _NODE.fullmatch(node):
         fields.refuse("node", "must be letters, digits, '.', '_' and '-'")
@@ -262,7 +264,9 @@ def _beacon(fields: Fields) -> Beacon | None:
     if inner is None:
         return None
     beacon = Beacon(
-        inner.text("origin", max_bytes=256), inner.decimal("size"), inner.hex("root", 32)
+        inner.text("origin", max_bytes=256),
+        inner.decimal("size", 0, _MAX_I64),
+        inner.hex("root", 32),
     )
     inner.end()
     return beacon
@@ -272,7 +276,9 @@ def _continues(fields: Fields) -> Continues | None:
     inner = fields.optional_object("continues")
     if inner is None:
         return None
-    found = Continues(inner.integer("epoch"), inner.decimal("size", 1), inner.hex("root", 32))
+    found = Continues(
+        inner.integer("epoch"), inner.decimal("size", 1, _MAX_I64), inner.hex("root", 32)
+    )
     inner.end()
     return found
 
@@ -385,7 +391,7 @@ class Ident:
             target=fields.text("target", max_bytes=256),
             protocol=fields.text("protocol", max_bytes=32),
             database=fields.text("database", max_bytes=256),
-            node=_node(fields),
+            node=read_node(fields),
             expires_ns=None if fields.null("expires_ns") else fields.time_ns("expires_ns"),
         )
         for part in (source, client, fields):
@@ -457,13 +463,13 @@ class Close:
     def from_json(cls, body: bytes) -> Close:
         """Read the body; a reason that this version does not know is kept."""
         fields = _fields(body, "close")
-        totals = fields.decimals("totals", count=4)
+        totals = fields.decimals("totals", count=4, high=_MAX_I64)
         close = cls(
             reason=_word(fields, "reason"),
             detail=fields.text("detail", max_bytes=64),
             totals=(totals[0], totals[1], totals[2], totals[3]),
-            commands=fields.decimal("commands"),
-            errors=fields.decimal("errors"),
+            commands=fields.decimal("commands", 0, _MAX_I64),
+            errors=fields.decimal("errors", 0, _MAX_I64),
             attested=_attested(fields),
         )
         fields.end()
@@ -474,7 +480,9 @@ def _attested(fields: Fields) -> Attested | None:
     inner = fields.optional_object("attested")
     if inner is None:
         return None
-    found = Attested(inner.integer("epoch"), inner.decimal("from"), inner.decimal("to"))
+    found = Attested(
+        inner.integer("epoch"), *(inner.decimal(name, 0, _MAX_I64) for name in ("from", "to"))
+    )
     if found.start >= found.stop:
         inner.refuse("to", "must be above from")
     inner.end()

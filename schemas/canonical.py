@@ -189,12 +189,14 @@ class Fields:
         """Nanoseconds since the Unix epoch: an i64 written as a decimal string."""
         return self.decimal(name, MIN_I64, MAX_I64)
 
-    def decimals(self, name: str, *, max_items: int = 1024, count: int = -1) -> tuple[int, ...]:
-        """A list of u64 decimal strings, exactly `count` of them when given."""
+    def decimals(
+        self, name: str, *, max_items: int = 1024, count: int = -1, high: int = MAX_U64
+    ) -> tuple[int, ...]:
+        """A list of decimal strings within [0, high], exactly `count` of them when given."""
         items = self.texts(name, max_items=max_items, max_bytes=20)
         if count not in (-1, len(items)):
             self.refuse(name, f"must hold {count} numbers")
-        return tuple(decimal_int(item, self._path(name)) for item in items)
+        return tuple(decimal_int(item, self._path(name), 0, high) for item in items)
 
     def hex(self, name: str, size: int | None = None) -> bytes:
         """Bytes written as lowercase hex, exactly `size` of them when given."""

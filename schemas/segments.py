@@ -156,7 +156,7 @@ class FragmentRecord:
     def from_json(cls, data: Octets) -> FragmentRecord:
         """Read the record."""
         fields = _record(data, "fragment")
-        rows = fields.decimals("rows", count=2)
+        rows = fields.decimals("rows", count=2, high=_MAX_I64)
         record = cls(
             tenant=fields.text("tenant", max_bytes=63),
             class_name=fields.text("class", max_bytes=63),

@@ -56,24 +56,24 @@ SHAPES = """
 bundle checkpoint:u63 session:h16 type:=bundle v:one
 class delete_after_s:u32 name:name retain_for_s:u32
 count count:u63 root:h32
-continued epoch:u32 size:u63 root:h32
+continued epoch:u32 size:p63 root:h32
 epoch tenant:name session:h16 epoch:u32 v:one
-node +epoch anchor_ns:i64 boot:h16 class:class continues:?continued node:text number:u63 worker:u32
-log at_ns:i64 before:text log:text number:u32 type:=log v:one
-segment bus:range bytes:u63 class:class fragments:few n:u63 object:text prev:h32 replaces:*h32 rows:u63 \
-sealed_at_ns:i64 sha256:h32 shard:text tenant:name type:=segment v:one writer:text
-range first:u63 next:u63 partition:u32 topic:text
-few count:u32 root:h32
+node +epoch anchor_ns:i64 boot:h16 class:class continues:?continued node:label number:u63 worker:u16
+log at_ns:i64 before:text log:text number:p32 type:=log v:one
+segment bus:range bytes:u63 class:class fragments:few n:u63 object:text prev:h32 replaces:*h32 rows:p63 \
+sealed_at_ns:i64 sha256:h32 shard:some tenant:name type:=segment v:one writer:some
+range first:u63 next:u63 partition:u32 topic:short
+few count:p16 root:h32
 session-open +node of:=session|journal opening_sha256:h32 at_ns:i64 type:=session-open
-session-seal +epoch class:class frames:u63 root:h32? lost:u63 attested:u63 checkpoint_sha256:h32 \
+session-seal +epoch class:class frames:p63 root:h32? lost:u63 attested:u63 checkpoint_sha256:h32 \
 closed:=|client|target|expired|max_session|shutdown|spool|aborted|error|refused|killed \
 first_ts_ns:i64 last_ts_ns:i64 opening_sha256:h32 fragments:count at_ns:i64 type:=session-seal
-incident reason:text bus:place session:h16? epoch:?u32 seq:?u63 at_ns:i64 type:=incident v:one
-place topic:text partition:u32 offset:i64
-heartbeat index:u63 every_s:u32 keys:count shards:count nodes:count open:u63 at_ns:i64 type:=heartbeat v:one
+incident reason:word bus:place session:h16? epoch:?u32 seq:?u63 at_ns:i64 type:=incident v:one
+place topic:some partition:u32 offset:i64
+heartbeat index:u63 every_s:p32 keys:count shards:count nodes:count open:u63 at_ns:i64 type:=heartbeat v:one
 entry statement:text v:one type:=key|policy|hold|release|tombstone-intent|tombstone-done
 said at_ns:i64 id:h16 log:text v:one
-key +said type:=key action:=introduce|rotate|revoke key:line replaces:text since:?u63 \
+key +said type:=key action:=introduce|rotate|revoke key:key+ replaces:key* since:?u63 \
 role:=admin|node|log|witness|monitor|reaper|auditor|indexer
 policy +said type:=policy tenant:name class:class policy_sha256:h32
 hold +said type:=hold sessions:*h16 matter:h32
@@ -82,12 +82,12 @@ tombstone-intent +said type:=tombstone-intent sessions:*h16 basis:=expired|erasu
 tombstone-done +said type:=tombstone-done intent:h16 index:u63 wraps:u63 documents:u63 objects:*h32
 fragment +epoch class:name lo:u63 hi:u63 nodes:*h32 rows:*u63 first_ts_ns:i64 last_ts_ns:i64 bytes:u63 \
 checkpoint:?signed gaps:*gap type:=fragment
-signed note:text size:u63
-gap lo:u63 hi:u63 reason:text
+signed note:note size:u63
+gap lo:u63 hi:u63 reason:word
 OPEN +node type:=session|journal log:text key:line suite:u32 salt:text ident_sha256:h32 policy_sha256:h32 \
 beacon:?beacon
 beacon origin:text size:u63 root:h32
-CLOSE attested:?attested commands:u63 detail:text errors:u63 reason:text totals:*u63 v:one
+CLOSE attested:?attested commands:u63 detail:code errors:u63 reason:word totals:*u63 v:one
 attested epoch:u32 from:u63 to:u63
 frame-key key:h32 seq:u63
 policy.toml v:one log:line tlog_policy:text admins:*line admin_threshold:u32 monitors:*line require:*line \
@@ -105,7 +105,19 @@ RECORDS = ("log", "segment", "session-open", "session-seal", "incident", "heartb
 TEXTS = {"text": r"(?s).*", "line": r"[^\n]+", "name": r"[a-z0-9][a-z0-9_-]{0,62}", "h16": r"[0-9a-f]{32}"}
 TEXTS |= {"h32": r"[0-9a-f]{64}", "h16?": r"([0-9a-f]{32})?", "h32?": r"([0-9a-f]{64})?"}
 PEM = r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----"
-DECIMALS, NUMBERS = {"u63": (0, U63), "i64": (-U63, U63)}, {"u32": (0, U32), "one": (1, 2)}
+TEXTS |= {"label": r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", "word": "[a-z][a-z0-9_]{0,31}", "some": "(?s).+"}
+TEXTS |= {
+    "key+": "[!-~]+( [!-~]+)*",
+    "key*": "([!-~]+( [!-~]+)*)?",
+    "short": "(?s).*",
+    "code": "(?s).*",
+    "note": "(?s).*",
+}
+MOST = {"some": 256, "short": 256, "code": 64, "note": 16_384, "key+": 4096, "key*": 4096}  # bytes of such texts
+DECIMALS = {"u63": (0, U63), "p63": (1, U63), "i64": (-U63, U63)}
+NUMBERS = {"u16": (0, 65_536), "p16": (1, 65_537), "u32": (0, U32), "p32": (1, U32), "one": (1, 2)}
+OBJECT = r"seg/v1/tenant=%s/class=%s/dt=([0-9]{4}-[0-9]{2}-[0-9]{2})"
+OBJECT += r"/[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}-(0|[1-9][0-9]{0,18})\.parquet"
 
 
 def need(condition, text):
@@ -243,6 +255,7 @@ class Notation:
             need(not wrong, f"{kind} lacks members or has unknown ones: {wrong}")
             value = {name: self.read(value[name], of) for name, of in SHAPES[kind].items()}
             need(kind != "class" or value["retain_for_s"] <= value["delete_after_s"], "a class's terms")
+            need(kind != "count" or value["count"] or value["root"] == sha256().hex(), "the root of nothing")
             return value
         if kind in NUMBERS:
             need(type(value) is int and value in range(*NUMBERS[kind]), f"{value!r:.80} is no {kind}")
@@ -253,7 +266,7 @@ class Notation:
             need(str(number) == value and number in range(*DECIMALS[kind]), f"{value!r:.80} is no {kind}")
             return number
         fits = value in kind[1:].split("|") if kind[0] == "=" else re.fullmatch(TEXTS[kind], value)
-        need(fits, f"{value!r:.80} is not {kind}")
+        need(fits and len(value.encode()) <= MOST.get(kind, U63), f"{value!r:.80} is not {kind}")
         return value
 
     def in_order(self, pairs):
@@ -590,12 +603,30 @@ class Verifier(Notation, Tree):
             need((kind == "log") == (index == 0), "the first entry, and no other, is of the type log")
             need(entry.get("log", self.policy.log) == self.policy.log, "it names another log")
             need(kind != "log" or f"{entry['log']}/{entry['number']}" == self.head.origin, "it is of another shard")
-            need(kind != "log" or (entry["number"] == 1) == (not entry["before"]), "its before")
+            self.fits(entry, kind)
             need(kind != "heartbeat" or entry["index"] == index, "it is a heartbeat of another place")
             foreign = kind in ("session-open", "session-seal", "incident") and entry["session"] != self.session
             need(not foreign, "it is of another session")
         ids = [entry["id"] for _, entry in self.of(*STATEMENTS)]
         need(len(set(ids)) == len(ids), "two statements have one id")
+
+    def fits(self, entry, kind):
+        """What members of one entry say of each other: records.md; segments.md, rules 7, 12 and 13."""
+        if kind == "log":
+            number, before = entry["number"], entry["before"]
+            need((number == 1) == (not before), "its before")
+            before = before and self.parse_checkpoint(self.parse_note(before)[0])[0]
+            need(not before or before == f"{entry['log']}/{number - 1}", "its before is of another shard")
+        elif kind == "segment":
+            need((entry["n"] == 0) == (entry["prev"] == "0" * 64), "its prev is of another n")
+            need(entry["bus"]["first"] <= entry["bus"]["next"] and len(entry["replaces"]) <= 512, "its bus or replaces")
+            found = re.fullmatch(OBJECT % (entry["tenant"], entry["class"]["name"]), entry["object"])
+            need(found and datetime.date.fromisoformat(found[1]) and int(found[2]) < U63, "its object")
+        elif kind == "session-seal":
+            need(max(entry["lost"], entry["attested"]) <= entry["frames"], "it lost or attests more than it has")
+            need((entry["attested"] == 0) == (entry["checkpoint_sha256"] == "0" * 64), "its checkpoint_sha256")
+            need(bool(entry["lost"]) == (not entry["root"]) and entry["fragments"]["count"], "its root or fragments")
+            need(entry["first_ts_ns"] <= entry["last_ts_ns"], "its times")
 
     def statement(self, raw, kind):
         note = self.parse_note(self.parse(raw, "entry")["statement"])
@@ -607,6 +638,7 @@ class Verifier(Notation, Tree):
         if kind == "key":
             which = said["since"] is not None, bool(said["replaces"])
             need(which == (said["action"] == "revoke", said["action"] == "rotate"), "its since or replaces")
+            need(said["replaces"] != said["key"], "it replaces itself")
         return said | {"note": note}
 
     def counting(self, role, index):

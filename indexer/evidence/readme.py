@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-VERIFIER_SHA256: Final = "6c38accb797096ce520c49fe4edc7a93d97c8673b026ca9944d6b954c69948ad"
+VERIFIER_SHA256: Final = "5d9c3aba480ddabbb4b5c03c0685a98e9ba179e2e3cd2d81dc5c755f7675bf12"
 """SHA-256 of deploy/verifier/sealtape_verify.py, the second verifier."""
 
 _TEXT: Final = """\

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
 from sealtape.schemas import canonical, notes, tree
-from sealtape.schemas.bodies import CLOSE_REASONS, OPEN_TYPES, Continues, RetentionClass
+from sealtape.schemas.bodies import (
+    CLOSE_REASONS,
+    OPEN_TYPES,
+    Continues,
+    RetentionClass,
+    read_node,
+)
 from sealtape.schemas.canonical import Fields, Json
 from sealtape.schemas.errors import FormatError
 from sealtape.schemas.frames import SESSION_SIZE
@@ -126,9 +132,9 @@ class SessionOpen:
             tenant=check_name(fields.text("tenant", max_bytes=63), "tenant"),
             session=fields.hex("session", SESSION_SIZE),
             epoch=fields.integer("epoch"),
-            node=_name(fields, "node"),
+            node=read_node(fields),
             boot=fields.hex("boot", 16),
-            worker=fields.integer("worker"),
+            worker=fields.integer("worker", 0, 65535),
             number=fields.decimal("number", 0, _MAX_I64),
             retention=RetentionClass.read(fields.object("class")),
             anchor_ns=fields.time_ns("anchor_ns"),
@@ -298,9 +304,9 @@ class LogIncident:
         """Read the JSON members of its own."""
         inner = fields.object("bus")
         bus = BusPlace(
-            _name(inner, "topic"),
+            inner.text("topic", max_bytes=_NAME),
             inner.integer("partition"),
-            inner.decimal("offset", -_MAX_I64, _MAX_I64),
+            inner.decimal("offset", -(2**63), _MAX_I64),
         )
         inner.end()
         found = cls(
@@ -313,6 +319,8 @@ class LogIncident:
         )
         if not _WORD.fullmatch(found.reason):
             fields.refuse("reason", "must be a lowercase word")
+        if not bus.topic:
+            inner.refuse("topic", "must be a name")
         if len(found.session) not in (0, SESSION_SIZE):
             fields.refuse("session", f"must be {SESSION_SIZE} bytes, or empty")
         return found
@@ -439,13 +447,6 @@ def parse_entry(data: bytes) -> Entry:
     found = _PLAIN[kind].read(fields)
     fields.end()
     return found
-
-
-def _name(fields: Fields, name: str) -> str:
-    text = fields.text(name, max_bytes=_NAME)
-    if not text or not text.isprintable():
-        fields.refuse(name, "must be a name")
-    return text
 
 
 def _continues(fields: Fields) -> Continues | None:

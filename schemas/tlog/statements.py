@@ -20,6 +20,7 @@ from sealtape.schemas.bodies import RetentionClass
 from sealtape.schemas.canonical import Fields, Json
 from sealtape.schemas.errors import FormatError
 from sealtape.schemas.frames import SESSION_SIZE
+from sealtape.schemas.layout import check_name
 from sealtape.schemas.tlog.tiles import MAX_ENTRY
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ class PolicyStatement:
     @classmethod
     def read(cls, heading: Heading, fields: Fields) -> PolicyStatement:
         """Read the JSON members of its own."""
-        tenant = fields.text("tenant", max_bytes=63)
+        tenant = check_name(fields.text("tenant", max_bytes=63), "tenant")
         retention = RetentionClass.read(fields.object("class"))
         return cls(heading, tenant, retention, fields.hex("policy_sha256", DIGEST))
 

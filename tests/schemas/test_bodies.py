@@ -138,6 +138,8 @@ def test_an_opening_comes_back(found):
         ({"suite": 0, "salt": b""}, "is 1 or 2"),
         ({"suite": 3, "salt": b""}, "is 1 or 2"),
         ({"number": 0}, "journal's"),
+        ({"number": 2**63}, "within"),
+        ({"beacon": Beacon("o", 2**63, bytes(32))}, "within"),
         ({"type": "journal"}, "journal's"),
         ({"continues": Continues(0, 2, bytes(32))}, "0 continues none"),
         ({"key": "sealtape.example/log/session/x/0+1+A"}, "named like its session"),
@@ -266,7 +268,7 @@ def test_a_body_too_large_for_a_frame_is_not_read():
 
 @pytest.mark.parametrize("reason", bodies.CLOSE_REASONS)
 def test_a_close_comes_back(reason):
-    close = Close(reason, (1, 2, 3, 2**64 - 1), 5, 6, "53100", Attested(0, 2, 9))
+    close = Close(reason, (1, 2, 3, 2**63 - 1), 5, 6, "53100", Attested(0, 2, 9))
     assert Close.from_json(close.to_json()) == close
     plain = dataclasses.replace(close, attested=None)
     assert Close.from_json(plain.to_json()) == plain
@@ -282,6 +284,21 @@ def test_reasons_are_written_from_a_list_and_read_as_words():
     assert Gap.from_json(edited(Gap("spool").to_json(), "reason", "bored")).reason == "bored"
     with pytest.raises(FormatError, match="lowercase word"):
         Close.from_json(edited(close, "reason", "Bored"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"totals": (0, 0, 0, 2**63)},
+        {"commands": 2**63},
+        {"errors": 2**63},
+        {"attested": Attested(0, 1, 2**63)},
+    ],
+)
+def test_counts_of_a_close_are_below_two_to_the_63(changes):
+    close = Close("client", (0, 0, 0, 0))
+    with pytest.raises(FormatError, match="within"):
+        dataclasses.replace(close, **changes).to_json()
 
 
 @pytest.mark.parametrize("attested", [Attested(0, 5, 5), Attested(0, 6, 5)])

@@ -193,6 +193,7 @@ def test_text_may_be_bound_to_choices():
         ({"a": str(2**64)}, lambda f: f.decimal("a"), r"thing\.a must be within 0 and"),
         ({"a": str(2**63)}, lambda f: f.time_ns("a"), r"thing\.a must be within"),
         ({"a": ["1"]}, lambda f: f.decimals("a", count=2), r"thing\.a must hold 2 numbers"),
+        ({"a": ["8"]}, lambda f: f.decimals("a", high=7), r"thing\.a must be within 0 and 7"),
         ({"a": "0"}, lambda f: f.hex("a"), r"thing\.a is not lowercase hex"),
         ({"a": "0A"}, lambda f: f.hex("a"), r"thing\.a is not lowercase hex"),
         ({"a": "0a\n"}, lambda f: f.hex("a"), r"thing\.a is not lowercase hex"),

@@ -108,6 +108,16 @@ def test_a_fragment_comes_back(record):
     assert FragmentRecord.from_json(record.to_json()) == record
 
 
+def test_rows_are_counted_below_two_to_the_63():
+    far = (
+        fragment()
+        .to_json()
+        .replace(b'"rows":["0","3"]', b'"rows":["%d","%d"]' % (2**63, 2**63 + 3))
+    )
+    with pytest.raises(FormatError, match="rows must be within"):
+        FragmentRecord.from_json(far)
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

@@ -5,9 +5,24 @@ INSIDERS are asked of both verifiers like all others; WRONG says, besides, what 
 
 import json
 
-from tests.factories.bundles import ANN, BOB, PLAIN, story
-from tests.vectors.bundle_parts import Epoch, line, root, segment_entry, sha
-from tests.vectors.generate_bundle import DATA, SHORT, begun, built, files
+from tests.factories.bundles import ANN, BOB, BOTH, PLAIN, story
+from tests.vectors.bundle_parts import (
+    LOG,
+    ORIGIN,
+    SESSION,
+    Epoch,
+    b64,
+    cosigned,
+    ed25519,
+    line,
+    note,
+    root,
+    segment_entry,
+    sha,
+    vkey,
+)
+from tests.vectors.bundle_parts import signed as signature
+from tests.vectors.generate_bundle import DATA, SHORT, begun, built, files, lost
 from tests.verifier.stories import epoch_of, intent, resigned
 
 __all__ = ["INSIDERS", "WRONG"]
@@ -106,10 +121,141 @@ def frames():
         yield f"an OPEN of suite {suite}", "tampered", given
 
 
+def stated(kind, **members):
+    """A function of the log: the last entry of a kind says something else."""
+
+    def step(log):
+        at = max(n for n, entry in enumerate(log.entries) if f'"type":"{kind}"'.encode() in entry)
+        log.entries[at] = line(json.loads(log.entries[at]) | members).encode()
+
+    return step
+
+
+def said(kind, body):
+    return lambda log: log.statement(kind, body, ANN)
+
+
+def introduced(key, replaces=None):
+    action = "introduce" if replaces is None else "rotate"
+    body = {"action": action, "key": key, "role": "auditor", "since": None}
+    return said("key", {**body, "replaces": replaces or ""})
+
+
+NOTHING = {"count": "0", "root": NULL_ROOT}
+LONG = "x" * 257
+STRANGE = {
+    "segment": {
+        "prev": "01" * 32, "n": "3", "rows": "0", "shard": "", "writer": LONG, "object": "x",
+        "replaces": ["01" * 32] * 513, "fragments": {"count": 0, "root": NULL_ROOT},
+        "bus": {"topic": "bus", "partition": 0, "first": "1", "next": "0"},
+    },
+    "session-seal": {
+        "frames": "0", "lost": "6", "attested": "6", "checkpoint_sha256": NULL_ROOT, "root": "",
+        "fragments": NOTHING, "last_ts_ns": "0",
+    },
+    "session-open": {"node": "a b", "worker": 65_536},
+    "heartbeat": {"every_s": 0, "shards": NOTHING},
+    "incident": {"reason": "Lost", "bus": {"topic": "", "partition": 0, "offset": "-1"}},
+}  # fmt: skip
+
+
+def members():
+    """Entries whose members are not what the pages say; nothing else in the bundle needs them."""
+    incident = {
+        "reason": "gap", "bus": {"topic": "t", "partition": 0, "offset": str(-(2**63))},
+        "session": SESSION.hex(), "epoch": 0, "seq": None,
+    }  # fmt: skip
+
+    def add(log):
+        log.add({**log.common("incident"), **incident})
+        log.heartbeat()
+
+    yield "an incident far before the beginning", "verified", story(after=[add])
+    for kind, changes in STRANGE.items():
+        for name, value in changes.items():
+            given = story(after=[erased, add, stated(kind, **{name: value})], spans=[])
+            yield f"a {kind} with a strange {name}", "tampered", given
+    for day, end in (("2026-02-30", "1"), ("2026-11-23", str(2**63))):
+        key = f"seg/v1/tenant=main/class=standard/dt={day}/019aac8f5c007e1ea6d1000000000000-{end}"
+        step = stated("segment", object=f"{key}.parquet")
+        yield f"a segment of {day}, term {end}", "tampered", story(after=[erased, step], spans=[])
+    for what, key in {"two spaces": "a  b", "no ASCII": "\xe9", "4,097 bytes": "x" * 4097}.items():
+        yield f"a key with {what}", "tampered", story(after=[introduced(key)])
+    yield "a key of 4,096 bytes", "verified", story(after=[introduced("x" * 4096)])
+    for what, key in {"itself": "a", "no key": "b  c", "too much": "x" * 4097}.items():
+        yield f"a key that replaces {what}", "tampered", story(after=[introduced("a", key)])
+    for tenant, verdict in (("main", "verified"), ("Main", "tampered")):
+        body = {"tenant": tenant, "class": SHORT, "policy_sha256": NULL_ROOT}
+        yield f"a policy of the tenant {tenant}", verdict, story(after=[said("policy", body)])
+
+
+def bodies():
+    """The same of what is inside of frames and records."""
+    for name, value in {"worker": 65_536, "node": "a/b"}.items():
+        epoch = epoch_of((3, DATA), opened={name: value})
+        yield f"an OPEN with a strange {name}", "tampered", story(epoch=epoch)
+    far = {"origin": "o", "size": str(2**63), "root": NULL_ROOT}
+    epoch = epoch_of((3, DATA), opened={"beacon": far})
+    yield "an OPEN with a beacon beyond all logs", "tampered", story(epoch=epoch)
+    body = {
+        "v": 1, "reason": "client", "detail": "", "totals": ["5", "5", "9", "9"], "commands": "1",
+        "errors": "0", "attested": None,
+    }  # fmt: skip
+    much = str(2**63)
+    for name, value in {
+        "detail": "x" * 65, "commands": much, "errors": much, "totals": ["5", "5", "9", much],
+        "attested": {"epoch": 0, "from": "1", "to": much}, "reason": "Client",
+    }.items():  # fmt: skip
+        epoch = resigned(4, line(body | {name: value}).encode())
+        yield f"a CLOSE with a strange {name}", "tampered", story(epoch=epoch)
+    rows = {"rows": [str(2**63), str(2**63 + 5)]}
+    yield "a fragment of rows beyond all objects", "tampered", story(record=rows)
+    signed = built().signed(5)
+    for count, verdict in ((48, "verified"), (60, "tampered")):
+        more = "".join(
+            signature(f"{n}{'y' * 200}", b"\1", ed25519("", bytes([n + 1]) * 32), bytes(64))
+            for n in range(count)
+        )
+        given = story(
+            record={"checkpoint": {"size": "5", "note": signed + more}},
+            seal={"checkpoint_sha256": sha((signed + more).encode()).hex()},
+        )
+        yield f"a checkpoint that {count} strangers signed", verdict, given
+    plain = Epoch.fragment
+    try:
+        Epoch.fragment = lambda *a, **o: plain(*a, **o).replace(
+            b'"reason":"lost"', b'"reason":"Lost"'
+        )
+        yield "a gap for a reason that is no word", "tampered", lost()
+    finally:
+        Epoch.fragment = plain
+
+
+def shards():
+    """The second shard of the log, and what it says of the first."""
+    second, key = f"{LOG}/2", ed25519("log")
+    rules = PLAIN.replace(vkey(ORIGIN, key=key), vkey(second, key=key))
+    tree = f"5\n{b64(bytes(32))}\n"
+    for what, before, verdict in (
+        ("the first", note(f"{ORIGIN}\n{tree}", "log"), "verified"),
+        ("itself", note(f"{second}\n{tree}", "log"), "tampered"),
+        ("no checkpoint", note("x\n", "log"), "tampered"),
+        ("no note", "x", "tampered"),
+        ("nothing", "", "tampered"),
+    ):
+        given = story(before=[stated("log", number=2, before=before)])
+        (name,) = [name for name in given if name.startswith("checkpoints/")]
+        text = given[name].decode().split("\n\n")[0].replace(ORIGIN, second, 1) + "\n"
+        lines = [signature(second, b"\1", key, key.sign(text.encode()))]
+        lines += [cosigned(witness, text, 1_795_392_040) for witness in BOTH]
+        given = {**given, name: (text + "\n" + "".join(lines)).encode()}
+        yield f"a second shard that continues {what}", verdict, given, rules
+
+
 WRONG = {}
 INSIDERS = {}
-for part in (epochs, frames):
-    for what, verdict, given in part():
+for part in (epochs, frames, members, bodies, shards):
+    for what, verdict, given, *rules in part():
         assert what not in INSIDERS, what
-        INSIDERS[what] = (given, PLAIN)
+        INSIDERS[what] = (given, *(rules or [PLAIN]))
         WRONG[what] = verdict

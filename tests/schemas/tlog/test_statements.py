@@ -93,6 +93,7 @@ def test_round_trip(body):
         ("revoke", {"since": None}, "since"),
         ("revoke", {"since": -1}, "within"),
         ("policy", {"policy_sha256": b""}, "32 bytes"),
+        ("policy", {"tenant": "Main"}, "name of a tenant"),
         ("hold", {"sessions": ()}, "at least one"),
         ("hold", {"sessions": (OTHER, SESSION)}, "ascending"),
         ("hold", {"sessions": (SESSION, SESSION)}, "ascending"),
