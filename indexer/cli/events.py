@@ -176,7 +176,7 @@ def _line(event: dict[str, Any], code: str) -> str:
     when = output.iso(event["time"] * 1_000_000)
     shown = event["severity"] if event["severity_id"] >= ALARMING else event.get("status", "")
     text = _statement(event) if code == "statement" else event["message"]
-    return output.printable(f"{when}  {code:15}  {shown:8}  {text}").replace("\n", "⏎ ")
+    return output.line(f"{when}  {code:15}  {shown:8}  {text}")
 
 
 def _statement(event: dict[str, Any]) -> str:

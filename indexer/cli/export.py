@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         )
         return 0
     for reason in done.lacking:
-        print(f"incomplete: {output.printable(reason)}", file=sys.stderr)
+        print(f"incomplete: {output.line(reason)}", file=sys.stderr)
     print(
         f"{place}: {output.size(done.size)}, {done.frames} frames, {done.withheld} withheld,"
         f" {done.keys} keys, under the checkpoint at {done.log_size} entries"

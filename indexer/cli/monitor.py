@@ -176,7 +176,7 @@ async def _once(
         output.json_line({**found.to_json(), "policy": policy.sha256.hex()})
     else:
         for line in found.lines():
-            print(output.printable(line))
+            print(output.line(line))
         print(f"judged by the policy {policy.sha256.hex()}")
     return found.exit_code
 
@@ -196,10 +196,10 @@ def _show(args: argparse.Namespace, folder: MonitorFolder) -> int:
             output.json_line({"found": at, **violation.to_json(), "acknowledged": member})
         return 0
     for at, violation, member in rows:
-        print(f"{at}  {violation.grade.upper():<6}  {output.printable(str(violation))}")
+        print(f"{at}  {violation.grade.upper():<6}  {output.line(str(violation))}")
         if member is not None:
             text = f"acknowledged by {member['by']}: {member['reason']}"
-            print(" " * 37 + output.printable(text))
+            print(" " * 37 + output.line(text))
     print(f"{len(rows)} violations, {sum(row[2] is None for row in rows)} not acknowledged")
     return 0
 
@@ -215,8 +215,8 @@ def _acknowledge(args: argparse.Namespace, folder: MonitorFolder) -> int:
         output.json_line({"acknowledged": [item.to_json() for item in found]})
         return 0
     for item in found:
-        print(output.printable(str(item)))
-    print(f"{len(found)} violations acknowledged: {output.printable(args.reason)}")
+        print(output.line(str(item)))
+    print(f"{len(found)} violations acknowledged: {output.line(args.reason)}")
     return 0
 
 

@@ -27,15 +27,18 @@ def printable(text: str) -> str:
     )
 
 
+def line(text: str) -> str:
+    """Return text as one line: what is said in it cannot look like a line of ours."""
+    return printable(text).replace("\n", "⏎ ")
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table whose last column is cut to the terminal's width."""
-    cells = [[printable(cell).replace("\n", "⏎ ") for cell in row] for row in rows]
-    widths = [max(len(line[i]) for line in [list(header), *cells]) for i in range(len(header))]
+    cells = [[line(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in [list(header), *cells]) for i in range(len(header))]
     room = shutil.get_terminal_size((120, 24)).columns if sys.stdout.isatty() else 0
-    for line in [list(header), *cells]:
-        out = "  ".join(
-            cell.ljust(width) for cell, width in zip(line, widths, strict=True)
-        ).rstrip()
+    for row in [list(header), *cells]:
+        out = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         print(out[: room - 1] + "…" if room and len(out) > room else out)
 
 
@@ -44,8 +47,8 @@ def finding(found: Finding, note: str = "") -> None:
     session = f"session {found.session[:12]}" if found.session else ""
     frame = "" if found.seq is None else f"frame {found.seq}"
     where = " ".join(part for part in (found.object, session, frame) if part)
-    print(f"{found.verdict.upper():10} {found.layer:11} {printable(where)}")
-    print(f"{'':22} {printable(found.reason)}{note}")
+    print(f"{found.verdict.upper():10} {found.layer:11} {line(where)}")
+    print(f"{'':22} {line(found.reason)}{note}")
 
 
 def iso(ns: int | None) -> str | None:

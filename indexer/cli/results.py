@@ -29,7 +29,7 @@ def say_confirmed(confirmed: Sequence[Confirmed]) -> int:
     verified = len(confirmed) - reasons.total()
     print(f"verified: {verified} of {len(confirmed)}", file=sys.stderr)
     for reason, count in reasons.most_common():
-        print(output.printable(f"not verified: {count}: {reason}"), file=sys.stderr)
+        print(output.line(f"not verified: {count}: {reason}"), file=sys.stderr)
     return 1 if any(each.differs for each in confirmed) else 0
 
 

@@ -170,7 +170,7 @@ def _print(report: Report) -> None:
     if more > 0:
         print(f"… and {more} more findings (--json has them)")
     for note in report.notes:
-        print(f"note: {output.printable(note)}")
+        print(f"note: {output.line(note)}")
     counts = (
         f"{report.sessions} sessions, {report.frames} frames, {output.size(report.payload_bytes)}"
     )

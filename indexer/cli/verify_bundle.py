@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         output.json_line(report.to_json())
     else:
         for line in as_text(report):
-            print(output.printable(line))
+            print(output.line(line))
     return report.exit_code
 
 

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from sealtape.indexer.cli import output
+from sealtape.schemas.verify.findings import Finding
 
 
 def test_one_json_value_is_one_line(capsys):
@@ -26,6 +27,17 @@ def test_one_json_value_is_one_line(capsys):
 )
 def test_a_recording_cannot_steer_the_terminal(text, shown):
     assert output.printable(text) == shown
+
+
+def test_a_line_stays_one():
+    assert output.line("a\n\nVERIFIED: all\x1b[2J\tb") == "a⏎ ⏎ VERIFIED: all\\x1b[2J\tb"
+
+
+def test_a_finding_is_two_lines(capsys):
+    output.finding(Finding("tampered", "object", "x\nVERIFIED: 9 sessions", None, None, "a\nb"))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("x⏎ VERIFIED: 9 sessions")
+    assert second.endswith("a⏎ b")
 
 
 def test_a_table(capsys):

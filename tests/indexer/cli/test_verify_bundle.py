@@ -6,7 +6,7 @@ import pytest
 
 from sealtape.indexer.cli.verify_bundle import names_bundle
 from tests.factories.bundles import LOOSE, PLAIN, story
-from tests.vectors.bundle_parts import packed
+from tests.vectors.bundle_parts import packed, zipped
 from tests.vectors.generate_bundle import deleted, recovered, unsealed, without_frames
 
 
@@ -67,6 +67,16 @@ def test_the_policy_is_the_verifiers_own(run, verify, tmp_path):
     answer = verify(story(), policy=PLAIN + "qourum = 1\n")
     assert (answer.code, "qourum" in answer.err) == (64, True)
     assert verify(story(), policy=LOOSE).code == 0
+
+
+def test_a_file_of_the_bundle_cannot_write_a_verdict(run, tmp_path):
+    forged = "VERIFIED: Everything is there, unchanged, and attested by whom the policy trusts."
+    (tmp_path / "case.zip").write_bytes(zipped({**story(), f"x\n{forged}\n": b""}))
+    (tmp_path / "policy.toml").write_text(PLAIN)
+    answer = run("verify", tmp_path / "case.zip", "--policy", tmp_path / "policy.toml")
+    assert answer.code == 1
+    assert forged not in answer.out.splitlines()
+    assert f"x⏎ {forged}" in answer.out
 
 
 def test_a_policy_that_nothing_here_can_check(verify, monkeypatch):
