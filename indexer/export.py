@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from sealtape.indexer.evidence.archive import BundleWriter, Spooled
 from sealtape.indexer.evidence.readme import readme
@@ -26,6 +26,7 @@ from sealtape.schemas import notes, tree
 from sealtape.schemas.bundle import (
     ABOUT,
     INCLUSION,
+    MAX_ENTRIES,
     README,
     FragmentPath,
     checkpoint_name,
@@ -41,6 +42,7 @@ from sealtape.schemas.bundle import (
     timestamp_name,
 )
 from sealtape.schemas.errors import (
+    FormatError,
     KeyUnavailable,
     Missing,
     NotFound,
@@ -135,11 +137,13 @@ class Exporter:
                 none is.
 
         Raises:
-            NotFound: nothing of it is there, or not yet.
+            NotFound: nothing of it is there, or not yet, or it is too large for a bundle.
             StoreCorrupt: the stores contradict each other.
             UsageError: a frame to redact or to disclose is not in the bundle, or is public.
         """
         chosen = await select(self._ledger, self._vault, session)
+        if len(chosen.entries) > MAX_ENTRIES:
+            raise _too_large(session, f"{len(chosen.entries)} entries; {MAX_ENTRIES} are read")
         done = Exported(session.hex(), log_size=chosen.size, lacking=chosen.lacking)
         writer = BundleWriter(place.parent)
         partial = place.with_name(place.name + ".partial")
@@ -150,7 +154,7 @@ class Exporter:
             for frames in (redact, disclose):
                 (frames or Frames()).check(done.present)
             with partial.open("wb") as out:
-                done.size = writer.write(out)
+                done.size = _written(writer, out, session)
             partial.rename(place)
         finally:
             partial.unlink(missing_ok=True)
@@ -239,6 +243,21 @@ class Exporter:
                 raise
             return b""
         return encode_key(row.seq, key)
+
+
+def _written(writer: BundleWriter, out: IO[bytes], session: bytes) -> int:
+    try:
+        return writer.write(out)
+    except FormatError as exc:
+        raise _too_large(session, exc.message) from exc
+
+
+def _too_large(session: bytes, reason: str) -> NotFound:
+    """Written all the same, every verifier would call it tampered."""
+    return NotFound(
+        f"Session {session.hex()} is too large for a bundle: {reason}.",
+        hint="`sealtape verify SESSION` judges it where it is.",
+    )
 
 
 def _frame(row: Row, *, withheld: bool) -> bytes:

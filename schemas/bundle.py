@@ -152,6 +152,11 @@ def pack_bundle(files: Mapping[str, bytes]) -> bytes:
     return archive.pack({**files, SUMS: encode_sums(digests)})
 
 
+def check_file(name: str, size: int) -> None:
+    """Raise FormatError for a file that no bundle has, or that is larger than is read."""
+    _place(name, size)
+
+
 def encode_about(session: bytes, size: int) -> bytes:
     """`bundle.json`."""
     return canonical.encode(

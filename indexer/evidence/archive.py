@@ -12,7 +12,8 @@ from typing import IO, TYPE_CHECKING, Final
 
 from sealtape.schemas import archive
 from sealtape.schemas.archive import Member
-from sealtape.schemas.bundle import SUMS, encode_sums
+from sealtape.schemas.bundle import SUMS, check_file, encode_sums
+from sealtape.schemas.errors import FormatError
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
@@ -66,13 +67,20 @@ class BundleWriter:
             if isinstance(content, Spooled):
                 content.file.close()
 
+    def _check(self) -> None:
+        if len(self._files) > archive.MAX_FILES:
+            raise FormatError(f"{len(self._files)} files; at most {archive.MAX_FILES} are read")
+        for name, content in self._files.items():
+            check_file(name, content.size if isinstance(content, Spooled) else len(content))
+
     def write(self, out: IO[bytes]) -> int:
-        """Write the bundle; returns its size."""
+        """Write the bundle; returns its size. FormatError for what no verifier would read."""
         digests = {
             name: content.digest if isinstance(content, Spooled) else sha256(content).hexdigest()
             for name, content in self._files.items()
         }
         self._files[SUMS] = encode_sums(digests)
+        self._check()
         members: list[Member] = []
         offset = 0
         for name in sorted(self._files):

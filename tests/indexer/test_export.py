@@ -9,6 +9,7 @@ import zipfile
 
 import pytest
 
+from sealtape.indexer import export as exporting
 from sealtape.indexer.evidence import selection
 from sealtape.indexer.export import Exporter, Frames
 from sealtape.indexer.reading import Keys
@@ -114,6 +115,20 @@ async def test_a_public_frame_is_not_redacted(site, tmp_path):
     await sealed(site, built)
     with pytest.raises(UsageError, match="public"):
         await export(site, built.session, tmp_path / "b.zip", redact=Frames(((0, 0, 1),)))
+    assert [item.name for item in tmp_path.iterdir()] == ["lab"]
+
+
+async def test_a_session_that_is_too_large(site, tmp_path, monkeypatch):
+    """Written all the same, it would be called tampered."""
+    built = site.session(commands=1)
+    await sealed(site, built)
+    monkeypatch.setattr(exporting, "MAX_ENTRIES", 3)
+    with pytest.raises(NotFound, match=r"too large for a bundle: \d+ entries; 3 are read"):
+        await export(site, built.session, tmp_path / "b.zip")
+    monkeypatch.undo()
+    monkeypatch.setitem(bundle._SINGLE, bundle.README, 10)
+    with pytest.raises(NotFound, match="too large for a bundle: README.txt has"):
+        await export(site, built.session, tmp_path / "b.zip")
     assert [item.name for item in tmp_path.iterdir()] == ["lab"]
 
 

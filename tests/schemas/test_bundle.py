@@ -10,6 +10,7 @@ from sealtape.schemas import bundle, tree
 from sealtape.schemas.bundle import (
     FragmentPath,
     FrameReader,
+    check_file,
     encode_about,
     encode_frame,
     encode_hashes,
@@ -111,6 +112,9 @@ def test_time_stamps():
 )
 def test_files_that_are_too_large(name, size):
     assert "are read" in refused({**FILES, name: b"x" * (size + 1)}).message
+    check_file(name, size)
+    with pytest.raises(FormatError, match="are read"):
+        check_file(name, size + 1)
 
 
 @pytest.mark.parametrize(

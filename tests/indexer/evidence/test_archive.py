@@ -5,7 +5,9 @@ import io
 import pytest
 
 from sealtape.indexer.evidence.archive import BundleWriter
+from sealtape.schemas import archive
 from sealtape.schemas.bundle import pack_bundle
+from sealtape.schemas.errors import FormatError
 
 FILES = {"README.txt": b"read me", "frames/0.bin": b"abc" * 1000, "frames/1.bin": b""}
 
@@ -32,3 +34,22 @@ def test_nothing_stays_when_it_is_given_up(tmp_path):
     with pytest.raises(ValueError, match="closed"):
         large.write(b"abc")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_no_verifier_reads_is_not_written(tmp_path, monkeypatch):
+    out = io.BytesIO()
+    writer = BundleWriter(tmp_path)
+    writer.add("bundle.json", b"x" * 1025)
+    with pytest.raises(FormatError, match="at most 1024"):
+        writer.write(out)
+    writer = BundleWriter(tmp_path)
+    writer.spool("frames/0.txt")
+    with pytest.raises(FormatError, match="no bundle has a file"):
+        writer.write(out)
+    writer.close()
+    monkeypatch.setattr(archive, "MAX_FILES", 1)
+    writer = BundleWriter(tmp_path)
+    writer.add("README.txt", b"")
+    with pytest.raises(FormatError, match="2 files"):
+        writer.write(out)
+    assert out.getvalue() == b""
