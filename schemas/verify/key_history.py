@@ -22,7 +22,6 @@ class Ending:
     """A counting entry at `index` says that a key's signatures count from `since` on no more."""
 
     index: int
-    key: str
     since: int
 
 
@@ -32,11 +31,11 @@ class KeyHistory:
     def __init__(self, policy: EvidencePolicy, entries: Mapping[int, Statement]) -> None:
         """Judge the entries one after another."""
         self._threshold = policy.admin_threshold
-        self._introduced: dict[tuple[str, str], int] = {}
-        self._endings: list[Ending] = []
-        for role, verifiers in (("admin", policy.admins), ("node", policy.nodes)):
-            for verifier in verifiers:
-                self._introduced[role, verifier.vkey] = ALWAYS
+        self._introduced: dict[str, dict[str, int]] = {
+            role: {verifier.vkey: ALWAYS for verifier in verifiers}
+            for role, verifiers in (("admin", policy.admins), ("node", policy.nodes))
+        }
+        self._endings: dict[str, list[Ending]] = {}
         self.ignored: list[int] = []
         """Entries that too few administrators signed."""
         for index, statement in sorted(entries.items()):
@@ -48,11 +47,11 @@ class KeyHistory:
 
     def _take(self, index: int, body: KeyStatement) -> None:
         if body.action == "revoke" and body.since is not None:
-            self._endings.append(Ending(index, body.key, body.since))
+            self._endings.setdefault(body.key, []).append(Ending(index, body.since))
             return
-        self._introduced.setdefault((body.role, body.key), index)
+        self._introduced.setdefault(body.role, {}).setdefault(body.key, index)
         if body.action == "rotate":
-            self._endings.append(Ending(index, body.replaces, index))
+            self._endings.setdefault(body.replaces, []).append(Ending(index, index))
 
     def by_admins(self, note: bytes, index: int, least: int = 1) -> bool:
         """Whether as many administrators as the policy asks for, and `least`, signed."""
@@ -66,13 +65,13 @@ class KeyHistory:
         could decide on its own ending.
         """
         found = []
-        for (introduced_for, key), begin in self._introduced.items():
-            if introduced_for != role or begin >= index:
+        for key, begin in self._introduced.get(role, {}).items():
+            if begin >= index:
                 continue
             ends = [
                 ending.since
-                for ending in self._endings
-                if ending.key == key and (role != "admin" or ending.index < index)
+                for ending in self._endings.get(key, ())
+                if role != "admin" or ending.index < index
             ]
             if min(ends, default=index + 1) > index:
                 found += _verifier(key)

@@ -127,7 +127,7 @@ async def test_a_session_that_is_too_large(site, tmp_path, monkeypatch):
         await export(site, built.session, tmp_path / "b.zip")
     monkeypatch.undo()
     monkeypatch.setitem(bundle._SINGLE, bundle.README, 10)
-    with pytest.raises(NotFound, match="too large for a bundle: README.txt has"):
+    with pytest.raises(NotFound, match=r"too large for a bundle: README\.txt has"):
         await export(site, built.session, tmp_path / "b.zip")
     assert [item.name for item in tmp_path.iterdir()] == ["lab"]
 
