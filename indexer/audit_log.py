@@ -22,11 +22,13 @@ from sealtape.ingest.ledger.rows import SegmentRow
 from sealtape.ingest.tlog.names import open_name, seal_name, segment_name
 from sealtape.ingest.tlog.store import CHECKPOINT, PENDING, LogStore, noted_key
 from sealtape.ingest.vault import Vault
+from sealtape.schemas.cosignatures import ML_DSA_44
 from sealtape.schemas.errors import FormatError, Missing, StoreCorrupt
 from sealtape.schemas.evidence import EvidencePolicy
 from sealtape.schemas.layout import manifest_key
-from sealtape.schemas.notes import Checkpoint, parse_checkpoint, parse_note
+from sealtape.schemas.notes import ALGORITHM, Checkpoint, parse_checkpoint, parse_note
 from sealtape.schemas.segments import SegmentRecord, record_hash
+from sealtape.schemas.tlog.policy import Witnessed
 from sealtape.schemas.tlog.records import SessionSeal, parse_entry
 from sealtape.schemas.tlog.statements import DoneStatement, Statement
 from sealtape.schemas.tlog.tiles import ENTRIES, WIDTH, Tile, grown, parse_entries
@@ -85,6 +87,8 @@ class _Shard:
     number: int
     store: LogStore
     witnessed: Checkpoint | None = None
+    counts: bool = True
+    """Whether `witnessed` has all signatures that the policy wants."""
     pending: Checkpoint | None = None
     levels: Levels = field(default_factory=Levels)
     digests: dict[str, bytes] = field(default_factory=dict)
@@ -164,24 +168,31 @@ class LogAudit:
         highest = max(state.number, *self._signed, self._highest())
         for number in range(1, highest + 1):
             shard = _Shard(number, LogStore(self._vault, number))
-            await self._shard(shard, state.size if number == state.number else None)
+            await self._shard(shard, state.size)
             shards.append(shard)
         self._finish_rules()
         # One that is gone is a finding; what comes after it has no place without it.
-        unbroken = takewhile(lambda each: each.witnessed is not None, shards)
-        self.seen = SeenLog.of(self._log, [each.witnessed for each in unbroken if each.witnessed])
+        unbroken = takewhile(lambda each: each is not None, map(self._seen, shards))
+        self.seen = SeenLog.of(self._log, [each for each in unbroken if each is not None])
         await self._compare(segments, sessions)
+
+    def _seen(self, shard: _Shard) -> Checkpoint | None:
+        """How far a shard was verified: where a signature lacks, what was seen before stands."""
+        if shard.counts:
+            return shard.witnessed
+        return None if self._since is None else self._since.of_shard(shard.number)
 
     def _highest(self) -> int:
         return 0 if self._since is None else len(self._since.checkpoints)
 
-    async def _shard(self, shard: _Shard, ledger_size: int | None) -> None:
+    async def _shard(self, shard: _Shard, ledger_size: int) -> None:
         where = shard.store.prefix
         shard.witnessed = await self._checkpoint(shard, CHECKPOINT, quorum=True)
         shard.pending = await self._checkpoint(shard, PENDING, quorum=False)
         if not shard.size:
             if self._expected(shard.number):
                 self._tampered(where, "it was witnessed, and no checkpoint of it is there")
+                self._end_rules()
             else:
                 self._report.incomplete("log", where, "it has no checkpoint yet")
             return
@@ -192,6 +203,7 @@ class LogAudit:
             names = self._stamps.names(shard.store, stamps)
             await self._stamps.shard(shard.number, shard.store, names, shard.digests, noted)
         if not await self._entries(shard, noted):
+            self._end_rules()
             return
         for found in (shard.witnessed, shard.pending):
             if found is not None and shard.levels.root(found.size) != found.root:
@@ -200,8 +212,9 @@ class LogAudit:
                 )
         await self._objects(shard)
         await self._earlier(shard)
-        if ledger_size is not None:
-            await self._ledger_rows(shard, ledger_size)
+        if shard.number <= self._end[0]:
+            last = shard.number == self._end[0]
+            await self._ledger_rows(shard, ledger_size if last else shard.size, ended=not last)
 
     def _expected(self, number: int) -> bool:
         """Whether the ledger, a later shard or an earlier run knows that it had a checkpoint."""
@@ -228,8 +241,11 @@ class LogAudit:
             else:
                 opened = self._policy.tlog.open(note)
                 found = opened.checkpoint
-                if quorum and not opened.quorum:
-                    self._report.incomplete("log", where, "the policy's quorum did not cosign it")
+                lacking = _lacking(self._policy, opened, quorum=quorum)
+                for reason in lacking:
+                    self._report.incomplete("log", where, reason)
+                if name == CHECKPOINT:
+                    shard.counts = not lacking
         except FormatError as exc:
             self._tampered(where, f"it does not hold: {exc.message}")
             return None
@@ -346,6 +362,12 @@ class LogAudit:
         else:
             self._report.incomplete("log", where, reason)
 
+    def _end_rules(self) -> None:
+        """Entries are missing, which is a finding: the rules have nothing to say behind them."""
+        if self._rules is not None:
+            self._rules = None
+            self._report.note("the monitor's rules were applied up to the missing entries only")
+
     def _finish_rules(self) -> None:
         if self._rules is not None:
             for violation in self._rules.late:
@@ -403,8 +425,8 @@ class LogAudit:
                 f"its first {before.size} entries are not those of an earlier run: another history",
             )
 
-    async def _ledger_rows(self, shard: _Shard, ledger_size: int) -> None:
-        """The ledger's copy of the entries is the log's."""
+    async def _ledger_rows(self, shard: _Shard, ledger_size: int, *, ended: bool) -> None:
+        """The ledger's copy of the entries is the log's; of a shard that `ended`, it is whole."""
         first = 0
         while first < ledger_size:
             page = min(_PAGE, ledger_size - first)
@@ -414,12 +436,14 @@ class LogAudit:
             for row in rows:
                 expected = shard.levels.leaf(row.index)
                 if row.index != first or expected not in (None, leaf_hash(row.entry)):
-                    self._report.tampered(
-                        "ledger", f"log entry {row.index}", "it is not the entry that was logged"
-                    )
+                    where = f"log entry {row.index}" + (f" of shard {shard.number}" * ended)
+                    self._report.tampered("ledger", where, "it is not the entry that was logged")
                 first = row.index + 1
         if first != ledger_size:
             self._report.tampered("ledger", "log", f"it counts {ledger_size} entries, not {first}")
+        elif ended and await self._ledger.log_entries(shard.number, ledger_size, 1):
+            reason = f"shard {shard.number} ended with {ledger_size} entries, it has more"
+            self._report.tampered("ledger", "log", reason)
 
     # -- what is sealed ----------------------------------------------------------------------------
 
@@ -546,6 +570,21 @@ class LogAudit:
 
     def _tampered(self, where: str, reason: str) -> None:
         self._report.tampered("log", where, reason)
+
+
+def _lacking(policy: EvidencePolicy, opened: Witnessed, *, quorum: bool) -> list[str]:
+    """What a policy wants on a checkpoint and is not there; raises FormatError for what must be."""
+    if ALGORITHM not in opened.algorithms:
+        raise FormatError("the log's Ed25519 signature is missing")
+    checkpoint = opened.checkpoint
+    found = []
+    if quorum and not opened.quorum:
+        found.append("the policy's quorum did not cosign it")
+    if policy.wants_ml_dsa(checkpoint.origin, checkpoint.size) and (
+        ML_DSA_44 not in opened.algorithms
+    ):
+        found.append("the log's ML-DSA-44 signature is missing, which the policy wants")
+    return found
 
 
 async def _include(store: LogStore, index: int, entry: bytes, checkpoint: Checkpoint) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final
 
+from sealtape.capture.files import write_atomic
 from sealtape.indexer.audit_log import LogTrust, signed_sizes
 from sealtape.indexer.cli.options import inside
 from sealtape.ingest.vault import Vault
-from sealtape.schemas.errors import FormatError, SettingsError, StoreError, UsageError
+from sealtape.schemas.errors import FormatError, SettingsError, UsageError
 from sealtape.schemas.evidence import EvidencePolicy, parse_evidence_policy
 from sealtape.schemas.notes import Verifier
 from sealtape.schemas.settings import Settings
@@ -80,12 +80,4 @@ def keep_seen(path: str | None, seen: SeenLog | None, report: Report) -> None:
     if report.verdict == Verdict.TAMPERED:
         report.note(f"{path} stays as it was: it shows what was seen before")
         return
-    fresh = Path(path + ".new")
-    try:
-        with fresh.open("wb") as file:
-            file.write(seen.to_json())
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except OSError as exc:
-        raise StoreError(f"The state {path} cannot be written: {exc}.") from exc
+    write_atomic(Path(path), seen.to_json())

@@ -3,6 +3,7 @@
 async with writing(site) as (stores, worker): ...      # until it is left, which flushes it
 entries, checkpoint = await read_log(site)             # checked against the signed root
 await grow_log(site, life=Life(3))         # killed at the third write; raises Killed
+rotate(site)                               # the next writer begins another shard
 """
 
 import asyncio
@@ -12,6 +13,7 @@ from dataclasses import replace
 
 from sealtape.indexer.cli.lab import lab_log
 from sealtape.indexer.cli.log_files import introductions
+from sealtape.indexer.cli.main import main
 from sealtape.ingest.node import open_stores
 from sealtape.ingest.tlog.opening import log_parts, read_policy
 from sealtape.ingest.tlog.parts import Pace
@@ -29,6 +31,7 @@ __all__ = [
     "kinds",
     "log_of",
     "read_log",
+    "rotate",
     "writing",
 ]
 
@@ -141,6 +144,11 @@ async def read_log(site, number=1, vault=None):
     finally:
         if vault is None:
             await opened.close()
+
+
+def rotate(site):
+    """Prepare the log's next shard, as `sealtape log rotate` does."""
+    assert main(["-c", str(site.config), "log", "rotate"]) == 0
 
 
 def kinds(entries):

@@ -4,16 +4,18 @@ import asyncio
 import itertools
 import shutil
 import time
+from dataclasses import replace
 
 import pytest
 
 from sealtape.ingest.sealer import Limits
+from sealtape.ingest.tlog.opening import read_policy
 from sealtape.ingest.tlog.store import CHECKPOINT, PENDING
 from sealtape.schemas.evidence import parse_evidence_policy
 from sealtape.schemas.tlog.tiles import Tile, encode_entries, parse_entries
 from sealtape.schemas.verify.log_state import SeenLog
 from tests.factories.deployments import audit, audited, make_site, seal
-from tests.factories.logs import grow_log, read_log, writing
+from tests.factories.logs import grow_log, read_log, rotate, writing
 from tests.indexer.harm import edit, overwrite, tampered
 
 HOUR_NS = 3600 * 10**9
@@ -258,3 +260,131 @@ async def test_no_false_alarm_while_the_log_grows(tmp_path):
             report = await judged(site)
             assert [f.to_json() for f in report.findings if f.verdict == "tampered"] == []
     assert stores is not None
+
+
+# -- a log of two shards --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_shards(tmp_path_factory):
+    """A first shard of more than a bundle's entries that has ended, and the next one."""
+    site = make_site(tmp_path_factory.mktemp("two") / "site")
+
+    async def fill():
+        await seal(site, [site.session(commands=0) for _ in range(130)])
+        await grow_log(site)
+        rotate(site)
+        await seal(site, [site.session(commands=1)])
+        await grow_log(site)
+
+    asyncio.run(fill())
+    return site
+
+
+@pytest.fixture
+def rotated(two_shards, tmp_path):
+    shutil.copytree(two_shards.folder, tmp_path / "copy")
+    return two_shards.moved(tmp_path / "copy")
+
+
+def policy_of_all(site, **changes):
+    """The deployment's policy with the keys of all its shards."""
+    return replace(policy_of(site), tlog=read_policy(site.settings), **changes)
+
+
+def not_tampered(report):
+    return not [finding for finding in report.findings if finding.verdict == "tampered"]
+
+
+async def test_two_shards(two_shards):
+    run = await audited(two_shards, policy=policy_of_all(two_shards, ml_dsa_from={"": 0}))
+    assert not_tampered(run.report)
+    assert not [f for f in run.report.findings if f.layer == "log"]
+    assert [checkpoint.origin[-6:] for checkpoint in run.log.seen.checkpoints] == [
+        "/log/1",
+        "/log/2",
+    ]
+
+
+async def test_entries_of_an_ended_shard_that_are_gone(rotated):
+    """A finding; the shard behind it is read all the same."""
+    (last,) = log_file(rotated, "tile/entries").glob("001*/*")
+    last.unlink()
+    report = await audit(rotated, policy=policy_of_all(rotated))
+    tampered(report, layer="log", reason="is missing")
+    assert {f.object for f in report.findings if f.verdict == "tampered"} == {
+        f"log/v1/1/tile/entries/001.p/{last.name}"
+    }
+    assert any("up to the missing entries" in note for note in report.notes)
+
+
+async def test_an_ended_shard_that_is_gone(rotated):
+    shutil.rmtree(log_file(rotated, ""))
+    report = await audit(rotated, policy=policy_of_all(rotated))
+    tampered(report, layer="log", object="log/v1/1/")
+    assert not any("of shard 2" in f.object for f in report.findings)
+
+
+async def test_a_row_of_an_ended_shard_that_was_edited(rotated):
+    edit(
+        rotated,
+        "UPDATE log_entry SET entry = cast(entry || ' ' AS BLOB) WHERE number = 1 AND idx = 2",
+    )
+    for policy in (policy_of_all(rotated), None):
+        report = await audit(rotated, policy=policy)
+        tampered(report, layer="ledger", object="log entry 2 of shard 1")
+
+
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        ("DELETE FROM log_entry WHERE number = 1 AND idx > 200", "entries, not 201"),
+        ("INSERT INTO log_entry SELECT 1, 9999, 'stranger', x'00'", "it has more"),
+    ],
+)
+async def test_rows_of_an_ended_shard_that_were_dropped_or_added(rotated, statement, reason):
+    edit(rotated, statement)
+    tampered(await audit(rotated, policy=policy_of_all(rotated)), layer="ledger", reason=reason)
+
+
+# -- what a policy wants on checkpoints -----------------------------------------------------------
+
+
+def without(site, unwanted):
+    """Take lines off all checkpoints of the log."""
+    folder = site.folder / "vault/log/v1"
+    for path in [*folder.glob("*/checkpoint*"), *folder.glob("*/checkpoints/*")]:
+        if path.is_file():
+            text, _, lines = path.read_bytes().partition(b"\n\n")
+            kept = [line for line in lines.splitlines(keepends=True) if not unwanted(line)]
+            overwrite(path, text + b"\n\n" + b"".join(kept))
+
+
+async def test_checkpoints_without_the_lines_that_a_policy_wants(site):
+    policy = policy_of(site)
+    without(site, lambda line: len(line) > 2000)  # the ML-DSA-44 lines
+    assert (await audit(site, policy=policy)).verdict == "verified"
+    origin = f"{site.settings.deployment.log}/1"
+    wanting = replace(policy, ml_dsa_from={origin: 0})
+    run = await audited(site, policy=wanting)
+    assert run.report.verdict == "incomplete"
+    assert all("ML-DSA-44 signature is missing" in f.reason for f in run.report.findings)
+    assert run.log.seen.checkpoints == ()
+    assert (await audit(site, policy=replace(policy, ml_dsa_from={origin: 10**6}))).verdict == (
+        "verified"
+    )
+
+
+async def test_checkpoints_that_only_ml_dsa_signed(site):
+    without(site, lambda line: b"/log/1 " in line and len(line) < 2000)
+    tampered(await judged(site), layer="log", reason="Ed25519 signature is missing")
+
+
+async def test_what_lacks_the_quorum_is_not_what_was_seen(site, logged):
+    """Whoever has the log's key alone does not make a later, honest log look like another."""
+    before = (await audited(logged[1], policy=policy_of(logged[1]))).log.seen
+    without(site, lambda line: b"/log/1 " not in line)
+    for since in (None, before):
+        run = await audited(site, policy=policy_of(site), since=since)
+        assert run.report.verdict == "incomplete"
+        assert run.log.seen.checkpoints == (() if since is None else before.checkpoints)

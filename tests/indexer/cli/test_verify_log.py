@@ -7,7 +7,7 @@ import pytest
 
 from sealtape.indexer.cli import verify_log
 from sealtape.ingest.vault import open_vault
-from sealtape.schemas.errors import SettingsError, UsageError
+from sealtape.schemas.errors import SettingsError, StoreError, UsageError
 from sealtape.schemas.notes import Checkpoint
 from sealtape.schemas.verify import Report
 from sealtape.schemas.verify.log_state import SeenLog
@@ -67,6 +67,11 @@ def test_the_state_of_an_earlier_run(tmp_path):
     path.write_bytes(path.read_bytes() + b"x")
     with pytest.raises(UsageError, match="not the state"):
         verify_log.read_seen(str(path))
+
+
+def test_the_state_that_cannot_be_written(tmp_path):
+    with pytest.raises(StoreError, match="seen"):
+        verify_log.keep_seen(str(tmp_path / "none" / "seen"), SEEN, Report(sessions=1))
 
 
 def test_the_state_stays_when_something_is_wrong(tmp_path):
