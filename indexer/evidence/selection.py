@@ -123,11 +123,9 @@ class _Choice:
         """Where the log has the session, and the last witnessed checkpoint of that shard."""
         names = [open_name(self._session, epoch) for epoch in self._epochs]
         found = await self._ledger.log_find(names)
-        shards = {number for number, _ in found.values()}
-        if len(shards) > 1:
-            msg = f"Session {self._session.hex()} lies in several shards of the log: {shards}."
-            raise NotFound(msg, hint="Such a session has no bundle; verify it where it is.")
+        shards = sorted({number for number, _ in found.values()})
         self._number = next(iter(shards), 1)
+        self._in_one(shards)
         self._store = LogStore(self._vault, self._number)
         note = await self._store.get(CHECKPOINT)
         if note:
@@ -138,6 +136,16 @@ class _Choice:
             raise NotFound(msg, hint="`sealtape log show` says how far it is; --wait 60 waits.")
         self.found.size = self._top.size
         self.found.notes[self._top.size] = note
+
+    def _in_one(self, shards: Iterable[int]) -> None:
+        """Refuse a session with entries in another shard than the one that it opened in."""
+        for number in shards:
+            if number != self._number:
+                msg = (
+                    f"Session {self._session.hex()} lies in shards {self._number} and {number} of"
+                    " the log."
+                )
+                raise NotFound(msg, hint="Such a session has no bundle; verify it where it is.")
 
     # -- entries --------------------------------------------------------------------------------
 
@@ -171,16 +179,15 @@ class _Choice:
                 raise StoreCorrupt(msg, hint="`sealtape verify` says more.")
             names[segment_name(record_hash(row.record))] = key
         found = await self._ledger.log_find(list(names))
-        return {
-            names[name]: index
-            for name, (number, index) in found.items()
-            if number == self._number and index < self._top.size
-        }
+        self._in_one(number for number, _ in found.values())
+        return {names[name]: index for name, (_, index) in found.items() if index < self._top.size}
 
     async def _seal(self, epoch: int) -> None:
         name = seal_name(self._session, epoch)
         place = (await self._ledger.log_find([name])).get(name)
-        if place is None or place[0] != self._number or place[1] >= self._top.size:
+        if place is not None:
+            self._in_one([place[0]])
+        if place is None or place[1] >= self._top.size:
             self.found.lacking.append(f"epoch {epoch} is not sealed in the log yet")
             return
         await self._take(place[1])

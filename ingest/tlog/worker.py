@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -216,6 +217,9 @@ class LogWorker:
         if not known or await self._parts.signer.signed(origin) is None:
             return False
         until = self._parts.monotonic() + ROTATE_S
+        if writer.summary.since_beat:
+            # Nothing is ever added behind it: what was sealed last would have no heartbeat.
+            await writer.heartbeat()
         await publisher.sign(writer.summary.size)
         while publisher.witnessed_size < publisher.size:
             if await publisher.witness(publisher.note):
@@ -223,6 +227,8 @@ class LogWorker:
             if self._parts.monotonic() > until or await self._leaving.within(RETRY_S):
                 log.error("%s waits: the last checkpoint before it is not witnessed", origin)
                 return False
+        if self._parts.stamping is not None:
+            await self._stamp(publisher, self._parts.stamping.names)
         await writer.begin(publisher.witnessed)
         return True
 
@@ -261,17 +267,19 @@ class LogWorker:
             self._news.set()
         return False
 
-    async def _stamp(self, publisher: Publisher) -> None:
+    async def _stamp(self, publisher: Publisher, names: Sequence[str] | None = None) -> None:
         """Have a witnessed checkpoint time-stamped: hourly, and first thing on a new day.
 
-        An authority that did not is asked for the next checkpoint again, whatever the others did.
+        By all that are due, or by these. An authority that did not is asked for the next
+        checkpoint again, whatever the others did.
         """
         stamping = self._parts.stamping
         if stamping is None:
             return
         now, day = self._parts.monotonic(), self._parts.clock_ns() // DAY_NS
-        due = [name for name in stamping.names if self._due(name, now, day)]
-        for item in await stamping.stamp(sha256(publisher.witnessed).digest(), due):
+        if names is None:
+            names = [name for name in stamping.names if self._due(name, now, day)]
+        for item in await stamping.stamp(sha256(publisher.witnessed).digest(), names):
             name = f"timestamps/{publisher.witnessed_size:020d}/{item.name}"
             await publisher.store.create(f"{name}.tsr", item.der)
             if item.chain_pem:

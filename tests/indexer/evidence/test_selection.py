@@ -25,7 +25,7 @@ from sealtape.schemas.tlog.statements import (
     sign_statement,
 )
 from tests.factories.deployments import make_site, seal
-from tests.factories.logs import grow_log
+from tests.factories.logs import grow_log, rotate
 from tests.factories.sessions import STANDARD
 
 OTHER = bytes(16)
@@ -116,6 +116,23 @@ async def test_decisions_about_the_session_and_its_class(site):
     counted = kinds(found)
     wanted = ("hold", "release", "tombstone-intent", "policy")
     assert [counted.count(kind) for kind in wanted] == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+async def test_a_session_that_goes_on_in_the_next_shard_has_no_bundle(site, sealed):
+    """It says so, instead of waiting for a seal that will never be in the first one."""
+    built = site.session(commands=6, checkpoint_every=3)
+    pairs = built.encoded()
+    await seal(site, pairs=pairs[:8])
+    await grow_log(site)
+    async with Opened(site) as stores:
+        assert "not sealed in the log yet" in (await stores.chosen(built.session)).lacking[0]
+    rotate(site)
+    await seal(site, pairs=pairs[8:] if sealed else pairs[8:12])
+    await grow_log(site)
+    async with Opened(site) as stores:
+        with pytest.raises(NotFound, match="lies in shards 1 and 2 of the log"):
+            await stores.chosen(built.session)
 
 
 async def test_checkpoints_that_bound_it(site):

@@ -1,0 +1,87 @@
+"""The end of a shard of the log, and the beginning of the next, also when something died before."""
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+from hashlib import sha256
+
+import pytest
+
+from sealtape.ingest.tlog.timestamping import Timestamping
+from sealtape.ingest.tlog.worker import LogWorker
+from sealtape.ingest.vault import open_vault
+from sealtape.schemas.timestamps import verify_timestamp
+from tests.factories.deployments import make_site, seal
+from tests.factories.logs import grow_log, kinds, log_of, read_log, rotate
+from tests.ingest.tlog.test_timestamping import ROOT, authority, serving, stamps
+
+
+@pytest.fixture
+def site(tmp_path):
+    return make_site(tmp_path / "lab")
+
+
+@asynccontextmanager
+async def killed(site):
+    """A worker that is at work, and dies without another word."""
+    async with log_of(site) as (_, parts):
+        worker = LogWorker(parts, owner="dev-1", ttl_s=1.0)
+        task = asyncio.create_task(worker.run())
+        try:
+            await until(lambda: worker.snapshot().witnessed)
+            yield worker
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def until(test):
+    async with asyncio.timeout(60):
+        while not test():
+            await asyncio.sleep(0.02)
+
+
+async def test_a_heartbeat_is_behind_all_of_a_shard_that_ends(site):
+    """Else what was sealed before a crash could never show that no revocation was left out."""
+    async with killed(site) as worker:
+        size = worker.snapshot().witnessed
+        await seal(site, [site.session()])
+        await until(lambda: worker.snapshot().witnessed == size + 3)
+    entries, _ = await read_log(site)
+    assert kinds(entries)[-2:] == ["segment", "session-seal"]
+    rotate(site)
+    await grow_log(site)
+    ended, last = await read_log(site)
+    assert ended[: len(entries)] == entries
+    assert kinds(ended[len(entries) :]) == ["heartbeat"]
+    begun, _ = await read_log(site, number=2)
+    assert f"\n{last.size}\n" in begun[0].before
+
+
+async def test_the_last_checkpoint_of_a_shard_is_stamped(site):
+    """No later one of that shard will be, however short ago another was."""
+    async with serving(stamps()) as (url, requests):
+        stamping = Timestamping([authority(url)])
+        await grow_log(site, stamping=stamping)
+        await seal(site, [site.session()])
+        await grow_log(site)  # without the authority
+        rotate(site)
+        await grow_log(site, stamping=stamping)
+    _, last = await read_log(site)
+    vault = await open_vault(site.settings.stores.vault, site.folder)
+    prefix = f"log/v1/1/timestamps/{last.size:020d}/one"
+    note = await vault.get(f"log/v1/1/checkpoints/{last.size:020d}")
+    chain = await vault.get(f"{prefix}.pem")
+    assert verify_timestamp(
+        await vault.get(f"{prefix}.tsr"), sha256(note).digest(), ROOT.pem, chain
+    )
+    await vault.close()
+    assert len(requests) == 2  # and the next shard waits for its hour
+
+
+async def test_an_authority_that_is_away_does_not_hold_up_the_next_shard(site):
+    await grow_log(site)
+    rotate(site)
+    async with serving(stamps(), status=500) as (url, _):
+        await grow_log(site, stamping=Timestamping([authority(url)]))
+    assert kinds((await read_log(site, number=2))[0])[0] == "log"
