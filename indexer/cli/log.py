@@ -33,7 +33,7 @@ DESCRIPTION = """\
 sealtape log init      makes the log's keys and policies in a deployment that has none
 sealtape log show      sizes, the last checkpoints, who witnessed them and when
 sealtape log rotate    makes the keys of the log's next shard and names them in log.policy; the
-                       shard begins when ingest is started again
+                       shard begins when ingest is started again and its keys are submitted
 
 Rotate once a year, or when a key may be known to others. The last checkpoint of the old shard
 stands in the first entry of the new one. Nothing is removed; docs/log.md says what else is to do.
@@ -99,8 +99,9 @@ def _rotate(settings: Settings, *, as_json: bool) -> int:
     print(f"made the keys of {log}/{number}; name them in every policy over the log:")
     for vkey in vkeys:
         print(f"  log {vkey if len(vkey) < 200 else vkey[:80] + '…'}")
-    print("Then start ingest again. Have administrators introduce all keys anew: a shard's keys")
-    print("are those that its own entries introduce (`sealtape statement`).")
+    print("Have administrators introduce all keys anew: a shard's keys are those that its own")
+    print("entries introduce (`sealtape statement`). Stop ingest, submit what they signed, and")
+    print("start it again.")
     return 0
 
 

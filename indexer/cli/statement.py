@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Final
 
 from sealtape.indexer.cli import output
-from sealtape.indexer.cli.log_files import admin_key, introductions
+from sealtape.indexer.cli.log_files import admin_key, introductions, log_key_path
 from sealtape.indexer.cli.options import read_settings
 from sealtape.ingest.ledger import Ledger, open_ledger
 from sealtape.ingest.ledger.rows import Submitted
 from sealtape.ingest.tlog.gate import STATEMENT
 from sealtape.ingest.tlog.names import statement_name
+from sealtape.ingest.tlog.signer_file import key_paths
 from sealtape.schemas import canonical, notes
 from sealtape.schemas.bodies import NO_POLICY, RetentionClass
 from sealtape.schemas.errors import FormatError, UsageError
@@ -146,10 +147,18 @@ def _release(args: argparse.Namespace, _: Settings, heading: Heading) -> Body:
 
 def _deployment(args: argparse.Namespace, settings: Settings) -> int:
     """Statements that introduce the keys of a deployment's folder, as a lab has them."""
-    entries = introductions(settings, _signers(args))(1)
+    entries = introductions(settings, _signers(args))(_newest_shard(settings))
     _write(args, entries)
     _say(args, [_read(entry) for entry in entries])
     return 0
+
+
+def _newest_shard(settings: Settings) -> int:
+    """The last shard of the log of which there is a key here: that is to be introduced."""
+    number, path = 1, log_key_path(settings)
+    while path is not None and key_paths(path, number + 1)[0].exists():
+        number += 1
+    return number
 
 
 def _sign(args: argparse.Namespace, _: Settings) -> int:

@@ -56,7 +56,20 @@ def check_statement(statement: Statement, log: str, summary: LogSummary) -> None
         keys = [notes.Verifier.from_vkey(body.key)]
     if not keys:
         raise FormatError(f"no key was introduced that may sign it as {role}")
+    if isinstance(body, KeyStatement):
+        _check_key(body, summary)
     try:
         notes.open_note(statement.note, keys)
     except SignatureError as error:
         raise SignatureError(f"{body.kind} is not signed as {role}: {error.message}") from error
+
+
+def _check_key(body: KeyStatement, summary: LogSummary) -> None:
+    """Raise FormatError for a key that counts already, or takes the place of one that does not."""
+    if body.action != "revoke" and body.key in summary.live:
+        raise FormatError(
+            f"{body.key[:64]} counts in shard {summary.number} already; what introduces it in the"
+            " next one is submitted while nobody writes the log"
+        )
+    if body.action == "rotate" and summary.live.get(body.replaces) != body.role:
+        raise FormatError(f"{body.replaces[:64]}, to be replaced, does not count as {body.role}")

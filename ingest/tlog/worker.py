@@ -216,6 +216,9 @@ class LogWorker:
         known = any(key.verifier.name == origin for key in self._parts.policy.logs)
         if not known or await self._parts.signer.signed(origin) is None:
             return False
+        if not await writer.introduced():
+            log.error("%s waits: no statement that introduces a node's key is submitted", origin)
+            return False
         until = self._parts.monotonic() + ROTATE_S
         if writer.summary.since_beat:
             # Nothing is ever added behind it: what was sealed last would have no heartbeat.

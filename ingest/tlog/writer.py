@@ -44,6 +44,7 @@ from sealtape.ingest.tlog.summary import LogSummary
 from sealtape.schemas.errors import FormatError
 from sealtape.schemas.segments import record_hash
 from sealtape.schemas.tlog.records import Entry, LogIncident, LogStart, encode_entry, parse_entry
+from sealtape.schemas.tlog.statements import KeyStatement, Statement
 
 __all__ = ["LOG", "Writer"]
 
@@ -111,6 +112,21 @@ class Writer:
         ]
         await self._add(number, 0, named, self._cursor)
         log.info("shard %d of the log %s begins", number, self._parts.log)
+
+    async def introduced(self) -> bool:
+        """Whether nodes would have keys in the next shard, if they have some in this one.
+
+        A session that opens before its node's key is introduced could never be shown to be a
+        node's: so statements that introduce one must wait in the inbox before the shard begins.
+        """
+        if "node" not in self.summary.live.values():
+            return True
+        entries = [*self._parts.introduce(self.summary.number + 1)]
+        after = 0
+        while rows := await self._ledger.inbox(after):
+            after = rows[-1].id
+            entries += [row.payload for row in rows if row.kind == STATEMENT]
+        return any(map(_introduces_node, entries))
 
     async def step(self) -> bool:
         """Append what there is next; False when there is nothing. Raises StoreError."""
@@ -385,6 +401,15 @@ class Writer:
     def _now(self) -> int:
         """The time that an entry states; it does not go back within the log."""
         return max(self._parts.clock_ns(), self.summary.at_ns)
+
+
+def _introduces_node(data: bytes) -> bool:
+    try:
+        entry = parse_entry(data)
+    except FormatError:
+        return False  # it is refused, and said so, when its turn comes
+    body = entry.body if isinstance(entry, Statement) else None
+    return isinstance(body, KeyStatement) and (body.action, body.role) == ("introduce", "node")
 
 
 async def _few_at_once(work: Sequence[Coroutine[Any, Any, list[_Item]]]) -> list[list[_Item]]:

@@ -98,6 +98,29 @@ def test_what_a_reaper_signs():
     refused(made(IntentStatement, REAPER, **erasure), *known, match="as admin")
 
 
+def test_a_key_is_introduced_once():
+    """A monitor would refuse the log for a second time, for ever."""
+    known = (key("admin", ANN, ANN), key("node", BOB, ANN))
+    refused(key("node", BOB, ANN), *known, match="counts in shard 1 already")
+    refused(key("admin", ANN, ANN), *known, match="counts in shard 1 already")
+    refused(key("reaper", BOB, ANN), *known, match="counts in shard 1 already")
+    revoked = made(
+        KeyStatement, ANN, action="revoke", role="node", key=BOB.vkey, replaces="", since=2
+    )
+    taken(revoked, *known)
+    taken(revoked, *known, revoked)  # from an earlier index, for instance
+
+
+def test_a_key_takes_the_place_of_one_that_counts():
+    known = (key("admin", ANN, ANN), key("node", BOB, ANN))
+    change = {"action": "rotate", "key": REAPER.vkey, "replaces": BOB.vkey}
+    taken(made(KeyStatement, ANN, **change, role="node"), *known)
+    refused(made(KeyStatement, ANN, **change, role="reaper"), *known, match="does not count as")
+    refused(made(KeyStatement, ANN, **change, role="node"), known[0], match="does not count as")
+    again = change | {"key": ANN.vkey}
+    refused(made(KeyStatement, ANN, **again, role="node"), *known, match="counts in shard 1")
+
+
 def test_a_changed_signature_is_refused():
     entry = hold(ANN).replace(b'\\"sessions\\":[\\"00', b'\\"sessions\\":[\\"01')
     refused(entry, key("admin", ANN, ANN), match="does not verify")

@@ -6,6 +6,8 @@ from hashlib import sha256
 
 import pytest
 
+from sealtape.indexer.cli.main import main
+from sealtape.ingest.tlog.parts import nobody
 from sealtape.ingest.tlog.timestamping import Timestamping
 from sealtape.ingest.tlog.worker import LogWorker
 from sealtape.ingest.vault import open_vault
@@ -85,3 +87,63 @@ async def test_an_authority_that_is_away_does_not_hold_up_the_next_shard(site):
     async with serving(stamps(), status=500) as (url, _):
         await grow_log(site, stamping=Timestamping([authority(url)]))
     assert kinds((await read_log(site, number=2))[0])[0] == "log"
+
+
+# -- keys ------------------------------------------------------------------------------------------
+
+
+def statement(site, *words):
+    assert main(["-c", str(site.config), "statement", *map(str, words)]) == 0
+
+
+def submitted(site):
+    """What introduces the deployment's keys, made and submitted as the page on the log says."""
+    path = site.folder / "keys.statement"
+    statement(site, "deployment", "--sign", site.folder / "keys/admin.key", "-o", path)
+    statement(site, "submit", path)
+
+
+async def in_production(site):
+    """Run the worker as where administrators introduce the keys themselves."""
+    await grow_log(site, introduce=nobody)
+
+
+async def test_a_shard_begins_with_the_keys_that_were_submitted_for_it(site):
+    await asyncio.to_thread(submitted, site)
+    await in_production(site)
+    rotate(site)
+    await seal(site, [site.session()])
+    await asyncio.to_thread(submitted, site)
+    await in_production(site)
+    entries, _ = await read_log(site, number=2)
+    found = kinds(entries)
+    assert found[:9] == ["log", *["key"] * 8]
+    assert "session-open" in found[9:]
+    names = [each.body.key.partition("+")[0] for each in entries[1:9] if each.body.role == "log"]
+    assert [name[-6:] for name in names] == ["/log/2"] * 2
+
+
+async def test_a_shard_without_nodes_keys_does_not_begin(site, caplog):
+    await asyncio.to_thread(submitted, site)
+    await in_production(site)
+    rotate(site)
+    await seal(site, [site.session()])
+    await in_production(site)
+    assert "introduces a node's key" in caplog.text
+    assert "session-open" in kinds((await read_log(site))[0])
+
+
+async def test_what_is_submitted_while_the_old_shard_is_written_is_refused(site, caplog):
+    await asyncio.to_thread(submitted, site)
+    await in_production(site)
+    await asyncio.to_thread(submitted, site)
+    await in_production(site)
+    assert kinds((await read_log(site))[0]).count("key") == 8
+    assert "counts in shard 1 already" in caplog.text
+
+
+async def test_a_log_whose_nodes_never_had_keys_goes_on(site):
+    await in_production(site)
+    rotate(site)
+    await in_production(site)
+    assert kinds((await read_log(site, number=2))[0]) == ["log", "heartbeat"]
