@@ -60,6 +60,8 @@ LOOK_S: Final = 1.0
 """Shortest time between two looks at what is not sealed."""
 KEEP_EVERY: Final = 10_000
 """A summary is kept every so many entries."""
+LEAP_NS: Final = 600 * 10**9
+"""How far the clock may go back before entries follow it."""
 _HASTE: Final = 0.75
 """Heartbeats are a quarter earlier than promised, so that a slow store delays none too long."""
 
@@ -399,8 +401,13 @@ class Writer:
         self.appended += len(items)
 
     def _now(self) -> int:
-        """The time that an entry states; it does not go back within the log."""
-        return max(self._parts.clock_ns(), self.summary.at_ns)
+        """The time that an entry states; it does not go back for a clock that is a little ahead.
+
+        One that was far ahead is followed back: else the log would state times to come until they
+        have come, and a monitor finds every entry of them.
+        """
+        now_ns, last_ns = self._parts.clock_ns(), self.summary.at_ns
+        return last_ns if now_ns < last_ns <= now_ns + LEAP_NS else now_ns
 
 
 def _introduces_node(data: bytes) -> bool:

@@ -43,7 +43,7 @@ class Pulse:
         self._told = False
         """Whether it was said that no heartbeat follows the last one in time."""
         self.clock_ns = _BEGINNING
-        """The latest time that the log's writer stated."""
+        """The latest time that the log's writer stated, since its clock was last set back."""
         self._ahead: tuple[Place, int] = ((0, 0), _BEGINNING)
         """The latest time that any entry stated, and where, since a witness told the time."""
 
@@ -57,6 +57,7 @@ class Pulse:
         if at_ns < self.clock_ns - self._limits.clock_s * NS:
             seconds = (self.clock_ns - at_ns) // NS
             self._report("clock", place, f"made {seconds} seconds before what stands before it")
+            self.clock_ns = at_ns  # told once: what follows is measured by the clock that was set
         self.clock_ns = max(self.clock_ns, at_ns)
         self.mention(place, at_ns)
 

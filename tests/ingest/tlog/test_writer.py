@@ -60,6 +60,30 @@ async def judged(site):
     return rules
 
 
+# -- times -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("ahead_s", "wrong"), [(300, []), (86_400, ["clock", "clock"])])
+async def test_a_clock_that_was_ahead(site, ahead_s, wrong):
+    """By a little, its time is waited for; by a day, not all entries of a day are tomorrow's."""
+    ahead_ns = [0]
+
+    def clock_ns():
+        return time.time_ns() + ahead_ns[0]
+
+    for ahead in (0, ahead_s, 0, 0):
+        ahead_ns[0] = ahead * 10**9
+        await seal(site, [site.session()])
+        await grow_log(site, clock_ns=clock_ns, witnesses=False)
+    entries, _ = await read_log(site)
+    times = [entry.at_ns for entry in entries if kinds([entry]) == ["session-seal"]]
+    assert len(times) == 4
+    assert (times == sorted(times)) == (not wrong)
+    assert max(times[2:]) < time.time_ns() + 600 * 10**9
+    found = [item.rule for item in (await judged(site)).violations]
+    assert [rule for rule in found if rule == "clock"] == wrong
+
+
 # -- when an epoch is final ------------------------------------------------------------------------
 
 

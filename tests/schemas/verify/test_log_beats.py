@@ -129,6 +129,15 @@ def test_a_clock_that_goes_back():
     assert beats.clock_ns == 1_050 * NS
 
 
+def test_a_clock_that_was_far_ahead_is_told_once():
+    beats = begun()
+    for index, seconds in enumerate((1_000, 9_000, 1_010, 1_020, 1_030)):
+        beats.tick((1, index), seconds * NS)
+    assert beats.rules == [("clock", 2)]
+    beats.tick((1, 5), 900 * NS)
+    assert beats.rules == [("clock", 2), ("clock", 5)]
+
+
 def test_times_from_the_future():
     beats = begun()
     beats.tick((1, 1), 1_000 * NS)
