@@ -95,7 +95,7 @@ def coverage(parts: Sequence[Part], now_ns: int, window_ns: int) -> Coverage:
     fresh = sum(
         part.bytes
         for part in parts
-        if part.verified_ns is not None and now_ns - part.verified_ns < window_ns
+        if part.verified_ns is not None and 0 <= now_ns - part.verified_ns < window_ns
     )
     return Coverage(
         objects=len(parts),

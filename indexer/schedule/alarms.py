@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -65,7 +66,7 @@ class AlarmSender:
         self.waiting = 0
 
     def wake(self) -> None:
-        """There may be more to send."""
+        """There is more to send: it does not wait for what was refused before."""
         self._more.set()
 
     async def run(self) -> None:
@@ -79,8 +80,17 @@ class AlarmSender:
         """Send until nothing waits."""
         pause_s = self._first_s
         while not await self._sweep():
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, self._longest_s)
+            if not await self._woken(pause_s):
+                pause_s = min(2 * pause_s, self._longest_s)
+
+    async def _woken(self, seconds: float) -> bool:
+        """Wait so long, or until there is more."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._more.wait()
+                self._more.clear()
+                return True
+        return False
 
     async def _sweep(self) -> bool:
         """Try each alarm that waits; whether all were taken."""

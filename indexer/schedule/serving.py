@@ -81,17 +81,19 @@ class RunningSchedule:
         allowed = allowance(self._verify.bytes_per_day, every_ns)
         while not self._stop.is_set():
             read = await self._step(allowed)
-            if self.sender is not None:
-                self.sender.wake()
             await self._rest(max(every_ns, pause_ns(read, self._verify.bytes_per_day)))
 
     async def _step(self, allowed: int) -> int:
+        read, fresh = 0, True  # a step that fails may have found something before
         try:
-            return (await self.rounds.step(allowed)).read
+            step = await self.rounds.step(allowed)
+            read, fresh = step.read, bool(step.fresh)
         except SealtapeError as error:
             self.rounds.tally.failures += 1
             log.warning("Nothing could be verified now, it is tried again: %s", error)
-            return 0
+        if fresh and self.sender is not None:
+            self.sender.wake()
+        return read
 
     async def _rest(self, pause: int) -> None:
         try:
@@ -137,7 +139,8 @@ async def once(
         stack.push_async_callback(state.close)
         sender = sender_of(settings, state)
         rounds = Rounds(settings, state, trust=trust, policy=policy)
-        left = settings.verify.bytes_per_day - await state.read_since(time.time_ns() - DAY_NS)
+        now_ns = time.time_ns()
+        left = settings.verify.bytes_per_day - await state.read_since(now_ns - DAY_NS, now_ns)
         fresh: list[Alarm] = []
         read = objects = 0
         while True:

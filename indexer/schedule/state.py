@@ -111,10 +111,13 @@ class State:
         row = await self._database.read(lambda connection: connection.execute(sql).fetchone())
         return (0, 0) if row is None else (row[0], row[1])
 
-    async def read_since(self, at_ns: int) -> int:
-        """How many bytes were read in batches begun then or later."""
-        sql = "SELECT coalesce(sum(bytes), 0) FROM verification WHERE at_ns >= ?"
-        rows = await self._rows(sql, at_ns)
+    async def read_since(self, at_ns: int, until_ns: int) -> int:
+        """How many bytes were read in batches begun between two moments.
+
+        What a clock that was ahead says to have been read later takes nothing from any day.
+        """
+        sql = "SELECT coalesce(sum(bytes), 0) FROM verification WHERE at_ns >= ? AND at_ns <= ?"
+        rows = await self._rows(sql, at_ns, until_ns)
         return int(rows[0][0])
 
     async def history(

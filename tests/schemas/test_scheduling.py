@@ -37,6 +37,11 @@ def test_what_was_read_lately_is_not_due_and_what_was_read_in_the_future_is():
     assert due([lately, then, wrong], NOW, DAY_NS) == [then, wrong]
 
 
+def test_what_was_read_in_the_future_is_no_coverage():
+    assert coverage([Part("c", 1, 0, NOW + 1)], NOW, DAY_NS).share == 0
+    assert coverage([Part("c", 1, 0, NOW)], NOW, DAY_NS).share == 1
+
+
 @given(parts, st.integers(0, 1 << 31))
 def test_a_batch_is_a_beginning_within_the_budget(found, allowed):
     picked = pick(found, allowed)

@@ -107,6 +107,21 @@ async def test_it_is_woken(state):
             await hook.until(1)
 
 
+async def test_a_new_one_does_not_wait_for_one_that_is_refused(state):
+    await wait_for(state, alarm("a"))
+    async with webhook([500, 500, 200]) as hook:
+        sending = sender(state, hook.url, first_s=3600.0, longest_s=3600.0)
+        async with running(sending), asyncio.timeout(60):
+            while not sending.failures:
+                await asyncio.sleep(0.01)
+            await wait_for(state, alarm("a"), alarm("b"))
+            sending.wake()
+            await hook.until(1)
+            assert [each.finding.object for each in hook.verified(SECRET)] == ["b"]
+            await asyncio.sleep(0.1)
+            assert sending.failures == 2, "and the other has its hour"
+
+
 @pytest.mark.parametrize("text", ['{ env = "NO_SUCH_SECRET" }', '{ file = "no-such-file" }'])
 async def test_a_secret_that_cannot_be_read_is_a_failure(state, tmp_path, text, monkeypatch):
     monkeypatch.delenv("NO_SUCH_SECRET", raising=False)

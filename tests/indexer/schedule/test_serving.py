@@ -17,6 +17,7 @@ from sealtape.schemas.verification import PASS
 from tests.factories.webhooks import webhook
 from tests.indexer.harm import overwrite
 from tests.indexer.schedule.conftest import objects_of
+from tests.indexer.schedule.test_state import record
 
 SECRET = "correct horse"
 
@@ -179,8 +180,18 @@ async def test_once_reads_what_is_left_of_the_day(site):
     second = await once(settings, **trust_of(site))
     assert (second.objects, second.read) == (0, 0), "today's budget is spent"
     state = await State.open(site.folder / "verification.db")
-    assert await state.read_since(time.time_ns() - DAY_NS) == budget
+    assert await state.read_since(time.time_ns() - DAY_NS, time.time_ns()) == budget
     await state.close()
+
+
+async def test_once_reads_on_when_a_clock_was_ahead(site):
+    """What is said to have been read next year takes nothing of today, and is no coverage."""
+    key, ahead_ns = objects_of(site)[0], time.time_ns() + 365 * DAY_NS
+    state = await State.open(site.folder / "verification.db")
+    await state.keep([record(key, ahead_ns, size=1 << 60)], {})
+    await state.close()
+    found = await once(settings_of(site), **trust_of(site))
+    assert found.objects == len(objects_of(site))
 
 
 async def test_once_says_what_stands_also_where_it_read_nothing(site):

@@ -50,7 +50,7 @@ async def state(tmp_path):
 async def test_nothing_is_known_at_first(state):
     assert await state.verified() == {}
     assert await state.last() == (0, 0)
-    assert await state.read_since(0) == 0
+    assert await state.read_since(0, 10) == 0
     assert await state.history() == []
     assert await state.standing() == []
     assert await state.seen() is None
@@ -64,8 +64,9 @@ async def test_records_outlive_the_process(tmp_path):
     async with opened(path, read_only=True) as state:
         assert await state.verified() == {"a": 7, "b": 1, PASS: 7}
         assert await state.last() == (7, 4)
-        assert await state.read_since(2) == 4
-        assert await state.read_since(0) == 24
+        assert await state.read_since(2, 10) == 4
+        assert await state.read_since(0, 10) == 24
+        assert await state.read_since(0, 1) == 20
         assert await state.seen() == SEEN
         assert [each.object for each in await state.history()] == ["a", "b", "a", PASS]
         assert [each.object for each in await state.history(["b"])] == ["b", PASS]
