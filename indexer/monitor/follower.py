@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 class Follower:
-    """What was read so far, and what is wrong with it. One call at a time."""
+    """What was read so far, and what is wrong with it. Calls of `reach` take turns."""
 
     def __init__(
         self,
@@ -64,6 +64,7 @@ class Follower:
         self.rules = self._begin()
         self._kept = self._rested = (self.rules.number, self.rules.size)
         self._stopping = False
+        self._reading = asyncio.Lock()
 
     def _begin(self) -> LogRules:
         rules = self._new_rules()
@@ -116,6 +117,10 @@ class Follower:
         history, and `StoreError` when they cannot be had now.
         """
         number = self._source.number(checkpoint.origin)
+        async with self._reading:  # shards are cosigned apart, and read one after the other
+            await self._reach(number, checkpoint)
+
+    async def _reach(self, number: int, checkpoint: Checkpoint) -> None:
         while self.rules.number < number:
             await self._turn(checkpoint if number == self.rules.number + 1 else None)
         if number < self.rules.number:

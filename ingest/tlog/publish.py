@@ -18,7 +18,13 @@ from sealtape.ingest.ledger.rows import Lease, LogState
 from sealtape.ingest.tlog.parts import LogParts
 from sealtape.ingest.tlog.store import CHECKPOINT, PENDING, LogStore, fork, noted_key
 from sealtape.schemas import notes
-from sealtape.schemas.errors import FormatError, Missing, SignatureError, StoreCorrupt
+from sealtape.schemas.errors import (
+    FormatError,
+    Missing,
+    SignatureError,
+    StoreBusy,
+    StoreCorrupt,
+)
 from sealtape.schemas.notes import Checkpoint
 from sealtape.schemas.tlog.tiles import WIDTH, Growth
 
@@ -26,6 +32,8 @@ __all__ = ["Publisher", "checkpoint_of"]
 
 PAGE: Final = 16 * WIDTH
 """Entries that are made into tiles at once."""
+_UNKNOWN_S: Final = 10.0
+"""Until a process that does not know the log's shard tries again; others may be faster."""
 
 
 def checkpoint_of(note: bytes) -> Checkpoint | None:
@@ -156,6 +164,13 @@ class Publisher:
     # -- going on ----------------------------------------------------------------------------------
 
     async def _resume(self, state: LogState) -> None:
+        if not any(key.verifier.name == self._origin for key in self._parts.policy.logs):
+            raise StoreBusy(
+                f"log.policy names no key of {self._origin}, the shard that the log is in.",
+                retry_after_s=_UNKNOWN_S,
+                hint="Another process began it: name its keys (docs/log.md, A new shard), then"
+                " start this one again.",
+            )
         for name in self._shown:
             self._shown[name] = await self.store.get(name)
         noted = self._opened(state.note, "The ledger's last checkpoint")

@@ -1,5 +1,7 @@
 """Reading a log up to a checkpoint, in one go or in pieces, before and after crashes."""
 
+import asyncio
+
 import pytest
 
 from sealtape.indexer.monitor import follower as module
@@ -79,6 +81,21 @@ async def test_a_monitor_that_is_killed_finds_the_same(tmp_path, monkeypatch, ev
     folder = MonitorFolder(tmp_path / "state")
     assert [item.violation for item in folder.found] == rules.violations
     assert {item.rule for item in follower.objections()} == {"missing", "seal-once"}
+
+
+async def test_two_that_ask_at_once_take_turns(tmp_path):
+    """Of shards that are cosigned apart: what is read for one must not be taken twice."""
+    history = some_history(lambda h: len(h.of(Begin)) == 2)
+    written = LogVault(tmp_path, history)
+    asked = []
+    while written.events:
+        await written.write(1)
+        asked.append(written.checkpoint())
+    ends = [[each for each in asked if each.origin.endswith(end)][-1] for end in ("/1", "/2")]
+    follower = follow(written)
+    await follower.reach(asked[0])
+    await asyncio.gather(*map(follower.reach, ends))
+    same(follower, judge(history))
 
 
 async def test_it_goes_on_from_what_it_kept(tmp_path):

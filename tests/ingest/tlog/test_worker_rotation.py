@@ -2,11 +2,13 @@
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from hashlib import sha256
 
 import pytest
 
 from sealtape.indexer.cli.main import main
+from sealtape.ingest.tlog.opening import read_policy
 from sealtape.ingest.tlog.parts import nobody
 from sealtape.ingest.tlog.timestamping import Timestamping
 from sealtape.ingest.tlog.worker import LogWorker
@@ -79,6 +81,26 @@ async def test_the_last_checkpoint_of_a_shard_is_stamped(site):
     )
     await vault.close()
     assert len(requests) == 2  # and the next shard waits for its hour
+
+
+async def test_a_process_that_does_not_know_the_shard_yet_is_no_fork(site, caplog):
+    """It was not started again since the rotation, and leaves the log to those that were."""
+    await grow_log(site)
+    before = read_policy(site.settings)
+    rotate(site)
+    await grow_log(site)
+    entries, _ = await read_log(site, number=2)
+    async with log_of(site) as (_, parts):
+        old = LogWorker(replace(parts, policy=before), owner="old", ttl_s=1.0)
+        task = asyncio.create_task(old.run())
+        await until(lambda: "names no key of sealtape.test/log/2" in caplog.text)
+        new = LogWorker(parts, owner="new", ttl_s=1.0)
+        other = asyncio.create_task(new.run())
+        await until(lambda: new.snapshot().size > len(entries))
+        assert old.snapshot().stopped == ""
+        for worker in (old, new):
+            worker.leave()
+        await asyncio.gather(task, other)
 
 
 async def test_an_authority_that_is_away_does_not_hold_up_the_next_shard(site):
