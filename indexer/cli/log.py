@@ -16,9 +16,8 @@ from sealtape.ingest.ledger import Ledger
 from sealtape.ingest.tlog.opening import read_policy
 from sealtape.ingest.tlog.pending import read_seals
 from sealtape.ingest.tlog.publish import checkpoint_of
-from sealtape.ingest.tlog.signer_file import key_paths, shard_of
+from sealtape.ingest.tlog.signer_file import shard_of
 from sealtape.schemas.errors import (
-    DeploymentExists,
     FormatError,
     SettingsError,
     StoreError,
@@ -40,7 +39,7 @@ stands in the first entry of the new one. Nothing is removed; docs/log.md says w
 """
 
 SECOND_NS: Final = 1_000_000_000
-_FIRST_WITNESS: Final = re.compile(r"^(?=witness |group |quorum )", re.MULTILINE)
+_FIRST_WITNESS: Final = re.compile(r"^(?=[ \t]*(?:witness|group|quorum)[ \t])", re.MULTILINE)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,10 +84,8 @@ def _rotate(settings: Settings, *, as_json: bool) -> int:
         raise UsageError(msg, hint="Rotate on the signer's host, with a settings file of its own.")
     policy, log = read_policy(settings), settings.deployment.log
     number = 1 + max(_numbers(policy, log))
-    if key_paths(path, number)[0].exists():
-        msg = f"There is a key of {log}/{number} already."
-        raise DeploymentExists(msg, hint="Start ingest again, so that the shard begins.")
     try:
+        # Keys that are there, and that the policy does not name any more, are those to name again.
         vkeys = make_shard_keys(path, log, number)
         _add_keys(Path(settings.base) / settings.log.policy, vkeys)
     except OSError as error:

@@ -112,10 +112,23 @@ def make_log_files(folder: Path, log: str, *, development: bool) -> None:
 
 
 def make_shard_keys(path: Path, log: str, number: int) -> tuple[str, str]:
-    """Make the two keys of a shard; `path` is where shard 1's lie. Returns the public halves."""
+    """Make those of a shard's two keys that are not there. Returns the public halves.
+
+    `path` is where shard 1's lie. Raises `SettingsError` for a file that holds another key.
+    """
     first, second = key_paths(path, number)
     origin = f"{log}/{number}"
-    return _make_key(first, origin, notes.ALGORITHM), _make_key(second, origin, ML_DSA_44)
+    return _shard_key(first, origin, notes.ALGORITHM), _shard_key(second, origin, ML_DSA_44)
+
+
+def _shard_key(path: Path, origin: str, algorithm: bytes) -> str:
+    found = read_key(path)
+    if found is None:
+        return _make_key(path, origin, algorithm)
+    if (found.name, found.algorithm) != (origin, algorithm):
+        msg = f"{path} holds a key of {found.name}, not the one of {origin}."
+        raise SettingsError(msg, hint="Move it away, and look where it is from.")
+    return found.vkey
 
 
 def _make_key(path: Path, name: str, algorithm: bytes) -> str:

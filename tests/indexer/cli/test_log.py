@@ -118,6 +118,38 @@ async def test_a_rotated_log_goes_on_in_its_next_shard(run, copied):
     assert read_policy(copied.settings).open(third[0].before.encode()).checkpoint == after
 
 
+def test_rotate_again_after_the_policy_was_put_back(run, copied):
+    """By whoever manages settings, or because the first time was cut off: the keys are the same."""
+    path = copied.folder / "log.policy"
+    before = path.read_text()
+    first = run("-c", copied.config, "log", "rotate", "--json").json
+    path.write_text(before)
+    again = run("-c", copied.config, "log", "rotate", "--json").json
+    assert again == first
+    path.write_text(before)
+    (copied.folder / "keys/log-2.mldsa.key").unlink()
+    third = run("-c", copied.config, "log", "rotate", "--json").json
+    assert third["vkeys"][0] == first["vkeys"][0]
+    origins = [key.verifier.name for key in read_policy(copied.settings).logs]
+    assert origins == [f"sealtape.test/log/{number}" for number in (1, 1, 2, 2)]
+
+
+def test_rotate_takes_no_key_of_another_shard(run, copied):
+    keys = copied.folder / "keys"
+    (keys / "log-2.key").write_bytes((keys / "log.key").read_bytes())
+    answer = run("-c", copied.config, "log", "rotate")
+    assert (answer.code != 0, "not the one of sealtape.test/log/2" in answer.err) == (True, True)
+    assert len(read_policy(copied.settings).logs) == 2
+
+
+def test_rotate_reads_the_policy_as_it_may_be_written(run, copied):
+    path = copied.folder / "log.policy"
+    lines = [f"\t{line}" for line in path.read_text().replace(" ", "\t").splitlines()]
+    path.write_text("".join(f"{line}\n" for line in lines))
+    assert run("-c", copied.config, "log", "rotate").code == 0
+    assert len(read_policy(copied.settings).logs) == 4
+
+
 def test_rotate_needs_the_keys_here(run, copied):
     text = copied.config.read_text()
     copied.config.write_text(text.replace("[log] ", '[log]\nsigner = "unix:run/s.sock"\n#'))

@@ -45,8 +45,10 @@ def test_keys_are_their_owners_and_are_not_overwritten(tmp_path):
     assert {stat.S_IMODE(path.stat().st_mode) for path in before} == {0o600}
     with pytest.raises(DeploymentExists, match=r"log\.key"):
         make_log_files(tmp_path, "example.org/log", development=True)
-    with pytest.raises(FileExistsError):
-        make_shard_keys(tmp_path / "keys/log.key", "example.org/log", 1)
+    vkeys = make_shard_keys(tmp_path / "keys/log.key", "example.org/log", 1)
+    assert vkeys[0] == read_key(tmp_path / "keys/log.key").vkey
+    with pytest.raises(SettingsError, match="not the one of"):
+        make_shard_keys(tmp_path / "keys/log.key", "example.com/log", 1)
     with pytest.raises(FileExistsError):
         private_file(tmp_path / "keys/admin.key", "x")
     assert {path: path.read_bytes() for path in (tmp_path / "keys").iterdir()} == before
