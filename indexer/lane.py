@@ -92,8 +92,8 @@ class Desk:
     not named is 0. None: each reads all there is."""
     tally: Tally = field(default_factory=Tally)
     found_s: Histogram = field(default_factory=lambda: Histogram(FOUND_S))
-    on_journal: Callable[[bytes, int], None] | None = None
-    """Called with the body and the time of each FACTS frame of a journal."""
+    on_journal: Callable[[bytes, bytes, int], None] | None = None
+    """Called with each FACTS frame of a journal: its session, the body, the time."""
     fenced: int = 0
     failures: int = 0
     keys: Keys = field(init=False)
@@ -480,7 +480,7 @@ class Lane:
         told, document = self._desk.on_journal, fold.document
         journal = document is not None and document.protocol == JOURNAL
         if told is not None and journal and frame.kind == Kind.FACTS and body:
-            told(body, frame.ts_ns)
+            told(frame.session, body, frame.ts_ns)
 
     # -- out ---------------------------------------------------------------------------------------
 

@@ -43,7 +43,10 @@ REASONS = QUARANTINE_REASONS | {
     "after_seal": "Frames came for an epoch whose seal was in the log; they are sealed too.",
     "node_silent": "A node's journal brings nothing any more; its live sessions are incomplete.",
     "session_missing": "A session never came, though a later one of the same worker did.",
-    "tail_missing": "Frames that a node's heartbeat lists never came.",
+    "tail_missing": (
+        "Frames that a node's heartbeat lists, or the end of a session that it lists no more,"
+        " never came."
+    ),
 }
 """All reasons for incidents, as `docs/ingest.md` lists them."""
 

@@ -5,13 +5,14 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sealtape.indexer.heartbeats import MissingTail, TailRule, listed
+from sealtape.indexer.heartbeats import EndRule, MissingTail, Open, TailRule, heartbeats, listed
 from sealtape.schemas.facts import (
     HEARTBEAT,
     NO_LEG,
     NO_STATEMENT,
     NO_TEXT,
     NODE,
+    Fact,
     Live,
     encode_facts,
     encode_head,
@@ -100,6 +101,64 @@ def test_what_a_journal_lists():
         for n, (kind, tail) in enumerate(tails)
     ]
     body = encode_facts([0, 0, 0, 0], facts)
-    assert listed(body, 5) == (live(A, 3), live(B, 4))
-    assert listed(body[:-1], 5) == ()
-    assert listed(b"", 5) == ()
+    assert listed(heartbeats(body, 5)) == (live(A, 3), live(B, 4))
+    assert heartbeats(body[:-1], 5) == ()
+    assert heartbeats(b"", 5) == ()
+
+
+# -- sessions that are listed no more --------------------------------------------------------------
+
+JOURNAL = b"\x99" * 16
+OPEN = (Open(A, 0, 1, JOURNAL),)
+
+
+def beat(*sessions, following=5, part="1/1", **attributes):
+    lives = tuple(live(session, 3) for session in sessions)
+    given = {"next": str(following)} | attributes
+    return Fact(0, HEARTBEAT, 0, status=part, attributes=given, live=lives)
+
+
+def ending(*beats, reach=1000.0, rows=OPEN):
+    """What is missing after each of these (time, heartbeat)."""
+    rule, found = EndRule(300.0), []
+    for now, each in beats:
+        rule.note(JOURNAL, each, now)
+        found.append(rule.look(rows, reached(min(reach, now))))
+    return found
+
+
+def test_an_end_that_does_not_come_while_the_node_lives():
+    beats = [(0.0, beat()), (299.0, beat()), (300.0, beat())]
+    assert ending(*beats) == [[], [], [(A, 0)]]
+    assert ending(beats[0], beats[1]) == [[], []], "a node that says no more may be gone"
+    assert ending(*beats, reach=299.0) == [[], [], []], "ingest is not so far"
+
+
+def test_a_session_that_is_listed_or_has_not_begun_is_none():
+    assert ending((0.0, beat(A)), (400.0, beat(A))) == [[], []]
+    assert ending((0.0, beat()), (200.0, beat(A)), (400.0, beat())) == [[], [], []]
+    assert ending((0.0, beat(following=1)), (400.0, beat(following=1))) == [[], []]
+    other = (Open(A, 0, 1, B),)
+    assert ending((0.0, beat()), (400.0, beat()), rows=other) == [[], []]
+
+
+def test_one_in_parts_is_whole_with_its_last():
+    first, second = beat(B, part="1/2"), beat(A, part="2/2")
+    assert ending((0.0, first), (0.0, second), (400.0, first), (400.0, second)) == [[]] * 4
+    assert ending((0.0, second), (400.0, second)) == [[], []], "its beginning was not read"
+
+
+def test_what_is_no_whole_heartbeat_says_nothing():
+    for odd in (beat(part="x"), beat(next="many"), beat(part="")):
+        assert ending((0.0, odd), (400.0, odd)) == [[], []]
+
+
+def test_an_end_is_told_once():
+    rule, rows = EndRule(300.0), OPEN
+    for now in (0.0, 300.0):
+        rule.note(JOURNAL, beat(), now)
+        found = rule.look(rows, reached(now))
+    assert found == [(A, 0)]
+    rule.tell((A, 0))
+    assert rule.look(rows, reached(300.0)) == []
+    assert rule.look([], reached(300.0)) == []

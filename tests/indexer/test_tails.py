@@ -22,14 +22,15 @@ from sealtape.schemas.facts import (
     encode_head,
     encode_tail,
 )
-from sealtape.schemas.frames import Frame
+from sealtape.schemas.frames import Frame, Kind
 from sealtape.schemas.messages import CheckpointMessage, decode
 from sealtape.schemas.slices import CLIENT_IN
 from sealtape.schemas.tlog.records import LogIncident
 from tests.conformance.bus import read_all
-from tests.factories.deployments import make_site, put, seal, sealing
+from tests.factories.deployments import make_site, put, seal, sealing, settled
 from tests.factories.logs import grow_log, kinds, read_log, writing
 
+JOURNAL = b"\x99" * 16
 KEPT = 3
 """Frames of the session that the administrator lets through."""
 
@@ -45,8 +46,11 @@ def quick(settings):
     return replace(settings, capture=capture)
 
 
-async def recorded(site):
-    """What a node sends while a session is open: pairs for the bus, the session, and its size."""
+async def recorded(site, *, short=False):
+    """What a node sends while a session is open: pairs for the bus, the session, and its size.
+
+    A `short` one is closed before any heartbeat, of which there are some afterwards.
+    """
     bus = open_bus("dir:source?partitions=1", site.folder)
     running = await start_capture(quick(site.settings), bus=bus)
     ident = Ident(user="ada", target="shop", protocol="postgres", node="dev-1")
@@ -59,7 +63,10 @@ async def recorded(site):
         recorder.cut()
     recorder.checkpoint()
     size = recorder.size
-    await asyncio.sleep(0.8)  # heartbeats list it, and are on the bus
+    if short:
+        await running.worker.close_session(recorder, "client")
+        size = recorder.size
+    await asyncio.sleep(0.8)  # heartbeats list it or do not, and are on the bus
     pairs = [(record.key, record.value) for record in await read_all(bus)]
     await running.stop()
     await bus.close()
@@ -85,16 +92,23 @@ async def incidents(site):
         await ledger.close()
 
 
-async def watched(site, pairs, condition, missing_s=0.3):
-    """Ingest, the log and the indexer at work on what the bus has, until the condition holds."""
+async def watched(site, pairs, condition, missing_s=0.3, later=()):
+    """Ingest, the log and the indexer at work on what the bus has, until the condition holds.
+
+    What comes `later` does so after more than `missing_s`.
+    """
     settings = site.settings
-    async with sealing(site) as (stores, _), writing(site), indexer_stores(settings) as own:
+    async with sealing(site) as (stores, running), writing(site), indexer_stores(settings) as own:
         await put(stores.bus, pairs)
         indexer = await start_indexer(
             own, indexer_key(settings), refresh_s=0.05, missing_s=missing_s
         )
         try:
             async with asyncio.timeout(60):
+                if later:
+                    await settled(running)
+                    await asyncio.sleep(2 * missing_s)
+                    await put(stores.bus, later)
                 while not await condition():
                     await asyncio.sleep(0.05)
         finally:
@@ -120,8 +134,28 @@ async def test_a_dropped_tail_is_an_incident_in_the_ledger_and_the_log(site):
     assert (entry.bus.topic, entry.bus.offset, entry.at_ns) == (row.topic, row.offset, row.at_ns)
 
 
-async def test_what_came_whole_is_none(site):
-    pairs, session, size = await recorded(site)
+async def test_a_session_too_short_for_a_heartbeat_has_an_end_too(site):
+    pairs, session, size = await recorded(site, short=True)
+    assert size > KEPT
+
+    async def told():
+        return await incidents(site)
+
+    left = list(without_tail(pairs, session))
+    messages = [decode(value) for _, value in left]
+    beats = [
+        at
+        for at, message in enumerate(messages)
+        if isinstance(message, Frame) and message.kind == Kind.FACTS and left[at][0] != session
+    ]
+    await watched(site, left[: beats[-1]], told, later=left[beats[-1] :])
+    (row,) = await incidents(site)
+    assert (row.session, row.epoch, row.seq) == (session, 0, KEPT)
+
+
+@pytest.mark.parametrize("short", [True, False])
+async def test_what_came_whole_is_none(site, short):
+    pairs, session, size = await recorded(site, short=short)
     ledger = await open_ledger(site.settings.stores.ledger, site.folder)
 
     async def sealed():
@@ -163,7 +197,7 @@ async def test_it_is_told_once_whoever_watches_and_old_heartbeats_say_nothing(si
 
     def watch():
         made = TailWatch(ledger, Bus(), 10.0, monotonic=lambda: time.now, clock_ns=lambda: 10**18)
-        made.take(body, 10**18 - 5)
+        made.take(JOURNAL, body, 10**18 - 5)
         return made
 
     first = watch()
@@ -181,7 +215,7 @@ async def test_it_is_told_once_whoever_watches_and_old_heartbeats_say_nothing(si
     assert await second.once() == []
     assert len(await incidents(site)) == 1
     old = TailWatch(ledger, Bus(), 0.0, monotonic=lambda: time.now, clock_ns=lambda: 10**18)
-    old.take(body, 10**18 - 90_000 * 10**9)
+    old.take(JOURNAL, body, 10**18 - 90_000 * 10**9)
     assert await old.once() == []
     assert old._rule.waiting() == []
     await ledger.close()
@@ -192,7 +226,7 @@ async def test_while_ingest_is_behind_it_waits(site):
     ledger = await open_ledger(site.settings.stores.ledger, site.folder)
     time = SimpleNamespace(now=0.0)
     watch = TailWatch(ledger, Bus(end=7), 10.0, monotonic=lambda: time.now, clock_ns=lambda: 10**18)
-    watch.take(body, 10**18)
+    watch.take(JOURNAL, body, 10**18)
     for now in (0.0, 20.0, 1000.0):
         time.now = now
         assert await watch.once() == []
