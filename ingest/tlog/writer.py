@@ -44,7 +44,6 @@ from sealtape.ingest.tlog.summary import LogSummary
 from sealtape.schemas.errors import FormatError
 from sealtape.schemas.segments import record_hash
 from sealtape.schemas.tlog.records import Entry, LogIncident, LogStart, encode_entry, parse_entry
-from sealtape.schemas.tlog.statements import KeyStatement, Statement
 
 __all__ = ["LOG", "Writer"]
 
@@ -123,12 +122,22 @@ class Writer:
         """
         if "node" not in self.summary.live.values():
             return True
-        entries = [*self._parts.introduce(self.summary.number + 1)]
-        after = 0
+        number, after = self.summary.number + 1, 0
+        following = LogSummary()
+        following.number = self.summary.number
+        following.add(LogStart(self._parts.log, number, self._now(), ""), b"")
+        for entry in self._parts.introduce(number):
+            following.take(entry)
         while rows := await self._ledger.inbox(after):
             after = rows[-1].id
-            entries += [row.payload for row in rows if row.kind == STATEMENT]
-        return any(map(_introduces_node, entries))
+            for row in rows:
+                try:
+                    if row.kind == STATEMENT:
+                        check_submitted(row.kind, row.payload, self._parts.log, following)
+                        following.take(row.payload)
+                except FormatError:
+                    continue  # it is refused, and said so, when its turn comes
+        return "node" in following.live.values()
 
     async def step(self) -> bool:
         """Append what there is next; False when there is nothing. Raises StoreError."""
@@ -408,15 +417,6 @@ class Writer:
         """
         now_ns, last_ns = self._parts.clock_ns(), self.summary.at_ns
         return last_ns if now_ns < last_ns <= now_ns + LEAP_NS else now_ns
-
-
-def _introduces_node(data: bytes) -> bool:
-    try:
-        entry = parse_entry(data)
-    except FormatError:
-        return False  # it is refused, and said so, when its turn comes
-    body = entry.body if isinstance(entry, Statement) else None
-    return isinstance(body, KeyStatement) and (body.action, body.role) == ("introduce", "node")
 
 
 async def _few_at_once(work: Sequence[Coroutine[Any, Any, list[_Item]]]) -> list[list[_Item]]:

@@ -145,10 +145,17 @@ async def test_a_shard_begins_with_the_keys_that_were_submitted_for_it(site):
     assert [name[-6:] for name in names] == ["/log/2"] * 2
 
 
-async def test_a_shard_without_nodes_keys_does_not_begin(site, caplog):
+@pytest.mark.parametrize("handed_in", ["nothing", "what nobody who counts has signed"])
+async def test_a_shard_without_nodes_keys_does_not_begin(site, caplog, handed_in, tmp_path):
     await asyncio.to_thread(submitted, site)
     await in_production(site)
     rotate(site)
+    if handed_in != "nothing":
+        stranger = make_site(tmp_path / "stranger").folder / "keys/admin.key"
+        path, node = site.folder / "odd.statement", site.trusted[0].vkey
+        words = ("key", "--role", "node", "--key", node, "--sign", stranger, "-o", path)
+        await asyncio.to_thread(statement, site, *words)
+        await asyncio.to_thread(statement, site, "submit", path)
     await seal(site, [site.session()])
     await in_production(site)
     assert "introduces a node's key" in caplog.text
