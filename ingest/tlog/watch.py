@@ -148,7 +148,8 @@ class Look:
         """Whether another process, or this one in an earlier life, has told it."""
         hole = item.hole
         for row in await self._ledger.incidents(0, hole.session):
-            if row.reason == MISSING and row.seq == hole.lo:
+            # It names the first of all that its session passed; some of them may have come since.
+            if row.reason == MISSING and row.epoch == hole.epoch and row.seq <= hole.lo:
                 self._missing.tell(item.worker, hole)
                 return True
         return False

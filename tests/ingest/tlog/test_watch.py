@@ -146,11 +146,16 @@ async def test_a_session_that_is_late_is_not_missing(site, watched):
     assert [row for row in await watched.after(400) if row.reason == "session_missing"] == []
 
 
-async def test_another_watch_does_not_tell_again(site, watched):
-    await seal(site, [site.session(number=3)])
+@pytest.mark.parametrize("late", [0, 1, 2, 3])
+async def test_another_watch_does_not_tell_again(site, watched, late):
+    """Not even when some of the missing ones came meanwhile."""
+    await seal(site, [site.session(number=4)])
     await grow_log(site)
     await watched.after(0)
     assert len(await watched.after(301)) == 1
+    if late:
+        await seal(site, [site.session(number=late)])
+        await grow_log(site)
     lease = await watched.ledger.claim(WATCH, 0, "watch", 600.0)
     async with log_of(site, stores=watched.stores, witnesses=False, pace=PACE) as (stores, parts):
         again = Watched(stores, parts, lease)
