@@ -36,8 +36,15 @@ def read_policy(path: Path) -> EvidencePolicy:
 async def log_trust(
     settings: Settings, vault: Vault, *, policy: str | None, since: str | None
 ) -> LogTrust:
-    """What to trust about the log; call it before the ledger is opened."""
-    return LogTrust(policy_of(settings, policy), await signed_sizes(vault), read_seen(since))
+    """What to trust about the log; call it before the ledger is opened.
+
+    Raises `SettingsError`, and `UsageError` for a state that is none or of another log.
+    """
+    seen, log = read_seen(since), settings.deployment.log
+    if seen is not None and seen.log != log:
+        msg = f"{since} is what was seen of the log {seen.log}, this one is {log}."
+        raise UsageError(msg, hint="Each log has a state of its own: name that of this one.")
+    return LogTrust(policy_of(settings, policy), await signed_sizes(vault), seen)
 
 
 def policy_of(settings: Settings, given: str | None) -> EvidencePolicy | None:

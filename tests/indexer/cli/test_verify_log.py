@@ -103,6 +103,9 @@ def test_at_the_command_line(logged, tmp_path, run):
     assert any("rolled back" in f["reason"] for f in caught.json["findings"])
     assert state.read_bytes() == far.to_json()
     assert run("-c", config, "verify", "ab", "--since", str(state)).code == 64
+    state.write_bytes(SeenLog.of("other/log", [Checkpoint("other/log/1", 3, b"\1" * 32)]).to_json())
+    other = run("-c", config, "verify", "--all", "--since", str(state))
+    assert (other.code, "seen of the log other/log" in other.err) == (64, True)
 
 
 def test_an_earlier_shards_checkpoint_that_is_gone_is_a_finding(copied, run, tmp_path):
