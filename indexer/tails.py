@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,6 +66,8 @@ class TailWatch:
         self._opened: dict[tuple[bytes, int], _Opened] = {}
         self._reach = Reach(2 * missing_s + 60.0)
         self._every_s = min(LOOK_S, max(missing_s / 4, 0.05))
+        self._ends_s = missing_s / 10  # all live sessions are read for it, so not with each look
+        self._ends_at = -math.inf
         self._monotonic = monotonic
         self._clock_ns = clock_ns
         self._last_ns = 0
@@ -96,7 +99,9 @@ class TailWatch:
             self._reach.note(partition, position, end, now)
         heads = await self._ledger.heads(self._rule.waiting())
         found = self._rule.look(lambda name: heads[name].hi if name in heads else 0, self._reached)
-        found += await self._ended()
+        if now - self._ends_at >= self._ends_s:
+            found += await self._ended()
+            self._ends_at = now
         return [tail for tail in found if await self._tell(tail)]
 
     def _reached(self, session: bytes) -> float:
