@@ -58,6 +58,11 @@ SEALED = Measure(
     "From the time the bus took a message until it was sealed and published, in seconds.",
 )
 RELAYED = _counter("events_relayed", "Lifecycle events put on the events bus.")
+UNRELAYED = _gauge(
+    "events_oldest_seconds",
+    "Age of the oldest lifecycle event not on the events bus yet, in seconds; 0 for none, and"
+    " where another worker relays.",
+)
 
 LOG_HELD = _gauge("log_held", "1 when this worker is the one that writes the log, else 0.")
 LOG_STOPPED = _gauge(
@@ -103,7 +108,7 @@ STAMP_ANSWERS = _counter(
 
 MEASURES: Final = (
     WORKERS, BEAT, PARTITIONS, HELD, CLAIMING, LAG, OLDEST, RETENTION, SEGMENTS, FRAMES, BYTES,
-    DUPLICATES, INCIDENTS, GAPS, QUARANTINED, FENCED, FAILURES, SEALED, RELAYED,
+    DUPLICATES, INCIDENTS, GAPS, QUARANTINED, FENCED, FAILURES, SEALED, RELAYED, UNRELAYED,
     LOG_HELD, LOG_STOPPED, LOG_APPENDED, LOG_SIZE, LOG_SIGNED, LOG_PENDING, LOG_PENDING_SEALS,
     LOG_OLDEST_PENDING, LOG_WITNESSED, LOG_WITNESSED_AGE, LOG_STAMPED_AGE,
     WITNESS_ANSWERS, WITNESS_FINDINGS, STAMP_ANSWERS,
@@ -131,7 +136,7 @@ class IngestVitals:
         self._lease_s = lease_s
         self._clock_ms = clock_ms
         self._snapshot: Callable[[], IngestSnapshot] | None = None
-        self._relayed: Callable[[], int] | None = None
+        self._relayed: Callable[[], tuple[int, int | None]] | None = None
         self._log: Callable[[], LogSnapshot] | None = None
         self._probes: Mapping[str, Probe] = {}
         self._topics: tuple[str, ...] = ()
@@ -143,13 +148,14 @@ class IngestVitals:
         *,
         topics: tuple[str, ...],
         partitions: int,
-        relayed: Callable[[], int] | None = None,
+        relayed: Callable[[], tuple[int, int | None]] | None = None,
         log: Callable[[], LogSnapshot] | None = None,
         probes: Mapping[str, Probe] | None = None,
     ) -> None:
         """Tell what `snapshot` says from now on.
 
-        `relayed` counts the events on the events bus, `log` says how the log stands; `probes` try
+        `relayed` counts the events on the events bus and says when the oldest was made that is
+        not there (ns since the epoch; None for none), `log` says how the log stands; `probes` try
         stores, for readiness.
         """
         self._probes = dict(probes or {})
@@ -183,7 +189,10 @@ class IngestVitals:
         _counted(sheet, now)
         sheet.put(PARTITIONS, self._partitions)
         if self._relayed is not None:
-            sheet.put(RELAYED, self._relayed())
+            count, oldest_ns = self._relayed()
+            sheet.put(RELAYED, count)
+            age_s = 0.0 if oldest_ns is None else self._clock_ms() / 1000 - oldest_ns / 1e9
+            sheet.put(UNRELAYED, max(0.0, age_s))
         if self._log is not None:
             _logged(sheet, self._log())
         for topic in self._topics:

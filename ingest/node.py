@@ -364,7 +364,7 @@ def tell(
         running.snapshot,
         topics=tuple(each.topic for each in buses if each is not None),
         partitions=bus.partitions,
-        relayed=lambda: relay.relay.relayed,
+        relayed=lambda: (relay.relay.relayed, relay.relay.oldest_ns),
         log=None if written is None else written.worker.snapshot,
         probes={"bus": lambda: bus.bounds(0)},
     )

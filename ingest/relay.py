@@ -45,6 +45,9 @@ class Relay:
         """Take the stores, which stay the caller's to close. `owner` is this process's name."""
         self.relayed = 0
         """Events sent since the start; one that was sent twice counts twice."""
+        self.oldest_ns: int | None = None
+        """When the oldest event was made that is not sent yet; None for none, and while another
+        process relays."""
         self._ledger = ledger
         self._events = events
         self._owner = owner
@@ -63,6 +66,7 @@ class Relay:
     async def step(self) -> bool:
         """Send what the outbox has next; False when it is empty. Raises StoreError."""
         rows = await self._ledger.outbox(limit=BATCH)
+        self.oldest_ns = rows[0].at_ns if rows else None
         if not rows:
             return False
         await self._events.start()
@@ -72,7 +76,10 @@ class Relay:
         return True
 
     async def _attempt(self) -> bool:
-        return await while_held(self._ledger, OUTBOX, 0, self._owner, self._ttl_s, self._work)
+        held = await while_held(self._ledger, OUTBOX, 0, self._owner, self._ttl_s, self._work)
+        if not held:
+            self.oldest_ns = None
+        return held
 
     async def _work(self, hold: Hold) -> None:
         """Relay until it is time to end, and for some seconds more what was published last."""

@@ -104,6 +104,7 @@ ROWS = {
                 (most(CAPTURE + "oldest_unacked_seconds"), "on the bus"),
                 (most(INGEST + "oldest_unsealed_seconds"), "sealed"),
                 (most(INDEXER + "oldest_unindexed_seconds"), "indexed"),
+                (most(INGEST + "events_oldest_seconds"), "told to SIEMs by ingest"),
             ],
         ),
     ],

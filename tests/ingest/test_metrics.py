@@ -58,7 +58,8 @@ def value(found, name, **labels):
 
 async def test_a_snapshot_is_written_down():
     parts = (part(0, oldest_ms=NOW_MS - 25_000), part(1), part(0, "sealtape.keys@4567", end=10))
-    found = await scraped(vitals(snapshot(partitions=parts), relayed=lambda: 9))
+    relayed = 9, (NOW_MS - 4000) * 10**6
+    found = await scraped(vitals(snapshot(partitions=parts), relayed=lambda: relayed))
     frames = {"topic": "sealtape.frames", "partition": "0"}
     assert value(found, "lag", **frames) == 15
     assert value(found, "oldest_unsealed_seconds", **frames) == 25
@@ -70,6 +71,7 @@ async def test_a_snapshot_is_written_down():
     assert value(found, "partitions") == 2
     assert value(found, "partitions_claiming") == 1
     assert value(found, "workers_live") == 2
+    assert value(found, "events_oldest_seconds") == 4
     assert value(found, "heartbeat_age_seconds") == 1.5
     for name, expected in {
         "segments": 4, "frames": 100, "bytes": 5000, "duplicates": 2, "quarantined": 1,
@@ -78,6 +80,12 @@ async def test_a_snapshot_is_written_down():
         assert value(found, f"{name}_total") == expected
     assert value(found, "seal_seconds_count") == 2
     assert value(found, "seal_seconds_bucket", le="5.0") == 2
+
+
+async def test_events_that_do_not_wait_have_no_age():
+    for oldest_ns in (None, (NOW_MS + 5000) * 10**6):
+        found = await scraped(vitals(snapshot(), relayed=lambda oldest=oldest_ns: (9, oldest)))
+        assert value(found, "events_oldest_seconds") == 0
 
 
 async def test_what_is_pending_is_told_by_whoever_writes_the_log():

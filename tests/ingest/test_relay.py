@@ -198,9 +198,11 @@ async def test_events_wait_in_the_outbox_while_the_bus_is_away(
     with caplog.at_level(logging.WARNING):
         await until(lambda: logged(caplog, str(error)))
     assert len(await ledger.outbox()) == len(SESSIONS)
+    assert running.relay.oldest_ns == (await ledger.outbox(limit=1))[0].at_ns
     bus.there = True
     await until(lambda: sent_all(ledger))
     await running.stop()
+    assert running.relay.oldest_ns is None
     assert len({e["metadata"]["uid"] for _, e in await on(bus)}) == len(SESSIONS)
     await bus.close()
 
