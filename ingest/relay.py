@@ -98,9 +98,9 @@ class Relay:
     async def _relay(self) -> None:
         """Return when the outbox is empty and it is time to end."""
         while True:
-            await self._trim()
-            while await self.step():
+            while await self.step():  # first, so that what waits is known whatever else fails
                 pass
+            await self._trim()
             if self._leaving.asked.is_set():
                 return
             await self._leaving.within(IDLE_S)

@@ -207,6 +207,27 @@ async def test_events_wait_in_the_outbox_while_the_bus_is_away(
     await bus.close()
 
 
+class Unmade(DirBus):
+    """A topic that nobody has made."""
+
+    async def start(self):
+        raise StoreError("The topic does not exist.")
+
+
+async def test_what_waits_is_known_also_where_the_bus_never_was(ledger, publish, tmp_path):
+    bus = Unmade(tmp_path / "events", partitions=2)
+    await publish(opened(SESSIONS[0]))
+    running = start_relay(ledger, bus, owner="a", lease_s=TTL_S)
+    await until(lambda: waits(running))
+    await running.stop()
+    assert running.relay.oldest_ns == (await ledger.outbox(limit=1))[0].at_ns
+    await bus.close()
+
+
+async def waits(running):
+    return running.relay.oldest_ns is not None
+
+
 async def test_stopping_while_the_bus_is_away_does_not_hang(ledger, publish, tmp_path):
     bus = Away(tmp_path / "events", partitions=2)
     await publish(opened(SESSIONS[0]))
