@@ -693,7 +693,9 @@ class Verifier(Notation, Tree):
             self.attempt(self.pair, n)
         self.where = {}
         need(numbers and numbers == {*range(len(numbers))}, "the session has no epochs, or not all")
-        need(len({entry["tenant"] for _, entry in self.opened.values()}) == 1, "its epochs have two tenants")
+        same = ("of", "tenant", "node", "boot", "worker", "number")
+        whose = {tuple(entry[name] for name in same) for _, entry in self.opened.values()}
+        need(len(whose) == 1, "its epochs are of two tenants, nodes or numbers")
         others = [name for name in self.files if name[0] in "fk" and int(re.sub(r"\D", "", name)) not in numbers]
         need(not others, f"there are files of other epochs: {others}")
         _, end = self.sealed.get(max(numbers), (0, None))

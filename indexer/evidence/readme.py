@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-VERIFIER_SHA256: Final = "5d9c3aba480ddabbb4b5c03c0685a98e9ba179e2e3cd2d81dc5c755f7675bf12"
+VERIFIER_SHA256: Final = "509927897e6ff2509a675dbc1d8d653ecc1e8a88ad691cc269aa188eacea5c3f"
 """SHA-256 of deploy/verifier/sealtape_verify.py, the second verifier."""
 
 _TEXT: Final = """\

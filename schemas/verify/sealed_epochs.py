@@ -99,8 +99,9 @@ def _add_seal(
 def _check_ends(epochs: list[SealedEpoch], report: BundleReport) -> None:
     for epoch in epochs:
         name = entry_name(epoch.index)
-        if epoch.opened.tenant != epochs[0].opened.tenant:
-            report.tampered(_SEALS, name, "it is of another tenant", epoch=epoch.number)
+        if _identity(epoch) != _identity(epochs[0]):
+            reason = "it is of another tenant, node or number than the first"
+            report.tampered(_SEALS, name, reason, epoch=epoch.number)
         if epoch.seal is None:
             report.incomplete(_SEALS, name, "the epoch is not sealed yet", epoch=epoch.number)
         elif epoch.seal.lost:
@@ -119,6 +120,13 @@ def _check_ends(epochs: list[SealedEpoch], report: BundleReport) -> None:
                 epoch=last.number,
                 frames=(last.seal.attested, last.seal.frames),
             )
+
+
+def _identity(epoch: SealedEpoch) -> tuple[str, str, str, bytes, int, int]:
+    """What all epochs of a session have alike."""
+    opened = epoch.opened
+    worker = opened.node, opened.boot, opened.worker, opened.number
+    return opened.of, opened.tenant, *worker
 
 
 # -- fragments -------------------------------------------------------------------------------------

@@ -260,7 +260,7 @@ class Epoch:
         self.opening = {
             "v": 1, "type": "session", "log": LOG, "tenant": "main", "session": SESSION.hex(),
             "epoch": self.number, "node": "node-1", "boot": "20" * 16, "worker": 0,
-            "number": str(17 + self.number), "key": vkey(self.origin, key=self.ephemeral),
+            "number": "17", "key": vkey(self.origin, key=self.ephemeral),
             "suite": 2, "salt": b64(self.salt), "ident_sha256": sha(self.frames[1][1]).hex(),
             "class": self.class_, "policy_sha256": "00" * 32, "beacon": self.beacon,
             "anchor_ns": str(self.start_s * SECOND), "continues": self.continues,

@@ -36,14 +36,22 @@ def erased(log):
     intent(log, ANN, BOB, objects=sorted(sha(entry).hex() for entry in segments))
 
 
-def two_epochs(*, closed="", sealed=(True, True), continues=None, class_=None, after=()):
-    """Epoch 1 continues epoch 0; an epoch that is not sealed has no frames in the bundle."""
+def two_epochs(
+    *, closed="", sealed=(True, True), continues=None, class_=None, after=(), opened=None
+):  # fmt: skip
+    """Epoch 1 continues epoch 0; an epoch that is not sealed has no frames in the bundle.
+
+    `opened` is what the second OPEN says besides; its node is then another one that the log knows.
+    """
     log, parts, prev = begun(), {}, bytes(32)
+    log.key("introduce", "node", "reaper")
     options = {} if class_ is None else {"class_": dict(class_)}
     first = Epoch(0, start_s=1_795_392_004, **options).begin().add(3, DATA)
     first = first.close(closed) if closed else first
     follows = {"epoch": 0, "size": str(len(first.frames)), "root": root(first.leaves()).hex()}
-    second = Epoch(1, continues=follows, start_s=1_795_392_005, **options).begin().close("aborted")
+    second = Epoch(1, continues=follows, start_s=1_795_392_005, **options)
+    signers = [opened["node"]] if "node" in (opened or {}) else []
+    second.begin(*signers, **(opened or {})).close("aborted")
     for number, (epoch, end) in enumerate(((first, closed), (second, "aborted"))):
         changes = {"continues": continues[0]} if number and continues else {}
         epoch.open_entry(log, **changes)
@@ -69,6 +77,11 @@ def epochs():
     ):
         given = two_epochs(sealed=(False, False), continues=[continues])
         yield f"an epoch that is not sealed continues {what}", "tampered", given
+    for name, value in {
+        "node": "reaper", "boot": "21" * 16, "worker": 1, "number": "18",
+    }.items():  # fmt: skip
+        given = two_epochs(opened={name: value})
+        yield f"another {name} ends a session", "tampered", given
     strange = {"epoch": 7, "size": "1", "root": NULL_ROOT}
     given = story(after=[erased], spans=[], opened={"continues": strange})
     yield "gone, and the first epoch continued another", "tampered", given

@@ -130,15 +130,27 @@ def test_keys_or_frames_of_an_epoch_without_an_entry():
         assert [item.object for item in judged(files, LOOSE).findings] == [name]
 
 
-def test_epochs_of_two_tenants():
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"of": "journal"},
+        {"tenant": "other"},
+        {"node": "node-2"},
+        {"boot": "21" * 16},
+        {"worker": 1},
+        {"number": "18"},
+    ],
+)
+def test_epochs_of_two_sessions_by_what_they_say(other):
     files = recovered()
     names = [name for name in files if name.startswith("entries/")]
     opens = [name for name in names if b'"session-open"' in files[name]]
-    bundle = open_bundle(packed(reworded(files, opens[1], tenant="other")))
+    bundle = open_bundle(packed(reworded(files, opens[1], **other)))
     entries = {index: parse_entry(data) for index, data in bundle.entries.items()}
     report = BundleReport()
     find_epochs(bundle, entries, report)
-    assert ("tampered", "it is of another tenant") in found(report, "seals")
+    reason = "it is of another tenant, node or number than the first"
+    assert ("tampered", reason) in found(report, "seals")
 
 
 # -- fragments -------------------------------------------------------------------------------------
