@@ -305,6 +305,9 @@ class SessionVerifier:
         if epoch.close is not None:
             # Whoever has the node's key can write on; nothing that was closed is taken up again.
             self._incomplete("session", "it goes on after it was closed", following, 0)
+        if _identity(epoch) != _identity(following):
+            reason = "it is of another tenant, node or number than the epoch before"
+            self._tampered("session", reason, following, 0)
         size = epoch.tree.hi
         if continues.size != size or continues.root != epoch.tree.root():
             self._tampered(
@@ -343,3 +346,9 @@ class SessionVerifier:
         self._report.incomplete(
             layer, self._object, reason, session=self.session, epoch=epoch.number, seq=seq
         )
+
+
+def _identity(epoch: Epoch) -> Sequence[object]:
+    """What all epochs of a session have alike."""
+    names = ("type", "tenant", "node", "boot", "worker", "number")
+    return [getattr(epoch.opening, name) for name in names]

@@ -410,6 +410,18 @@ def test_nothing_goes_on_after_it_was_closed():
     assert report.findings[0].epoch == 1
 
 
+@pytest.mark.parametrize("other", [{"number": 2}, {"tenant": "other"}])
+def test_no_other_session_goes_on_with_it(other):
+    first = build_session(commands=3, close=None)
+    second = build_session(
+        commands=1, seed=5, session=first.session, epoch=1, continues=first.continues,
+        close="aborted", start_ns=START_NS + 10**10, **other,
+    )  # fmt: skip
+    report = Run(first).feed(first).feed(second).finish()
+    assert reasons(report) == [("tampered", "session", 0)]
+    assert "another tenant, node or number" in report.findings[0].reason
+
+
 def test_an_unreadable_open_of_the_next_epoch_is_its_own_finding():
     first, second = recovered()
     opening = replace(second.frames[0], payload=b"")
