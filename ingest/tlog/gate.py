@@ -65,11 +65,34 @@ def check_statement(statement: Statement, log: str, summary: LogSummary) -> None
 
 
 def _check_key(body: KeyStatement, summary: LogSummary) -> None:
-    """Raise FormatError for a key that counts already, or takes the place of one that does not."""
-    if body.action != "revoke" and body.key in summary.live:
+    """Raise FormatError for what no monitor takes: rule 29 of docs/spec/monitor.md.
+
+    A key that counts, or did, is not introduced again; what is replaced counts in the same role,
+    and what is revoked does, or counts from an earlier index on no more.
+    """
+    name, ended = body.key[:64], summary.ended.get(body.key)
+    if body.since is not None:
+        if ended is None and summary.live.get(body.key) != body.role:
+            raise FormatError(f"{name} was not introduced as {body.role} in this shard")
+        if ended is not None and (ended[0] != body.role or body.since >= ended[1]):
+            raise FormatError(f"{name} counts no more from index {ended[1]} on, as {ended[0]}")
+        return
+    if body.key in summary.live:
         raise FormatError(
-            f"{body.key[:64]} counts in shard {summary.number} already; what introduces it in the"
+            f"{name} counts in shard {summary.number} already; what introduces it in the"
             " next one is submitted while nobody writes the log"
         )
+    if ended is not None:
+        raise FormatError(
+            f"{name} counted in this shard, and was replaced or revoked: make another"
+        )
+    known = [*summary.live.items(), *((key, role) for key, (role, _) in summary.ended.items())]
+    if (_half(body.key), body.role) in {(_half(key), role) for key, role in known}:
+        raise FormatError(f"{name} is known in this shard as {body.role} under another name")
     if body.action == "rotate" and summary.live.get(body.replaces) != body.role:
         raise FormatError(f"{body.replaces[:64]}, to be replaced, does not count as {body.role}")
+
+
+def _half(vkey: str) -> str:
+    """A verifier key without its name and id."""
+    return vkey.split("+", 2)[-1]

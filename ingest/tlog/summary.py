@@ -91,6 +91,8 @@ class LogSummary:
         """Leaves of the shard's `key` entries."""
         self.live: dict[str, str] = {}
         """Keys that count now, with their roles."""
+        self.ended: dict[str, tuple[str, int]] = {}
+        """Keys that counted in this shard: their roles, and from which index on they do not."""
         self.shards: dict[str, tuple[int, bytes]] = {}
         self.nodes: dict[Worker, Numbering] = {}
 
@@ -153,7 +155,7 @@ class LogSummary:
             raise FormatError(f"shard {entry.number} of the log does not follow {self.number}")
         self.number, self.size = entry.number, 0
         self.started_ns, self.beaten_ns = entry.at_ns, 0
-        self.keys, self.live = CompactRange(), {}
+        self.keys, self.live, self.ended = CompactRange(), {}, {}
 
     def _add(self, entry: Entry, data: bytes) -> None:
         match entry:
@@ -172,11 +174,17 @@ class LogSummary:
                 pass
 
     def _key(self, body: KeyStatement) -> None:
-        if body.action == "revoke":
-            self.live.pop(body.key, None)
+        if body.since is not None:
+            self._end(body.key, body.since)
             return
-        self.live.pop(body.replaces, None)
+        if body.replaces:
+            self._end(body.replaces, self.size + 1)
         self.live[body.key] = body.role
+
+    def _end(self, key: str, since: int) -> None:
+        role = self.live.pop(key, "") or self.ended.get(key, ("", 0))[0]
+        if role:
+            self.ended[key] = (role, since)
 
     # -- kept --------------------------------------------------------------------------------------
 
@@ -197,6 +205,10 @@ class LogSummary:
             for (node, boot, worker), numbering in sorted(self.nodes.items())
         ]
         live: list[Json] = [{"key": key, "role": role} for key, role in self.live.items()]
+        ended: list[Json] = [
+            {"key": key, "role": role, "since": str(since)}
+            for key, (role, since) in self.ended.items()
+        ]
         return canonical.encode(
             {
                 "v": 1,
@@ -212,6 +224,7 @@ class LogSummary:
                     "nodes": [node.hex() for node in self.keys.nodes],
                 },
                 "live": live,
+                "ended": ended,
                 "shards": shards,
                 "nodes": nodes,
             }
@@ -236,6 +249,10 @@ class LogSummary:
         keys.end()
         for item in fields.objects("live"):
             found.live[item.text("key")] = item.text("role")
+            item.end()
+        for item in fields.objects("ended") if fields.has("ended") else ():
+            since = item.decimal("since", 0, _MAX_I64)
+            found.ended[item.text("key")] = (item.text("role"), since)
             item.end()
         for item in fields.objects("shards"):
             end = (item.decimal("n", 0, _MAX_I64), item.hex("hash", HASH_SIZE))

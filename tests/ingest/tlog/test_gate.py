@@ -104,11 +104,36 @@ def test_a_key_is_introduced_once():
     refused(key("node", BOB, ANN), *known, match="counts in shard 1 already")
     refused(key("admin", ANN, ANN), *known, match="counts in shard 1 already")
     refused(key("reaper", BOB, ANN), *known, match="counts in shard 1 already")
-    revoked = made(
-        KeyStatement, ANN, action="revoke", role="node", key=BOB.vkey, replaces="", since=2
+    other = notes.Signer("bill", Ed25519PrivateKey.from_private_bytes(bytes(31) + b"\2"))
+    assert other.vkey.split("+")[2] == BOB.vkey.split("+")[2]
+    refused(key("node", other, ANN), *known, match="under another name")
+    taken(key("reaper", other, ANN), *known)
+
+
+def revoked(who, since, role="node"):
+    return made(
+        KeyStatement, ANN, action="revoke", role=role, key=who.vkey, replaces="", since=since
     )
-    taken(revoked, *known)
-    taken(revoked, *known, revoked)  # from an earlier index, for instance
+
+
+def test_a_key_that_counted_does_not_come_back():
+    known = (key("admin", ANN, ANN), key("node", BOB, ANN))
+    taken(revoked(BOB, 2), *known)
+    refused(key("node", BOB, ANN), *known, revoked(BOB, 2), match="make another")
+    change = {"action": "rotate", "role": "node", "key": REAPER.vkey, "replaces": BOB.vkey}
+    rotated = made(KeyStatement, ANN, **change)
+    refused(key("node", BOB, ANN), *known, rotated, match="make another")
+    taken(revoked(BOB, 3), *known, rotated)
+    refused(revoked(BOB, 4), *known, rotated, match="no more from index 4")
+
+
+def test_what_is_revoked_was_introduced():
+    known = (key("admin", ANN, ANN), key("node", BOB, ANN))
+    taken(revoked(BOB, 1), *known, revoked(BOB, 2))  # it was known to others earlier
+    refused(revoked(BOB, 2), *known, revoked(BOB, 2), match="no more from index 2 on")
+    refused(revoked(BOB, 1, role="log"), *known, revoked(BOB, 2), match="as node")
+    refused(revoked(BOB, 2, role="log"), *known, match="not introduced as log")
+    refused(revoked(REAPER, 2), *known, match="not introduced as node")
 
 
 def test_a_key_takes_the_place_of_one_that_counts():

@@ -148,7 +148,9 @@ def test_in_whatever_order_they_come_the_holes_are_what_is_missing(order, missin
 
 def test_a_summary_that_was_kept_goes_on_the_same():
     numbers = random.Random(1).sample(range(30), 12)
-    entries = [key("admin", ADMIN.vkey, 1), *map(opened, numbers)]
+    keys = [key("admin", ADMIN.vkey, 1), key("node", NODE.vkey, 2)]
+    keys.append(key("node", NODE.vkey, 3, action="revoke", since=3))
+    entries = [*keys, *map(opened, numbers)]
     whole = summed(*entries)
     for cut in range(len(entries)):
         half = summed(*entries[:cut])
@@ -162,6 +164,8 @@ def test_a_summary_that_was_kept_goes_on_the_same():
 def test_what_is_no_summary_is_refused():
     data = summed(opened(2), opened(9)).to_json()
     assert LogSummary.from_json(data).to_json() == data
+    older = data.replace(b'"ended":[],', b"")
+    assert LogSummary.from_json(older).to_json() == data != older
     for at in range(0, len(data), 7):
         with pytest.raises(FormatError):
             LogSummary.from_json(data[:at])
