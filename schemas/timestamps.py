@@ -65,6 +65,8 @@ _UNREADABLE: Final = (
     x509.UnsupportedGeneralNameType,
 )
 _TIME: Final = re.compile(rb"([0-9]{14})(?:\.([0-9]{0,8}[1-9]))?Z")
+_END_NS: Final = 253_402_300_799 * 10**9
+"""The last second of the year 9999: GeneralizedTime has four digits for a year, and so have we."""
 _PEM: Final = re.compile(
     rb"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----", re.ASCII
 )
@@ -347,6 +349,8 @@ def _stated(
     authority = _load(signer).subject.rfc4514_string()
     others = sorted(item for item in certificates if item != signer)
     stated = TimestampInfo(time_ns, accuracy_ns, authority, serial, policy)
+    if stated.latest_ns > _END_NS:
+        raise FormatError("the time-stamp's accuracy leads beyond the year 9999")
     return Timestamp(stated, digest, nonce, (signer, *others), sorted_bytes)
 
 

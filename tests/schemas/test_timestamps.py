@@ -237,6 +237,7 @@ def test_what_was_not_granted(status, word):
         ({"time": element(0x18, b"20261123000000+0100")}, "time is not one"),
         ({"time": element(0x18, b"20261323000000Z")}, "time is not one"),
         ({"time": element(0x18, b"20261123000060Z")}, "time is not one"),
+        ({"time": element(0x18, b"99991231235959.1Z")}, "beyond the year"),
         ({"accuracy": sequence(integer(-1))}, "accuracy"),
         ({"accuracy": sequence(integer(2**32))}, "accuracy"),
         ({"accuracy": sequence(integer(1000, 0x80))}, "accuracy"),
