@@ -163,12 +163,18 @@ async def test_nothing_of_a_failed_update_stays(behind, hasty):
     owner = session(1)
     proxy.answer(is_bulk, "503 Unavailable", times=1000)
     with without_collector():
+        before = burdens()
         with pytest.raises(StoreBusy):
             await index.put(
                 Update((owner,), tuple(command(owner, n) for n in range(50)), {"bus/0": 5})
             )
-        burden = (CommandDocument, writing.Action)
-        assert not [one for one in gc.get_objects() if isinstance(one, burden)]
+        assert burdens().keys() <= before.keys()
+
+
+def burdens():
+    """What there is of documents and actions, by identity: also what other tests have left."""
+    burden = (CommandDocument, writing.Action)
+    return {id(one): one for one in gc.get_objects() if isinstance(one, burden)}
 
 
 async def test_an_answer_that_is_lost_changes_nothing(behind):
@@ -229,6 +235,15 @@ async def test_a_closed_index_is_an_error_for_an_operator(index, prepared):
     assert await found(index) == {0, 1}
 
 
+async def put_patiently(index, update):
+    """As an indexer does: an index that somebody else makes at this moment cannot be read yet."""
+    while True:
+        try:
+            return await index.put(update)
+        except StoreBusy as busy:
+            await asyncio.sleep(busy.retry_after_s)
+
+
 async def test_two_writers_make_one_index(prepared):
     """Both write everything, in batches and orders of their own, old versions among it."""
     owners = [session(number) for number in range(1, 6)]
@@ -241,7 +256,8 @@ async def test_two_writers_make_one_index(prepared):
                 commands = tuple(
                     command(owner, n, version=version, text=f"v{version}") for n in range(20)
                 )
-                await index.put(Update((grown,), commands, {f"bus/{id(index) % 2}": version}))
+                update = Update((grown,), commands, {f"bus/{id(index) % 2}": version})
+                await put_patiently(index, update)
 
     await asyncio.gather(write(first, owners), write(second, owners[::-1]))
     for index in (first, second):
