@@ -27,7 +27,15 @@ from sealtape.schemas.segments import FragmentRecord
 from sealtape.schemas.verify import FragmentVerifier, Report, Run, Single
 from sealtape.schemas.verify.columns import Columns
 
-__all__ = ["JudgePool", "Judged", "JudgedFragment", "LocalJudge", "SegmentJudge", "judge"]
+__all__ = [
+    "JudgePool",
+    "Judged",
+    "JudgedFragment",
+    "LocalJudge",
+    "SegmentJudge",
+    "Whole",
+    "judge",
+]
 
 _Look = Callable[[Columns, FragmentRecord, str, Report], None]
 
@@ -71,23 +79,65 @@ class SegmentJudge(Protocol):
         ...
 
 
+class Whole:
+    """The hash of a whole object, brought on in steps behind the hashes of its payloads.
+
+    So each byte is fetched from memory once, not twice: what was hashed right before is in the
+    core's cache, and memory takes half as long again as the hash itself.
+    """
+
+    def __init__(self, data: memoryview) -> None:
+        """Nothing is hashed yet."""
+        self._data = data
+        self._hash = sha256()
+        self._at = 0
+
+    def upto(self, end: int) -> None:
+        """Hash up to there, unless that was done."""
+        if end > self._at:
+            self._hash.update(self._data[self._at : end])
+            self._at = min(end, len(self._data))
+
+    def on(self, size: int) -> None:
+        """Hash so many bytes more."""
+        self.upto(self._at + size)
+
+    def digest(self) -> bytes:
+        """Hash what is left, and return the whole's SHA-256."""
+        self.upto(len(self._data))
+        return self._hash.digest()
+
+
 def judge(
-    data: memoryview, fragments: Sequence[FragmentRecord], key: str, look: _Look | None = None
+    data: memoryview,
+    fragments: Sequence[FragmentRecord],
+    key: str,
+    look: _Look | None = None,
+    whole: Whole | None = None,
 ) -> list[JudgedFragment]:
-    """Verify fragments of a segment's bytes; `look` is shown the rows of each on the way."""
+    """Verify fragments of a segment's bytes; `look` is shown the rows of each on the way.
+
+    `whole` is brought on beside them.
+    """
     try:
         reader = ColumnReader(data)
     except FormatError as exc:
         return [JudgedFragment(record, unreadable=exc.message) for record in fragments]
-    return [_fragment(reader, record, key, look) for record in fragments]
+    return [_fragment(reader, record, key, look, whole) for record in fragments]
 
 
 def _fragment(
-    reader: ColumnReader, record: FragmentRecord, key: str, look: _Look | None
+    reader: ColumnReader,
+    record: FragmentRecord,
+    key: str,
+    look: _Look | None,
+    whole: Whole | None,
 ) -> JudgedFragment:
-    verifier = FragmentVerifier(record, key)
+    verifier = FragmentVerifier(record, key, None if whole is None else whole.on)
     try:
         for columns in reader.read(*record.rows):
+            if whole is not None:
+                whole.upto(reader.at)
             verifier.take(columns)
             if look is not None:
                 look(columns, record, key, verifier.report)
@@ -113,15 +163,9 @@ class LocalJudge:
         size = await self._vault.size(key)
         buffer = self._memory.of(size)
         data = buffer[: await self._vault.fill(key, buffer)]
-        # hashlib lets go of the interpreter: the object's hash takes no time of its own where
-        # there is a second core.
-        whole = asyncio.create_task(asyncio.to_thread(lambda: sha256(data).digest()))
-        try:
-            await asyncio.sleep(0)  # the thread begins
-            found = judge(data, fragments, key, self._look)
-        finally:
-            digest = await whole  # the memory is not for anybody else before
-        return Judged(len(data), digest, found)
+        whole = Whole(data)
+        found = judge(data, fragments, key, self._look, whole)
+        return Judged(len(data), whole.digest(), found)
 
 
 def _opening(contents: ContentChecker) -> _Look:

@@ -241,6 +241,8 @@ class ColumnReader:
             sizes = [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)]
         self._bounds = list(pairwise(accumulate(sizes, initial=0)))
         self._plain = self._scanned()
+        self.at = 0
+        """Where in the data the payloads of the rows begin that were read last, if they do."""
         self._kept: tuple[int, Columns] | None = None
 
     def read(self, start: int, end: int) -> Iterator[Columns]:
@@ -287,7 +289,7 @@ class ColumnReader:
         chunk = self._file.metadata.row_group(number).column(len(_SCHEMA.names) - 1)
         if chunk.compression != "UNCOMPRESSED" or chunk.dictionary_page_offset is not None:
             return None
-        start = chunk.data_page_offset
+        start = self.at = chunk.data_page_offset
         return plain_values(self._data, start, start + chunk.total_compressed_size, behind - first)
 
 

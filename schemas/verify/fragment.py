@@ -8,7 +8,7 @@ unreadable leaves nothing behind, and so that fragments can be verified by other
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -25,6 +25,8 @@ from sealtape.schemas.verify.findings import Report
 _PLAIN_KINDS: Final = bytes([Kind.DATA, Kind.FACTS, Kind.STATE, Kind.CLOCK])
 _PLAIN_SUITES: Final = bytes([Suite.PUBLIC, Suite.SALTED, Suite.AES256GCM])
 _READ_KINDS: Final = (Kind.OPEN, Kind.CLOSE)
+_STEP: Final = 256 << 10
+"""So many bytes of payloads stay in a core's cache until somebody else has hashed them too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +65,18 @@ class FragmentVerifier:
         events: what `SessionVerifier` has to be told, in order.
     """
 
-    def __init__(self, record: FragmentRecord, thing: str) -> None:
-        """Take which frames must be there, and the name of the object they lie in."""
+    def __init__(
+        self, record: FragmentRecord, thing: str, beside: Callable[[int], None] | None = None
+    ) -> None:
+        """Take which frames must be there, and the name of the object they lie in.
+
+        `beside` is called with each so many bytes of payloads that were hashed right before.
+        """
         self.report = Report()
         self.events: list[Run | Single] = []
         self._record = record
         self._object = thing
+        self._beside = beside
         self._covered = CompactRange(record.lo)
         self._signed = 0 if record.checkpoint is None else record.checkpoint.size
         self._bytes = 0
@@ -122,7 +130,7 @@ class FragmentVerifier:
             or list(columns.lengths) != list(map(len, columns.payloads))
         ):
             return None
-        digests = [sha256(payload).digest() for payload in columns.payloads]
+        digests = self._digests(columns.payloads)
         if b"".join(digests) != columns.digests:
             return None
         try:
@@ -140,6 +148,19 @@ class FragmentVerifier:
         except FormatError:
             return None
         return leaves if b"".join(leaves) == columns.leaves else None
+
+    def _digests(self, payloads: Sequence[bytes | memoryview]) -> list[bytes]:
+        if self._beside is None:
+            return [sha256(payload).digest() for payload in payloads]
+        digests, size = [], 0
+        for payload in payloads:
+            digests.append(sha256(payload).digest())
+            size += len(payload)
+            if size >= _STEP:
+                self._beside(size)
+                size = 0
+        self._beside(size)
+        return digests
 
     def _ends(self, columns: Columns) -> Iterator[int]:
         """Where runs end: before a frame that is not plain, behind the signed one, at the end."""

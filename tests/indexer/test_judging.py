@@ -3,15 +3,19 @@
 import asyncio
 import os
 import signal
+from hashlib import sha256
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sealtape.indexer import judging
-from sealtape.indexer.judging import JudgePool, LocalJudge, judge
+from sealtape.indexer.judging import JudgePool, LocalJudge, Whole, judge
+from sealtape.ingest.parquet import ColumnReader
 from sealtape.ingest.vault import open_vault
 from sealtape.schemas.errors import Missing, StoreError
 from sealtape.schemas.segments import parse_manifest
-from sealtape.schemas.verify import Run, Single
+from sealtape.schemas.verify import Run, Single, fragment
 from tests.factories.deployments import audit
 from tests.indexer.harm import overwrite, sealed, site
 
@@ -189,6 +193,40 @@ async def test_a_process_that_dies_is_said(site, tmp_path, monkeypatch):
                 await asyncio.sleep(0.1)
     finally:
         there.close()
+
+
+@given(
+    data=st.binary(max_size=2000),
+    steps=st.lists(st.tuples(st.booleans(), st.integers(0, 2500)), max_size=20),
+)
+def test_a_whole_is_hashed_whole_however_it_is_brought_on(data, steps):
+    whole = Whole(memoryview(data))
+    for further, number in steps:
+        (whole.on if further else whole.upto)(number)
+    assert whole.digest() == sha256(data).digest()
+    assert whole.digest() == sha256(data).digest()
+
+
+async def test_the_whole_is_brought_on_behind_its_payloads(site, monkeypatch):
+    """Each step while what it hashes was just hashed: it does not run ahead, nor stay behind."""
+    path, record, fragments = segment(site)
+    data, steps = path.read_bytes(), []
+    monkeypatch.setattr(fragment, "_STEP", 100)
+
+    class Told(Whole):
+        def on(self, size):
+            steps.append((self._at, size))
+            super().on(size)
+
+    whole = Told(memoryview(data))
+    judge(memoryview(data), fragments, record.object, None, whole)
+    assert sum(size for _, size in steps) == sum(item.bytes for item in fragments)
+    assert len(steps) > len(fragments)
+    assert steps == sorted(steps)
+    first = ColumnReader(data)
+    list(first.read(0, 1))
+    assert steps[0][0] == first.at > 0
+    assert whole.digest() == record.sha256
 
 
 def test_rows_that_are_shown_on_the_way(site):

@@ -11,7 +11,7 @@ from sealtape.ingest.parquet import row_of
 from sealtape.schemas.frames import Frame, Kind, Suite
 from sealtape.schemas.segments import FragmentCheckpoint
 from sealtape.schemas.tree import CompactRange
-from sealtape.schemas.verify import FragmentVerifier, Run, Single
+from sealtape.schemas.verify import FragmentVerifier, Run, Single, fragment
 from tests.factories.sessions import build_session
 from tests.factories.stored import columns_of, fragment_of, rows_of
 
@@ -176,3 +176,16 @@ def test_times_that_go_back_come_one_by_one():
 def test_too_few_rows():
     assert layers(verified(ROWS[:-1])) == [("frame", LAST)]
     assert layers(verified([])) == [("frame", 0)]
+
+
+@pytest.mark.parametrize("step", [1, 200, 1 << 20])
+def test_who_hashes_beside_is_told_of_every_byte(monkeypatch, step):
+    monkeypatch.setattr(fragment, "_STEP", step)
+    told = []
+    verifier = FragmentVerifier(FRAGMENT, KEY, told.append)
+    verifier.take(columns_of(ROWS))
+    verifier.finish()
+    assert verifier.report.findings == []
+    assert sum(told) == sum(row.payload_len for row in ROWS)
+    assert all(size >= step for size in told[:-1])
+    assert verifier.events == verified(ROWS).events
