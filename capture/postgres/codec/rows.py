@@ -229,7 +229,7 @@ class _Watcher(Tracker):
         self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
     ) -> None:
         portal = bytes(buffer[start:stop]).partition(b"\0")[0]
-        prepared, _, raw = self._bound.get(portal) or self._memory.portal(portal)
+        prepared, _, raw = self._memory.portal(portal, self._bound)
         super()._execute(buffer, start, stop, offset, length)
         parameters = []
         if raw:

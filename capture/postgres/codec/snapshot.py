@@ -129,7 +129,7 @@ def _value(value: Any) -> Any:
     if isinstance(value, Prepared):
         return ["p", _prepared(value)]
     if isinstance(value, Statement):
-        return ["s", value.normalized, list(value.forgets), value.closes]
+        return ["s", value.normalized, list(value.forgets), value.closes, value.opaque]
     if isinstance(value, dict):
         return ["d", _portals(value)]
     return value  # a number or None
@@ -149,4 +149,9 @@ def _read_value(tracker: Tracker, value: Any) -> Any:
         return _read_prepared(tracker, rest[0])
     if letter == "d":
         return _read_portals(tracker, rest[0])
-    return Statement(str(rest[0]), forgets=tuple(map(str, rest[1])), closes=bool(rest[2]))
+    return Statement(
+        str(rest[0]),
+        forgets=tuple(map(str, rest[1])),
+        closes=bool(rest[2]),
+        opaque=bool(rest[3]) if len(rest) > 3 else False,
+    )

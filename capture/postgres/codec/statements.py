@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import postgast
@@ -57,9 +57,17 @@ class Statement:
     closes: bool = False
     """It may close or open portals by SQL."""
     relexes: bool = False
-    """It sets `standard_conforming_strings` or `client_encoding`: later text may read otherwise."""
+    """It may set `standard_conforming_strings` or `client_encoding`: later text may read
+    otherwise."""
+    opaque: bool = False
+    """It could not be read: unless it fails, it may have done anything to names."""
     encoded: bytes = field(default=b"", compare=False)
     """The statement part of a fact (`facts.encode_statement`)."""
+
+    @property
+    def names(self) -> bool:
+        """Whether it may change what the names of prepared statements or portals mean."""
+        return bool(self.forgets) or self.closes or self.opaque
 
 
 def _statement(**values: Any) -> Statement:
@@ -74,7 +82,10 @@ def _statement(**values: Any) -> Statement:
     )
 
 
-UNKNOWN = _statement(normalized="(a statement prepared before or beyond what is remembered)")
+UNKNOWN = _statement(
+    normalized="(a statement prepared before or beyond what is remembered)", relexes=True
+)
+MALFORMED = _statement(normalized="(a malformed message)", relexes=True)
 
 
 class Classifier:
@@ -95,7 +106,7 @@ class Classifier:
         if found is not None:
             return found
         if len(text) > CACHED_TEXT:
-            return classify(text) if len(text) <= MAX_TEXT else unparsed(text, len(text))
+            return classify(text) if len(text) <= MAX_TEXT else unread(text, len(text))
         found = self._old.get(text)
         if found is None:
             shape = _shape(text)
@@ -166,6 +177,8 @@ _SECRET = re.compile(
     r"|user\s+mapping|subscription|dblink|create\s+server|alter\s+server|://[^/\s:]{0,128}:[^/\s@]{0,128}@",
     re.IGNORECASE,
 )
+_SETTING = re.compile(r"set_config|pg_settings|u&\"", re.IGNORECASE)
+"""Other ways to SET than SET; a name with Unicode escapes may be one of them."""
 
 
 def classify(text: bytes) -> Statement:
@@ -188,7 +201,11 @@ def classify(text: bytes) -> Statement:
     except DecodeError:
         fingerprint = ""
     if tree is None:
-        return _statement(normalized=normalized, effect=_by_tokens(tokens), secret=secret)
+        effect = _by_tokens(tokens)
+        hidden = effect == "unknown"
+        return _statement(
+            normalized=normalized, effect=effect, secret=secret, relexes=True, opaque=hidden
+        )
     found = _Findings()
     for statement in tree.stmts:
         found.top(statement.stmt)
@@ -200,13 +217,13 @@ def classify(text: bytes) -> Statement:
         secret=secret,
         forgets=tuple(found.forgets),
         closes=found.closes,
-        relexes=found.relexes,
+        relexes=found.relexes or found.effect == "unknown" or bool(_SETTING.search(query)),
     )
 
 
 def function_call(oid: int) -> Statement:
     """Describe the protocol's FunctionCall message: code runs, and nobody can tell what it does."""
-    return _statement(normalized=f"(function call of OID {oid})")
+    return _statement(normalized=f"(function call of OID {oid})", relexes=True)
 
 
 def _normalize(raw: bytes, tokens: Sequence[Any], *, secret: bool) -> str:
@@ -302,7 +319,17 @@ def unparsed(text: bytes, length: int) -> Statement:
     """Tell of a text that cannot be read no more than its first keywords and its length."""
     query = text[:MAX_TEXT].decode("utf-8", "replace")
     secret = _SECRET.search(query) is not None
-    return _statement(normalized=f"{_first_words(query)}({length} bytes)", secret=secret)
+    return _statement(
+        normalized=f"{_first_words(query)}({length} bytes)",
+        secret=secret,
+        relexes=True,
+        opaque=True,
+    )
+
+
+def unread(text: bytes, length: int) -> Statement:
+    """Tell likewise of a text that is not read at all: it may hold anything, DEALLOCATE too."""
+    return replace(unparsed(text, length), forgets=("*",), closes=True)
 
 
 def _first_words(query: str) -> str:
@@ -503,7 +530,7 @@ class _Findings:
             self.forgets.append("*" if node.isall else node.name)
         elif kind == "discard_stmt":
             self.forgets.append("*")
-            self.closes = True
+            self.closes = self.relexes = True
         elif kind in ("close_portal_stmt", "declare_cursor_stmt"):
             self.closes = True
         elif kind == "variable_set_stmt":

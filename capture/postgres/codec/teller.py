@@ -17,7 +17,7 @@ from sealtape.capture.postgres.codec.statements import (
     Statement,
     redact,
     redact_message,
-    unparsed,
+    unread,
 )
 from sealtape.schemas.facts import (
     COMMAND,
@@ -114,7 +114,7 @@ class Teller:
     def classify(self, text: bytes) -> tuple[Statement, bytes]:
         """Classify a whole text; and the text part of its COMMAND."""
         if self.odd and (b"\\" in text or not text.isascii()):
-            statement = unparsed(text, len(text))
+            statement = unread(text, len(text))
         else:
             statement = self._classifier.statement(text)
         digest = text_digest(self._salt, text)
@@ -126,7 +126,7 @@ class Teller:
         """Describe a text of which only a prefix is here."""
         text = redact(prefix) if self._full_text else ""
         part = encode_text(text, digest.length, digest.digest())
-        return unparsed(prefix, digest.length), part
+        return unread(prefix, digest.length), part
 
     # -- facts ----------------------------------------------------------------------------------
 

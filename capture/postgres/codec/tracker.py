@@ -14,7 +14,7 @@ Sync: then the group's last command gets a second RESULT, which overrides the fi
 *Names.* What a prepared statement's name stands for changes only when the server says so
 (ParseComplete, CloseComplete), and inside one group (up to Sync) as the client says, because the
 server skips the rest of a group that fails. Where neither tells, the statement is `UNKNOWN`; a name
-never stands for a text the server may not have accepted.
+never stands for a text the server may not have accepted. `memory` has the rules.
 
 *Bounds.* In flight at most `MAX_IN_FLIGHT` replies; `MAX_STATEMENTS` names and `MAX_REMEMBERED`
 bytes of their texts, oldest forgotten first; `MAX_PORTALS` portals.
@@ -28,16 +28,18 @@ from functools import lru_cache
 from typing import Any
 
 from sealtape.capture.postgres.codec import messages
-from sealtape.capture.postgres.codec.memory import Bound, Memory, Prepared
+from sealtape.capture.postgres.codec.memory import ANY, CLOSED, NOT_KNOWN, Bound, Memory, Prepared
 from sealtape.capture.postgres.codec.messages import ProtocolViolation
 from sealtape.capture.postgres.codec.scanner import Handler, Scanner
 from sealtape.capture.postgres.codec.statements import (
+    MALFORMED,
     MAX_TEXT,
     REDACTED,
+    UNKNOWN,
     Classifier,
     Statement,
     function_call,
-    unparsed,
+    unread,
 )
 from sealtape.capture.postgres.codec.teller import Emit, Teller, severity
 from sealtape.capture.postgres.codec.values import literal, show_all
@@ -65,12 +67,14 @@ _PLAIN = (
     "_total",
     "_cite",
     "_failure",
+    "_open",
+    "_touched",
 )
 
 # An entry of the FIFO of replies to come is a tuple: what is expected, and what it needs.
 #   (_QUERY | _EXECUTE | _FUNCTION, n, started_ns, Statement)
 #   (_PARSE, name, Prepared, offset, length, ts_ns)   (_CLOSE, name or None)   (_DESCRIBE, name)
-#   (_COPY_END,)                                      (_SYNC, portals bound since the last one)
+#   (_COPY_END,)                     (_SYNC, portals bound or closed since the last one)
 _Entry = tuple[Any, ...]
 
 
@@ -121,6 +125,8 @@ class Tracker:
         self._group_failed = False
         self._group_n = -1  # the last command of this group that has its RESULT
         self._copy_in = False  # the server ignores Sync until CopyDone or CopyFail
+        self._open = False  # something of this group gets no reply that is waited for
+        self._touched = False  # a setting that says how text reads was not always a safe one
         self._tags: list[bytes] = []
         self._total = 0
         self._cite = (0, 0)
@@ -217,21 +223,27 @@ class Tracker:
             (self._scan_client, self._scan_server), state["scanners"], strict=True
         ):
             scanner.resume(kept)
+        plain = {"_open": False, "_touched": False, **state["plain"]}  # older ones have neither
         for name in _PLAIN:
-            setattr(self, name, state["plain"][name])
+            setattr(self, name, plain[name])
         self._teller.resume(state["teller"])
         self._settings = state["settings"]
         self._tags = state["tags"]
         self._pending = deque(state["pending"])
         self._bound = state["bound"]
         self._memory.resume(state)
+        for entry in self._pending:
+            if entry[0] == _SYNC:
+                self._memory.portal_doubts += bool(entry[1])
+            elif entry[0] in _COMMANDS:
+                self._memory.resume_sql(entry[3])
 
     def prepare(self, name: bytes, text: bytes, types: bytes, *, whole: bool) -> Prepared:
         """Make a prepared statement from what a snapshot keeps of it."""
         if whole:
             statement, part = self._teller.classify(text)
         else:
-            statement, part = unparsed(text, len(text)), NO_TEXT
+            statement, part = unread(text, len(text)), NO_TEXT
         return Prepared(name, text, statement, part, types, whole=whole)
 
     # -- chunks -----------------------------------------------------------------------------
@@ -272,13 +284,16 @@ class Tracker:
     def _assume(self) -> None:
         """Believe the client where the server cannot be understood any more."""
         for entry in self._pending:
-            if entry[0] == _PARSE:
+            if entry[0] in _COMMANDS:
+                self._over(entry, done=True)
+            elif entry[0] == _PARSE:
                 self._memory.settle(entry[1])
                 self._memory.accept(entry[1], entry[2])
             elif entry[0] == _CLOSE and entry[1] is not None:
                 self._memory.settle(entry[1])
                 self._memory.forget(entry[1])
             elif entry[0] == _SYNC and entry[1]:
+                self._memory.portal_doubts -= 1
                 self._memory.bind(entry[1])
         self._pending.clear()
 
@@ -289,9 +304,10 @@ class Tracker:
     ) -> None:
         if stop - start == length - 5:
             end = buffer.find(b"\0", start, stop)
-            if end < 0:
-                raise ProtocolViolation("A Query has no end of text.")
-            statement, part = self._teller.classify(bytes(buffer[start:end]))
+            if end < 0:  # the server refuses it and goes on
+                statement, part = MALFORMED, NO_TEXT
+            else:
+                statement, part = self._teller.classify(bytes(buffer[start:end]))
         else:
             statement, part = self._overlong(bytes(buffer[start:stop]))
         self._command(_QUERY, offset, length, statement, part, NO_TAIL)
@@ -307,9 +323,15 @@ class Tracker:
     ) -> None:
         teller = self._teller
         n = teller.command(offset, length, statement.encoded, text, tail)
-        self._pending.append((kind, n, teller.now, statement))
-        if statement.forgets or statement.closes or statement.relexes:
-            self._sql_effects(statement)
+        entry = (kind, n, teller.now, statement)
+        self._pending.append(entry)
+        if statement.names:
+            self._bound.clear()
+            self._memory.begin_sql(statement)
+        if statement.relexes:
+            self._touched = True
+        if self._touched:
+            teller.odd = True
 
     def _overlong(self, prefix: bytes) -> tuple[Statement, bytes]:
         digest = self._scan_client.digest
@@ -320,22 +342,17 @@ class Tracker:
         self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
     ) -> None:
         body = bytes(buffer[start:stop])
-        name_end = body.find(b"\0")
-        if name_end < 0:
-            raise ProtocolViolation("A Parse has no end of its name.")
-        name = body[:name_end]
-        text_end = body.find(b"\0", name_end + 1)
-        if text_end >= 0:
-            text = body[name_end + 1 : text_end]
-            statement, part = self._teller.classify(text)
-        elif stop - start < length - 5:
-            text = body[name_end + 1 :]
-            statement, part = self._overlong(text)
+        name, ended, text = body.partition(b"\0")
+        text, whole, types = text.partition(b"\0")
+        if not whole and stop - start == length - 5:
+            self._open = True  # the server refuses it
+            return
+        if not ended:  # too long; the server takes no more of it than of any name
+            name, prepared = ANY, NOT_KNOWN
+        elif whole:
+            prepared = Prepared(name, text, *self._teller.classify(text), types)
         else:
-            raise ProtocolViolation("A Parse has no end of text.")
-        types = body[text_end + 1 :] if text_end >= 0 else b""
-        whole = text_end >= 0
-        prepared = Prepared(name, text, statement, part, types, whole=whole)
+            prepared = Prepared(name, text, *self._overlong(text), whole=False)
         self._memory.propose(name, prepared)
         self._pending.append((_PARSE, name, prepared, offset, length, self._teller.now))
 
@@ -344,15 +361,17 @@ class Tracker:
     ) -> None:
         portal_end = buffer.find(b"\0", start, stop)
         name_end = buffer.find(b"\0", portal_end + 1, stop)
-        if portal_end < 0 or name_end < 0:
-            raise ProtocolViolation("A Bind has no end of its names.")
+        self._open = True
+        if portal_end < 0 or name_end < 0:  # too long, or refused
+            self._memory.rebind(self._bound, ANY, CLOSED)
+            return
         portal = bytes(buffer[start:portal_end])
         prepared = self._memory.lookup(bytes(buffer[portal_end + 1 : name_end]))
         shown: tuple[str, ...] = ()
         if self._parameters and stop - start == length - 5:
             shown = self._show_parameters(bytes(buffer[start:stop]), prepared)
         raw = bytes(buffer[start:stop]) if stop - start <= MAX_BIND else b""
-        self._bound[portal] = (prepared, shown, raw)
+        self._memory.rebind(self._bound, portal, (prepared, shown, raw))
 
     def _show_parameters(self, body: bytes, prepared: Prepared) -> tuple[str, ...]:
         """Spell the parameters of a Bind, of a target that opted in."""
@@ -369,18 +388,19 @@ class Tracker:
     ) -> None:
         if buffer[start : start + 1] == b"S":
             self._pending.append((_DESCRIBE, bytes(buffer[start + 1 : stop - 1])))
+        else:
+            self._open = True
 
     def _execute(
         self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
     ) -> None:
         end = buffer.find(b"\0", start, stop)
-        if end < 0:
-            raise ProtocolViolation("An Execute has no end of its name.")
+        if end < 0:  # refused, or a name too long
+            statement = MALFORMED if stop - start == length - 5 else UNKNOWN
+            self._command(_EXECUTE, offset, length, statement, NO_TEXT, NO_TAIL)
+            return
         portal = bytes(buffer[start:end])
-        bound = self._bound.get(portal)
-        if bound is None:
-            bound = self._memory.portal(portal)
-        prepared, shown, _ = bound
+        prepared, shown, _ = self._memory.portal(portal, self._bound)
         if not portal and not shown:
             tail = prepared.tail
         else:
@@ -398,23 +418,25 @@ class Tracker:
             self._memory.propose(name, None)
             self._pending.append((_CLOSE, name))
             return
-        self._bound.pop(name, None)
-        self._memory.drop_portals((name,))
+        self._memory.rebind(self._bound, name, CLOSED)
         self._pending.append((_CLOSE, None))
 
     def _sync(
         self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
     ) -> None:
+        self._memory.group += 1  # of a COPY too: it may have failed, and this be the group's end
         if self._copy_in:
+            self._bound = {}
             return
+        self._open = False
         if self._skipping:
             self._skipping = False
             while self._pending:
                 self._skip(self._pending.popleft())
         self._pending.append((_SYNC, self._bound))
         if self._bound:
+            self._memory.portal_doubts += 1
             self._bound = {}
-        self._memory.group += 1
 
     def _function(
         self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
@@ -429,19 +451,6 @@ class Tracker:
             self._copy_in = False
         elif self._pending:
             self._pending.append((_COPY_END,))
-
-    def _sql_effects(self, statement: Statement) -> None:
-        """Follow SQL that works on names the protocol uses too; done at the start and at the end.
-
-        To forget too much costs a statement's text, to forget too little would be a lie.
-        """
-        for name in statement.forgets:
-            self._memory.forget(None if name == "*" else name.encode())
-        if statement.closes:
-            self._bound.clear()
-            self._memory.drop_portals(None)
-        if statement.relexes:
-            self._teller.odd = True
 
     # -- from the server --------------------------------------------------------------------
 
@@ -518,11 +527,10 @@ class Tracker:
             rows = told
         if entry[0] == _EXECUTE:
             self._pending.popleft()
-            _, n, started, statement = entry
+            _, n, started, _ = entry
             self._group_n = n
             self._teller.result(n, started, tag, rows, offset, length)
-            if statement.forgets or statement.closes:
-                self._sql_effects(statement)
+            self._over(entry, done=True)
         elif entry[0] == _QUERY:
             self._tags.append(tag)
             self._total += rows
@@ -535,6 +543,7 @@ class Tracker:
         self.transaction = chr(buffer[start]) if stop > start else "I"
         entry = self._head()
         if entry is None:
+            self._skipping = False  # whatever Sync it was that the server found
             self._teller.ready(offset + length)
             return
         kind = entry[0]
@@ -556,6 +565,7 @@ class Tracker:
     def _settle_portals(self, bound: dict[bytes, Bound]) -> None:
         if not bound:
             return
+        self._memory.portal_doubts -= 1
         if self._group_failed:
             self._memory.drop_portals(bound)
         elif self.transaction != "I":
@@ -563,7 +573,8 @@ class Tracker:
 
     def _finish(self, entry: _Entry, offset: int, length: int) -> None:
         """A Query or FunctionCall is over: ReadyForQuery came."""
-        kind, n, started, statement = entry
+        kind, n, started, _ = entry
+        failed = self._failure is not None
         if self._failure is not None:
             end = offset + length
             self._teller.fail(n, started, self._failure, self._total, self._cite, end)
@@ -575,8 +586,7 @@ class Tracker:
         if self._tags:
             self._tags = []
         self._total = 0
-        if statement.forgets or statement.closes:
-            self._sql_effects(statement)
+        self._over(entry, done=not failed)
 
     def _error(
         self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
@@ -589,6 +599,7 @@ class Tracker:
             self._cite = (offset, length)
             return
         if entry is None:
+            self._skipping |= self._open and severity(found) not in _LAST
             now = self._teller.now
             self._teller.fail(-1, now, found, 0, (offset, length), offset + length)
             return
@@ -605,6 +616,7 @@ class Tracker:
             entry = pending.popleft()
             if entry[0] in _COMMANDS and owner is None:
                 owner = (entry[1], entry[2])
+                self._over(entry, done=False)
                 continue
             if entry[0] == _PARSE and parse is None:
                 parse = entry
@@ -622,9 +634,15 @@ class Tracker:
         for entry in skipped:
             self._skip(entry)
 
+    def _over(self, entry: _Entry, *, done: bool) -> None:
+        """A command has its reply, or will have none."""
+        if entry[3].names:
+            self._memory.end_sql(entry[3], done=done)
+
     def _skip(self, entry: _Entry) -> None:
         """Take back what the server will not do because something before it failed."""
         if entry[0] in _COMMANDS:
+            self._over(entry, done=False)
             self._teller.skipped(entry[1], entry[2])
         elif entry[0] in (_PARSE, _CLOSE) and entry[1] is not None:
             self._memory.settle(entry[1])
@@ -644,6 +662,7 @@ class Tracker:
         strings = self._settings["standard_conforming_strings"]
         encoding = self._settings["client_encoding"].upper()
         self._teller.odd = strings != "on" or encoding in _UNSAFE_ENCODINGS
+        self._touched |= self._teller.odd
 
     def _copying(
         self, buffer: bytes | bytearray, start: int, stop: int, offset: int, length: int
@@ -654,6 +673,9 @@ class Tracker:
             raise ProtocolViolation("A CopyInResponse nobody asked for.")
         pending = self._pending
         while len(pending) > 1 and pending[1][0] == _SYNC:
+            if pending[1][1]:
+                self._memory.portal_doubts -= 1
+                self._memory.drop_portals(pending[1][1])
             del pending[1]
         if len(pending) > 1 and pending[1][0] == _COPY_END:
             del pending[1]

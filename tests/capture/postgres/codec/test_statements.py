@@ -194,7 +194,15 @@ def test_what_is_forgotten_closed_and_lexed():
     assert classify(b"set names 'SJIS'").relexes
     assert classify(b"set standard_conforming_strings = off").relexes
     assert classify(b"reset all").relexes
+    assert classify(b"select set_config('client_encoding', 'SJIS', false)").relexes
     assert not classify(b"set x = 1").relexes
+
+
+def test_what_may_change_names():
+    assert classify(b"deallocate s").names
+    assert classify(b"close p").names
+    assert classify(b"selec").names
+    assert not classify(b"select 1").names
 
 
 def test_function_calls_and_unknown():

@@ -352,31 +352,6 @@ def test_nor_when_it_is_pipelined():
     assert told(script)[-1][0] == NOT_KNOWN.statement.normalized
 
 
-def test_a_close_the_server_skipped_changes_nothing():
-    script = [
-        *prepared("s", DELETE),
-        ("c", pg.bind("", "none") + pg.close(b"S", "s") + SYNC),
-        ("s", pg.error("26000") + ready()),
-        ("c", pg.parse("s", SELECT) + SYNC),
-        ("s", pg.error("42P05") + ready()),
-        ("c", RUN),
-        ("s", BOUND + tag("DELETE 1") + ready()),
-    ]
-    assert told(script)[-1][:2] == (DELETE, "DELETE 1")
-
-
-def test_an_unnamed_statement_that_fails_is_gone():
-    script = [
-        ("c", pg.parse("", DELETE) + SYNC),
-        ("s", PARSED + ready()),
-        ("c", pg.parse("", "selec") + SYNC),
-        ("s", pg.error() + ready()),
-        ("c", pg.bind() + pg.execute() + SYNC),
-        ("s", pg.error("26000") + ready()),
-    ]
-    assert told(script)[-1][0] == NOT_KNOWN.statement.normalized
-
-
 @pytest.mark.parametrize(
     "sql", ["deallocate s", "deallocate all", "discard all", "deallocate s; prepare s as select 1"]
 )
@@ -388,56 +363,6 @@ def test_sql_that_deallocates(sql, simple):
         sent = pg.parse("", sql) + pg.bind() + pg.execute() + SYNC
         replies = PARSED + BOUND + replies
     script = [*prepared("s", DELETE), ("c", sent), ("s", replies), ("c", RUN), ("s", ready())]
-    found = [f for f in facts([HELLO, *script]) if f.kind == COMMAND]
-    assert found[-1].normalized == NOT_KNOWN.statement.normalized
-
-
-def test_sql_that_deallocates_what_was_still_in_flight():
-    script = [
-        ("c", pg.parse("s", DELETE) + SYNC + pg.query("deallocate s; prepare s as select 1")),
-        ("s", PARSED + ready() + tag("DEALLOCATE") + tag("PREPARE") + ready()),
-        ("c", RUN),
-    ]
-    found = [f for f in facts([HELLO, *script]) if f.kind == COMMAND]
-    assert found[-1].normalized == NOT_KNOWN.statement.normalized
-
-
-def test_a_deallocate_that_fails_forgets_all_the_same():
-    script = [
-        *prepared("s", DELETE),
-        ("c", pg.query("deallocate s; select 1/0")),
-        ("s", tag("DEALLOCATE") + pg.error("22012") + ready()),
-        ("c", RUN),
-    ]
-    found = [f for f in facts([HELLO, *script]) if f.kind == COMMAND]
-    assert found[-1].normalized == NOT_KNOWN.statement.normalized
-
-
-def test_a_portal_bound_in_a_group_that_failed_is_not_trusted():
-    begin = [("c", pg.query("begin")), ("s", tag("BEGIN") + ready(b"T"))]
-    bind = pg.parse("", DELETE) + pg.bind("p") + SYNC
-    script = [
-        *begin,
-        ("c", bind),
-        ("s", PARSED + BOUND + ready(b"T")),
-        ("c", pg.parse("", SELECT) + pg.bind("p") + SYNC),
-        ("s", PARSED + pg.error("42P03") + ready(b"E")),
-        ("c", pg.execute("p") + SYNC),
-    ]
-    found = [f for f in facts([HELLO, *script]) if f.kind == COMMAND]
-    assert found[-1].normalized == NOT_KNOWN.statement.normalized
-
-
-def test_sql_cursors_make_portals_uncertain():
-    script = [
-        ("c", pg.query("begin")),
-        ("s", tag("BEGIN") + ready(b"T")),
-        ("c", pg.parse("", SELECT) + pg.bind("p") + SYNC),
-        ("s", PARSED + BOUND + ready(b"T")),
-        ("c", pg.query("close p; declare p cursor for select * from u")),
-        ("s", tag("CLOSE CURSOR") + tag("DECLARE CURSOR") + ready(b"T")),
-        ("c", pg.execute("p") + SYNC),
-    ]
     found = [f for f in facts([HELLO, *script]) if f.kind == COMMAND]
     assert found[-1].normalized == NOT_KNOWN.statement.normalized
 
@@ -517,7 +442,7 @@ def test_syncs_sent_for_convenience_during_copy_count_for_nothing():
             ("s", PARSED + BOUND + COPY_IN),
             ("c", data + SYNC + COPY_DONE + SYNC),
         ],
-        [("c", start + SYNC + data + COPY_DONE + SYNC), ("s", PARSED + BOUND + COPY_IN)],
+        [("c", start + SYNC * 2 + data + COPY_DONE + SYNC), ("s", PARSED + BOUND + COPY_IN)],
         [("c", start), ("s", PARSED + BOUND + COPY_IN), ("c", data + COPY_DONE + SYNC)],
     ]
     for script in scripts:
@@ -553,23 +478,58 @@ def test_copy_both():
     assert [item[1] for item in told(script)] == ["COPY 0; START_REPLICATION"]
 
 
-# -- what is not PostgreSQL
+# -- what a server refuses, and goes on
+
+
+def texts(*script):
+    """The texts of the commands; nothing may be lost on the way."""
+    found = facts([HELLO, *script])
+    assert NODE not in [fact.kind for fact in found]
+    return [fact.normalized for fact in found if fact.kind == COMMAND]
 
 
 @pytest.mark.parametrize(
-    "garbage",
+    ("refused", "commands"),
     [
-        b"?\0\0\0\x04",
-        b"Q\0\0\0\x03",
-        pg.m(b"Q", b"no end"),
-        pg.m(b"P", b"no end"),
-        pg.m(b"P", b"name\0no end"),
-        pg.m(b"B", b"no end"),
-        pg.m(b"B", b"portal\0no end"),
-        pg.m(b"B", b""),
-        pg.m(b"E", b"no end"),
+        (pg.m(b"Q", b"no end"), ["(a malformed message)"]),
+        (pg.m(b"P", b"no end"), []),
+        (pg.m(b"P", b"name\0no end"), []),
+        (pg.m(b"B", b"no end"), []),
+        (pg.m(b"B", b"portal\0no end"), []),
+        (pg.m(b"B", b""), []),
+        (pg.m(b"E", b"no end"), ["(a malformed message)"]),
     ],
 )
+def test_a_malformed_message_hides_nothing_that_comes_after_it(refused, commands):
+    sync, end = (b"", ready()) if refused[:1] == b"Q" else (SYNC, ready())
+    found = texts(
+        ("c", refused + pg.FLUSH),
+        ("s", pg.error("08P01")),
+        ("c", sync),
+        ("s", end),
+        ("c", pg.query(DELETE)),
+        ("s", tag("DELETE 5") + ready()),
+    )
+    assert found == [*commands, DELETE]
+
+
+def test_names_of_any_length():
+    far = "n" * (MAX_TEXT + 10)
+    found = texts(
+        ("c", pg.parse(far, SELECT) + pg.bind("p" * 20_000, "s") + pg.execute("p" * 20_000) + SYNC),
+        ("s", PARSED + BOUND + tag("DELETE 5") + ready()),
+        ("c", pg.parse(far, SELECT) + SYNC),
+        ("s", pg.error("42P05") + ready()),
+        ("c", pg.query(DELETE)),
+        ("s", tag("DELETE 5") + ready()),
+    )
+    assert found == [NOT_KNOWN.statement.normalized] * 2 + [DELETE]
+
+
+# -- what is not PostgreSQL
+
+
+@pytest.mark.parametrize("garbage", [b"?\0\0\0\x04", b"Q\0\0\0\x03"])
 def test_a_client_that_stops_making_sense(garbage):
     script = [HELLO, ("c", pg.query("select 1")), ("c", garbage), ("s", tag("SELECT 1") + ready()),
               ("c", pg.query("select 2"))]  # fmt: skip
@@ -660,6 +620,7 @@ def test_state_can_be_taken_over():
     first = tracker()
     first.server(pg.GREETING, 1)
     first.client(pg.parse("s", SELECT) + pg.parse("t", long) + pg.query("select 1"), 2)
+    first.client(pg.bind("p", "s") + SYNC + pg.query("deallocate t") + pg.parse("u", SELECT), 2)
     first.server(PARSED + PARSED + row(b"1"), 3)
     second = tracker()
     kept = json.loads(json.dumps(first.state()["plain"])), first.state()
