@@ -70,7 +70,7 @@ class Due:
 class Batch:
     """What is being put down: kept whole until it is, so a failed write loses nothing."""
 
-    announced: list[bytes] = field(default_factory=list)
+    announced: list[tuple[int, bytes]] = field(default_factory=list)
     cuts: list[Cut] = field(default_factory=list)
     forwards: list[Forward] = field(default_factory=list)
     waiters: list[asyncio.Future[None]] = field(default_factory=list)
@@ -151,7 +151,7 @@ class Outlet:
     def announce(self, recorder: SessionRecorder) -> None:
         """Put a new session's first record down before anything else of it."""
         self.live[recorder.number] = recorder
-        self._next.announced.append(recorder.announcement())
+        self._next.announced.append((recorder.number, recorder.announcement()))
 
     def settled(self) -> asyncio.Future[None]:
         """Return a future that is done when everything up to now is put down (not yet acked)."""
@@ -170,12 +170,19 @@ class Outlet:
         self._next.forwards = [item for item in waiting if item[0] is not recorder]
         self._send(item for item in waiting if item[0] is recorder)
 
-    def forget(self, recorder: SessionRecorder) -> None:
-        """Drop a session that never came to be, with all that waits for it."""
+    def forget(self, recorder: SessionRecorder) -> bool:
+        """Drop a session that never came to be, with all that waits for it.
+
+        Answers whether all of it did wait: else its beginning is put down, or is about to be.
+        """
         self.live.pop(recorder.number, None)
-        batch = self._next
-        batch.cuts = [cut for cut in batch.cuts if cut.number != recorder.number]
+        batch, number = self._next, recorder.number
+        waited = any(announced == number for announced, _ in batch.announced)
         batch.forwards = [item for item in batch.forwards if item[0] is not recorder]
+        if waited:
+            batch.announced = [item for item in batch.announced if item[0] != number]
+            batch.cuts = [cut for cut in batch.cuts if cut.number != number]
+        return waited
 
     # -- the flush ---------------------------------------------------------------------------------
 
@@ -193,7 +200,7 @@ class Outlet:
             self._attempt_slices(slices)
             return
         batch, self._next = self._next, Batch()
-        records: list[tuple[int, list[bytes]]] = [(SESSION, [body]) for body in batch.announced]
+        records: list[tuple[int, list[bytes]]] = [(SESSION, [body]) for _, body in batch.announced]
         records += self._frame_records(batch, head=fresh and bool(self.live))
         if slices and not fresh:  # after the frames: what a cut of this tick cleared is not here
             records.append((SLICES, slices))

@@ -222,11 +222,13 @@ class Worker:
         return recorder
 
     async def _opened(self, outlet: Outlet, recorder: SessionRecorder) -> None:
-        """Wait until a new session is put down; forget it when that is given up."""
+        """Wait until a new session is put down; forget it, or end it, when that is given up."""
         try:
             await outlet.settled()
         except BaseException:
-            outlet.forget(recorder)
+            if not outlet.forget(recorder):  # what has begun must not look as if it went on
+                recorder.finish("error", "The session was not opened: the spool took too long.")
+                self._await_receipt(recorder)
             raise
 
     def _check_working(self, outlet: Outlet) -> None:

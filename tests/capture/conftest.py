@@ -1,5 +1,6 @@
 import errno
 import os
+import threading
 
 import pytest
 
@@ -7,7 +8,10 @@ from sealtape.capture.files import AppendFile, mapped
 
 
 class Disk:
-    """The file layer over a disk with so much room, whose syncs or writes can be told to fail."""
+    """The file layer over a disk with so much room, whose syncs or writes can be told to fail.
+
+    A sync waits while `goes` is not set.
+    """
 
     def __init__(self, room=1 << 40):
         self.room = room
@@ -15,6 +19,8 @@ class Disk:
         self.fail_sync = False
         self.fail_write = False
         self.strange = False
+        self.goes = threading.Event()
+        self.goes.set()
 
     def create(self, path):
         if self.room <= 0:
@@ -51,6 +57,7 @@ class DiskFile(AppendFile):
 
     def sync(self):
         self.disk.syncs += 1
+        self.disk.goes.wait(30)
         with mapped("sync", self.path):
             if self.disk.fail_sync:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))

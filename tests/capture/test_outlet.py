@@ -220,11 +220,12 @@ async def test_a_session_that_never_came_to_be_leaves_nothing(lane):
     outlet.emit(cut(b"its"))
     outlet.emit(Cut(2, 0, NOTHING, 0, 0, 0, [b"another's"]))
     outlet.forward(session, sent.append, b"x")
-    outlet.forget(session)
+    assert outlet.forget(session)
     await outlet.settled()
     assert sent == []
     assert outlet.live == {}
     assert outlet.watch.added[0][1] == [b"another's"]
+    assert not outlet.forget(session)  # what is put down cannot be taken back
 
 
 async def test_a_waiter_that_gave_up_is_not_woken(lane):

@@ -650,3 +650,30 @@ async def test_a_bus_that_stays_away_ends_sessions_that_wait_for_it(tmp_path):
     told = (await stage.recorded(blocked.bus))[waiting.session]
     assert told.stream(CLIENT_IN) == b"drop table orders"
     assert told.closes[0].reason == "spool"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_session_not_opened_in_time_has_no_beginning_without_an_end(
+    stage, bus, failing_files, fails
+):
+    """The disk hangs for longer than the grace time, and then takes what it was given, or not."""
+    disk = failing_files()
+    worker = await stage.worker(bus, create=disk.create)
+    durable = Terms(retention=CLASS, level="durable")
+    recorder, _ = await open_on(worker, durable)
+    disk.goes.clear()
+    with pytest.raises(StoreBusy, match="in time"):
+        await open_on(worker, durable)
+    disk.fail_sync = fails
+    disk.goes.set()
+    if fails:
+        await until(lambda: worker.health().state == "failing")
+        disk.fail_sync = False
+    await until(lambda: worker.health().state == "ok")
+    await worker.close_session(recorder, "client")
+    assert await worker.stop()
+    told = await stage.recorded(bus)
+    ends = sorted(session.closes[0].reason for session in told.values())
+    assert ends == ["client", "error", "shutdown"]
+    events = [fact.status for session in told.values() for fact in session.facts]
+    assert "session-not-opened" in events
