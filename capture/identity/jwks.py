@@ -1,6 +1,8 @@
 """The issuer's public keys (JWKS), from a file or over HTTPS, fetched in a thread, found by `kid`.
 
-* A known `kid` never waits: a set older than `REFRESH_S` is fetched again in the background.
+* A set older than `REFRESH_S / 2` is fetched again in the background. A known `kid` waits for that
+  only when the set is older than `REFRESH_S`, at most `STALE_WAIT_S`: nobody may have come for
+  hours, and the key may have been withdrawn since.
 * An unknown `kid` fetches at most once in `UNKNOWN_KID_S`: junk tokens cannot make this node hammer
   the provider.
 * When the provider is down, or serves nonsense, the last good set stays.
@@ -23,6 +25,7 @@ from sealtape.schemas.errors import FormatError, Refused, SettingsError
 
 REFRESH_S: Final = 300.0
 UNKNOWN_KID_S: Final = 60.0
+STALE_WAIT_S: Final = 5.0
 NO_KEYS_S: Final = 5.0  # after a failed first fetch, the next try no sooner than this
 _MIN_RSA_BITS: Final = 2048
 _KINDS: Final = frozenset({"RSA", "EC", "OKP"})
@@ -120,8 +123,11 @@ class KeySet:
         now = self._clock()
         known = self._find(kid) is not None
         if known:
-            if self._fetched is None or now - self._fetched > REFRESH_S:
+            age_s = now - (self._fetched or 0.0)
+            if age_s > REFRESH_S / 2:
                 self._start(now, UNKNOWN_KID_S)
+            if age_s > REFRESH_S and self._task is not None:
+                await asyncio.wait([self._task], timeout=STALE_WAIT_S)
             return
         self._start(now, UNKNOWN_KID_S if self._keys else NO_KEYS_S)
         if self._task is not None:

@@ -152,12 +152,33 @@ async def test_an_old_set_is_fetched_again_without_making_anyone_wait(provider):
         await keys.key("a")
         provider.gate.clear()
         provider.body = key_set("b")
-        clock.now += 301
+        clock.now += 151
         async with asyncio.timeout(0.5):
             assert (await keys.key("a"))["kid"] == "a"
         provider.gate.set()
         await keys.close()
         assert await refusal(keys, "a") == "token-invalid"  # it was withdrawn
+
+
+async def test_a_withdrawn_key_opens_nothing_after_hours_in_which_nobody_came(provider):
+    clock = Clock()
+    async with keys_of(provider, clock) as keys:
+        await keys.key("a")
+        provider.body = key_set("b")
+        clock.now += 36_000
+        assert await refusal(keys, "a") == "token-invalid"
+
+
+async def test_a_provider_that_hangs_delays_a_known_key_and_no_more(provider, monkeypatch):
+    monkeypatch.setattr(jwks_module, "STALE_WAIT_S", 0.2)
+    clock = Clock()
+    async with keys_of(provider, clock) as keys:
+        await keys.key("a")
+        provider.gate.clear()
+        clock.now += 301
+        async with asyncio.timeout(2):
+            assert (await keys.key("a"))["kid"] == "a"
+        provider.gate.set()
 
 
 async def test_without_any_set_identities_cannot_be_verified_and_it_tries_again_soon(provider):
