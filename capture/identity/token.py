@@ -22,6 +22,8 @@ ASYMMETRIC: Final = frozenset(
 MAX_TOKEN: Final = 48 << 10
 MAX_NAME: Final = 256  # characters of a user, group, agent or run
 MAX_CHAIN: Final = 16  # actors of a nested `act`
+MAX_GROUPS: Final = 1024  # what IDENT has room for
+_MAX_EXPIRY: Final = (1 << 63) // 1_000_000_000  # its nanoseconds fit 64 bits; in the year 2262
 _REQUIRED: Final = ("exp", "iat", "sub", "iss", "aud")
 _NEW: Final = "Get a new token and connect again."
 
@@ -135,6 +137,8 @@ class TokenVerifier:
         if not user:
             raise _invalid(f"it has no usable `{self._settings.user_claim}` claim")
         run = _name(_find(claims, self._settings.run_claims))
+        if not 0 <= int(claims["exp"]) < _MAX_EXPIRY:
+            raise _invalid("its `exp` is no time in seconds that can be recorded")
         return Identity(
             user=user,
             subject=_name(claims["sub"]),
@@ -153,7 +157,10 @@ class TokenVerifier:
         listed = [found] if isinstance(found, str) else found
         if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
             raise _invalid(f"its `{self._settings.groups_claim}` claim is not a list of names")
-        return tuple(dict.fromkeys(_name(item) for item in listed))
+        groups = tuple(dict.fromkeys(_name(item) for item in listed))
+        if len(groups) > MAX_GROUPS:
+            raise _invalid(f"it has more than {MAX_GROUPS} groups")
+        return groups
 
     def _agent(self, claims: Mapping[str, Any], run: str) -> Agent | None:
         actor = _name(_find(claims, self._settings.agent_claims))

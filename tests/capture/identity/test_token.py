@@ -7,6 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from sealtape.capture.identity import DevelopmentIssuer, KeySet, TokenVerifier
 from sealtape.capture.identity.token import MAX_NAME, Agent
+from sealtape.schemas.bodies import Ident
 from sealtape.schemas.errors import Refused, SettingsError
 from sealtape.schemas.settings import IdentitySettings
 
@@ -141,6 +142,31 @@ async def test_claims_that_do_not_fit_are_refused(issuer, verifier, claims, word
     error = await refused(verifier, sign(issuer, claims))
     assert error.reason == "token-invalid"
     assert words in error.message
+
+
+@pytest.mark.parametrize(
+    ("claims", "words"),
+    [
+        ({"groups": [f"g{number}" for number in range(1025)]}, "1024 groups"),
+        ({"exp": int(time.time()) * 1000}, "`exp`"),  # in milliseconds
+        ({"exp": 1 << 62}, "`exp`"),
+    ],
+)
+async def test_what_a_recording_has_no_room_for_is_refused(issuer, verifier, claims, words):
+    found = await refused(verifier, sign(issuer, claims))
+    assert found.reason == "token-invalid"
+    assert words in found.message
+    most = {"groups": [f"g{number}" for number in range(1024)], "exp": 9_000_000_000}
+    identity = await verifier.verify(sign(issuer, most))
+    ident = Ident(
+        user="ada",
+        target="shop",
+        protocol="postgres",
+        node="n",
+        groups=identity.groups,
+        expires_ns=identity.expires_ns,
+    )
+    assert Ident.from_json(ident.to_json()) == ident
 
 
 async def test_an_expired_token_is_told_apart_and_leeway_counts(issuer, verifier):
