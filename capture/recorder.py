@@ -74,7 +74,8 @@ class SessionRecorder:
     `offsets` are the running totals of the four legs, in bytes, including all that `data` was
     given; `data_ns` is the time it gave the last of them, by which durations are measured: nobody
     who decodes the recording has another. `text_salt` is for `facts.text_digest`. `unrecorded` is
-    true while bytes cannot be recorded and the session's terms let it go on.
+    true while bytes cannot be recorded and the session's terms let it go on. `opened`: its
+    beginning is put down.
     """
 
     __slots__ = (
@@ -111,6 +112,7 @@ class SessionRecorder:
         "number",
         "offsets",
         "on_end",
+        "opened",
         "outlet",
         "queued_bytes",
         "queued_checkpoint",
@@ -144,6 +146,7 @@ class SessionRecorder:
         self.last_ns = self.data_ns = opened_ns
         self.on_end = hooks.on_end
         self.dirty = self.ending = self.queued_cut = self.queued_checkpoint = False
+        self.opened = False
         self.queued_bytes = 0
         self._stalls: set[str] = set()
         self._epoch: Epoch | None = epoch

@@ -230,6 +230,7 @@ class Worker:
                 recorder.finish("error", "The session was not opened: the spool took too long.")
                 self._await_receipt(recorder)
             raise
+        recorder.opened = True
 
     def _check_working(self, outlet: Outlet) -> None:
         """Raise unless new sessions may be opened."""
@@ -530,9 +531,8 @@ class Worker:
     async def _heartbeats(self) -> None:
         while True:
             await asyncio.sleep(self._pace.heartbeat_s)
-            self.journal.heartbeat(
-                self.recorders(), worker=self._identity.worker, following=self._number + 1
-            )
+            opened = [recorder for recorder in self.recorders() if recorder.opened]
+            self.journal.heartbeat(opened, worker=self._identity.worker, following=self._number + 1)
 
     # -- recovery ----------------------------------------------------------------------------------
 

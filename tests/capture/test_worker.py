@@ -677,3 +677,24 @@ async def test_a_session_not_opened_in_time_has_no_beginning_without_an_end(
     assert ends == ["client", "error", "shutdown"]
     events = [fact.status for session in told.values() for fact in session.facts]
     assert "session-not-opened" in events
+
+
+async def test_heartbeats_list_no_session_that_may_never_be_written(tmp_path, failing_files):
+    """It would be one whose frames somebody took away."""
+    stage = Stage(tmp_path, grace_s=0.6, heartbeat_s=0.05)
+    bus, disk = stage.bus(), failing_files()
+    worker = await stage.worker(bus, create=disk.create)
+    durable = Terms(retention=CLASS, level="durable")
+    recorder, _ = await open_on(worker, durable)
+    disk.fail_sync = True
+    with pytest.raises(StoreBusy, match="in time"):
+        await open_on(worker, durable)
+    disk.fail_sync = False
+    await until(lambda: worker.health().state == "ok")
+    await worker.close_session(recorder, "client")
+    assert await worker.stop()
+    told = await stage.recorded(bus)
+    facts = [fact for session in told.values() for fact in session.facts]
+    listed = {live.session for fact in facts if fact.kind == HEARTBEAT for live in fact.live}
+    assert listed == {recorder.session}
+    await bus.close()
