@@ -161,7 +161,7 @@ class Orphan:
     def remove(self, *, damaged: bool) -> None:
         """Delete the folder: the bus has everything; a damaged one is kept under another name."""
         if damaged:
-            with mapped("rename", self.folder):
+            with mapped("rename", self.folder), _root_lock(self.folder.parent):
                 self.folder.rename(self.folder.with_name(f"{self.folder.name}.damaged"))
         else:
             _remove(self.folder)
@@ -222,7 +222,7 @@ class _Counter:
 
 @contextmanager
 def _root_lock(root: Path) -> Iterator[None]:
-    """Keep others from adopting a folder between its creation and its lock."""
+    """Keep others from adopting a folder between its creation and its lock, or while it goes."""
     fd = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
@@ -246,13 +246,14 @@ def _remove(folder: Path) -> None:
     """Delete a folder of ours; the lock goes last, so that a crash leaves an orphan again.
 
     What says which sessions are over goes after the files that speak of them: an adopter of what
-    a crash leaves would end those once more.
+    a crash leaves would end those once more. Another worker that looks for orphans sees all of the
+    folder or nothing.
     """
 
     def order(path: Path) -> tuple[bool, bool, bool]:
         return path.name == "lock", path.name == RECOVERY, path.suffix != SUFFIX
 
-    with mapped("delete", folder):
+    with mapped("delete", folder), _root_lock(folder.parent):
         for path in sorted(folder.iterdir(), key=order):
             path.unlink()
         folder.rmdir()

@@ -1,7 +1,9 @@
+import fcntl
 import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -129,6 +131,22 @@ def test_a_damaged_folder_is_kept_under_another_name(spool):
     assert not dead.folder.exists()
     assert dead.folder.with_name(dead.folder.name + ".damaged").is_dir()
     assert mine.claim_orphans() == []
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_folder_goes_while_nobody_looks_for_orphans(spool, damaged):
+    """A worker that starts at that moment must not fail, nor lock what is half gone."""
+    dead, mine = spool(), spool()
+    die(dead)
+    (orphan,) = mine.claim_orphans()
+    with (mine.root / ".lock").open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_EX)
+        removing = threading.Thread(target=orphan.remove, kwargs={"damaged": damaged})
+        removing.start()
+        removing.join(0.2)
+        assert (dead.folder / "lock").exists()
+    removing.join(60)
+    assert not dead.folder.exists()
 
 
 def test_a_root_that_cannot_be_made_is_a_store_error(tmp_path):
