@@ -142,13 +142,13 @@ class Worker:
         adopted = [await self._adopt(orphan) for orphan in self._orphans]
         self._spawn(self._shipper.run())
         self._spawn(self._keep_time())
+        for found in adopted:  # the journal may have to wait for the room that they take
+            if found is not None:
+                self._spawn(self._ship_orphan(*found))
         await self._open_journal()
         self._spawn(self._heartbeats())
         if self.desk is not None:
             self._spawn(self.desk.run())
-        for found in adopted:
-            if found is not None:
-                self._spawn(self._ship_orphan(*found))
 
     async def stop(self, *, timeout_s: float = 30.0) -> bool:
         """Close the journal, wait for the bus, let go; say whether the bus has everything.
@@ -339,8 +339,8 @@ class Worker:
         recorder = self._begin(subject, outlet, hooks)
         self.journal = Journal(recorder, self.counts)
         self._opened_journal = True
-        await outlet.settled()
         self.journal.event("started")
+        await outlet.settled()
 
     def _subject(self, type_: str, number: int, ident: Ident, terms: Terms) -> Subject:
         return Subject(

@@ -1,0 +1,32 @@
+"""A spool that a dead worker left full, with nothing free for the next one."""
+
+import asyncio
+
+from sealtape.schemas.slices import CLIENT_IN
+from tests.capture.stage import Stage, open_on, until
+from tests.capture.test_worker import BrokenBus
+
+
+async def test_a_worker_starts_behind_a_spool_that_was_left_full(tmp_path):
+    """What it adopts takes all the room: that goes to the bus although nothing can be written."""
+    stage = Stage(tmp_path, frame_ms=40, grace_s=0.5)
+    bus = BrokenBus(stage.bus())
+    first = await stage.worker(bus)
+    recorder, _ = await open_on(first)
+    recorder.data(CLIENT_IN, bytes(100_000))
+    await first.close_session(recorder, "client")
+    assert not await first.stop(timeout_s=0)
+    left = first.health().spool_bytes
+    starting = asyncio.create_task(stage.worker(bus, limit=left + 100))
+    await asyncio.sleep(0.5)
+    assert not starting.done()  # there is no room for its journal
+    bus.broken = False
+    async with asyncio.timeout(60):
+        worker = await starting
+    await until(lambda: worker.counts.orphans == 0)
+    assert worker.health().state == "ok"
+    assert await worker.stop()
+    told = (await stage.recorded(bus.bus)).values()
+    ends = sorted(session.closes[0].reason for session in told)
+    assert ends == ["client", "shutdown", "shutdown"]
+    await bus.bus.close()
