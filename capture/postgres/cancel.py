@@ -86,11 +86,15 @@ class CancelRegistry:
             return None
         return process >> 18 & (MAX_WORKERS - 1)
 
+    def knows(self, process: int, key: bytes) -> bool:
+        """Whether it is the key of an open session of this worker."""
+        known = self._sessions.get(process)
+        return known is not None and hmac.compare_digest(known[0], key)
+
     async def cancel(self, process: int, key: bytes) -> None:
         """Cancel what the session is doing if the key is right, else do nothing."""
-        known, cancel = self._sessions.get(process, (b"", None))
-        if cancel is not None and hmac.compare_digest(known, key):
-            await cancel()
+        if self.knows(process, key):
+            await self._sessions[process][1]()
 
     def cancel_soon(self, process: int, key: bytes) -> None:
         """Cancel without waiting."""

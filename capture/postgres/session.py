@@ -81,8 +81,9 @@ class Session:
             wire = hello.wire
             try:
                 if isinstance(hello.first, CancelRequest):
-                    limit.reschedule(None)
-                    self._seat.authenticated()  # it asks for nothing more
+                    if self._gateway.registry.knows(hello.first.process, hello.first.key):
+                        limit.reschedule(None)
+                        self._seat.authenticated()  # others stay strangers: anybody can ask
                     await self._gateway.switch.request(hello.first.process, hello.first.key)
                     await say_goodbye(wire, b"")  # nothing is ever answered
                     return

@@ -40,6 +40,9 @@ async def test_only_the_right_key_cancels_and_only_while_the_session_is_open():
     await registry.cancel(key.process, b"")
     await registry.cancel(key.process ^ 1, key.key)
     assert work.times == 0
+    assert registry.knows(key.process, key.key)
+    assert not registry.knows(key.process, b"")
+    assert not registry.knows(key.process ^ 1, key.key)
     await registry.cancel(key.process, key.key)
     assert work.times == 1
     registry.remove(key)
@@ -143,3 +146,20 @@ async def test_a_cancel_request_is_never_answered(tmp_path, postgres_server):
             writer.close()
         assert not world.worker.sessions
         assert not world.worker.refusals
+
+
+async def test_who_cancels_without_a_key_of_ours_stays_a_stranger(tmp_path, postgres_server):
+    """Nobody who has not authenticated may take all connections there are."""
+    few = "max_per_address = 3"
+    async with gateway_world(tmp_path, postgres_server, capture=few) as world:
+        opened = []
+        for _ in range(10):
+            reader, writer = await asyncio.open_connection("127.0.0.1", world.port)
+            writer.write(messages.cancel_request(7, b"abcd"))
+            opened.append((reader, writer))
+        async with asyncio.timeout(10):
+            while world.worker.counts["over-limit"] < 7:
+                await asyncio.sleep(0.01)
+        assert world.gateway.limits.total <= 3
+        for _, writer in opened:
+            writer.close()
