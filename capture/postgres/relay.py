@@ -114,7 +114,9 @@ class Side(asyncio.Protocol):
         self._half = half and (self._half or not self._finishing)
         self._finishing = True
         if not half and self._reasons:
-            self._reasons.clear()  # read to the end, so that the end is seen
+            self._reasons &= {
+                "spool"
+            }  # read to the end, so that the end is seen; if it can be kept
             self._read_on()
         if not self.held or self.relay.failed:
             self._shut_down()

@@ -231,6 +231,23 @@ async def test_a_stalled_session_reads_nothing_until_it_goes_on(tmp_path, postgr
         await world.last_session()
 
 
+async def test_a_stalled_session_reads_nothing_after_its_end_either(tmp_path, postgres_server):
+    """What the spool does not take would be kept in memory, as fast as the target can send."""
+    async with gateway_world(tmp_path, postgres_server, target="max_session = 0.5") as world:
+        client = await RawClient.open(world)
+        recorder = world.worker.sessions[-1]
+        world.worker.stuck = True
+        client.writer.write(query("select 1"))
+        await wait_for(lambda: world.worker.kept)
+        recorder.on_stall(True)
+        client.writer.write(bytes(50 * MIB))
+        await asyncio.sleep(1.5)  # max_session is over
+        recorder.on_end("spool")
+        await world.last_session()
+        assert recorder.offsets[CLIENT_IN] < MIB
+        await client.close()
+
+
 async def test_what_comes_after_the_end_is_recorded_as_not_sent_on(tmp_path, postgres_server):
     async with gateway_world(tmp_path, postgres_server, target="max_session = 0.5") as world:
         client = await RawClient.open(world)
