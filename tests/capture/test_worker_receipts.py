@@ -262,6 +262,7 @@ async def test_a_list_of_settled_sessions_that_rots_leaves_the_folder_alone(
 async def test_open_has_the_beacon_of_its_time(stage, bus, host, node):
     worker = await node()
     first = await session(worker, terms=TERMS)
+    await shipped(worker)
     await host.seal_all(bus)
     await until(lambda: worker._log.beacon.size > 1)
     second = await session(worker, terms=TERMS)
