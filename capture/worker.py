@@ -42,11 +42,13 @@ from sealtape.schemas.errors import (
     SettingsError,
     StoreBusy,
     StoreError,
+    StoreFull,
 )
 from sealtape.schemas.keys import Packer
 from sealtape.schemas.tlog.receipts import Ended
 
 SESSION_SIZE = 16
+ADOPT_AGAIN_S = 5.0
 BEACON_S = 1.0
 """How long a start waits for the first beacon, so that the journal's OPEN has one."""
 T = TypeVar("T")
@@ -540,12 +542,26 @@ class Worker:
         """Make the recovery epochs of a dead worker's sessions, once and for all."""
         try:
             found = await self._run(partial(read_orphan, orphan, self._spool.key))
-            await self._run(partial(self._recover, orphan, found))
+            try:
+                await self._run(partial(self._recover, orphan, found))
+            except StoreFull as exc:
+                _log.error("The spool %s waits for room to be adopted: %s", orphan.folder, exc)
+                self._spawn(self._adopt_later(orphan, found))
+                return None
         except (KeyUnavailable, StoreError) as exc:
             _log.error("The spool %s cannot be adopted: %s", orphan.folder, exc)
             orphan.release()
             return None
         return orphan, found
+
+    async def _adopt_later(self, orphan: Orphan, found: Found) -> None:
+        """Make the recovery epochs when the disk has room for them."""
+        while True:
+            await asyncio.sleep(ADOPT_AGAIN_S)
+            with suppress(StoreFull):
+                await self._run(partial(self._recover, orphan, found))
+                break
+        await self._ship_orphan(orphan, found)
 
     def _recover(self, orphan: Orphan, found: Found) -> None:
         if orphan.recovered:

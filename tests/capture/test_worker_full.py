@@ -2,6 +2,7 @@
 
 import asyncio
 
+from sealtape.capture import worker as worker_module
 from sealtape.schemas.slices import CLIENT_IN
 from tests.capture.stage import Stage, open_on, until
 from tests.capture.test_worker import BrokenBus
@@ -30,3 +31,29 @@ async def test_a_worker_starts_behind_a_spool_that_was_left_full(tmp_path):
     ends = sorted(session.closes[0].reason for session in told)
     assert ends == ["client", "shutdown", "shutdown"]
     await bus.bus.close()
+
+
+async def test_a_spool_is_adopted_when_its_disk_has_room_again(
+    tmp_path, failing_files, monkeypatch
+):
+    monkeypatch.setattr(worker_module, "ADOPT_AGAIN_S", 0.1)
+    stage, disk = Stage(tmp_path, frame_ms=40, grace_s=0.5), failing_files()
+    bus = stage.bus()
+    first = await stage.worker(bus, create=disk.create)
+    recorder, _ = await open_on(first)
+    recorder.data(CLIENT_IN, b"select 1")
+    await asyncio.sleep(0.01)
+    await stage.crash(first)
+    room, disk.room = disk.room, 0
+    starting = asyncio.create_task(stage.worker(bus, create=disk.create))
+    await asyncio.sleep(0.5)
+    assert not starting.done()
+    disk.room = room
+    async with asyncio.timeout(60):
+        worker = await starting
+    await until(lambda: worker.counts.orphans == 0)
+    assert await worker.stop()
+    told = (await stage.recorded(bus))[recorder.session]
+    assert told.closes[1].reason == "aborted"
+    assert told.stream(CLIENT_IN) == b"select 1"
+    await bus.close()
