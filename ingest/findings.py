@@ -20,6 +20,7 @@ QUARANTINE_REASONS = {
     "ident_mismatch": "Frame 1 is not the IDENT that the signed OPEN names.",
     "conflict": "A second frame with the same session, epoch and seq, but other content.",
     "late_frame": "A frame came after its absence had been sealed as a gap.",
+    "seal_unreadable": "A frame with a seq that is sealed, in a segment that cannot be read.",
     "early_frame": "A frame past a hole, which no signature shows to belong to the session.",
     "checkpoint_bad": "A checkpoint is not signed by the epoch's key, or is of another tree.",
     "checkpoint_root": "A signed root is not the root of the frames that came.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,13 +14,15 @@ from sealtape.ingest.ledger.rows import FragmentRow
 from sealtape.ingest.parquet import read_leaves
 from sealtape.ingest.sealer import Doubt, Sealer, Taken, decode_all
 from sealtape.ingest.vault.base import Vault
-from sealtape.schemas.errors import Exists, FormatError
+from sealtape.schemas.errors import Exists, FormatError, Missing
 from sealtape.schemas.messages import KeyMessage
 
 __all__ = ["Intake", "Stores"]
 
 LEAF_CACHE = 64
 MS = 1_000_000
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ class Intake:
         for item in keys:
             await self._keep_key(sealer, item, times[item.offset])
         for doubt in list(sealer.doubts):
-            sealer.resolve(doubt, await self._sealed_leaf(doubt), now_ns)
+            await self._settle(sealer, doubt, now_ns)
 
     def _belongs(self, session: bytes) -> bool:
         return self._bus.partition_of(session) == self._partition
@@ -100,6 +103,16 @@ class Intake:
             # The bus's time: a wrap that is read again after a crash makes the same event again.
             sealer.key_kept(item, ts_ns)
 
+    async def _settle(self, sealer: Sealer, doubt: Doubt, now_ns: int) -> None:
+        """Compare a frame with the sealed one; a segment that is damaged stops no recording."""
+        try:
+            leaf = await self._sealed_leaf(doubt)
+        except (Missing, FormatError) as error:
+            log.error("a sealed frame cannot be compared with: %s", error)  # noqa: TRY400
+            sealer.unread(doubt, now_ns)
+        else:
+            sealer.resolve(doubt, leaf, now_ns)
+
     async def _sealed_leaf(self, doubt: Doubt) -> bytes | None:
         row = doubt.row
         for fragment in await self._stores.ledger.fragments(row.session):
@@ -113,7 +126,10 @@ class Intake:
         leaves = self._leaves.get(name)
         if leaves is None:
             data = await self._stores.vault.get(fragment.segment_key)
-            leaves = await asyncio.to_thread(read_leaves, data, *fragment.record.rows)
+            start, end = fragment.record.rows
+            leaves = await asyncio.to_thread(read_leaves, data, start, end)
+            if len(leaves) != end - start:
+                raise FormatError(f"{fragment.segment_key} has no rows {start} to {end - 1}.")
             if len(self._leaves) >= LEAF_CACHE:
                 self._leaves.clear()
             self._leaves[name] = leaves

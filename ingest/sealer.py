@@ -183,6 +183,13 @@ class Sealer:
             self.findings.quarantine_row("conflict", row, offset=doubt.offset, now_ns=now_ns)
         self.doubts.remove(doubt)
 
+    def unread(self, doubt: Doubt, now_ns: int) -> None:
+        """Settle a doubt whose sealed leaf cannot be read: the frame is kept, whatever it is."""
+        self.findings.quarantine_row(
+            "seal_unreadable", doubt.row, offset=doubt.offset, now_ns=now_ns
+        )
+        self.doubts.remove(doubt)
+
     def lost(self, first: int, now_ns: int) -> None:
         """State that the bus begins at `first`, past what should be read next."""
         self.findings.incident(

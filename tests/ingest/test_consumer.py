@@ -167,6 +167,28 @@ async def test_sealed_leaves_are_read_once(room, monkeypatch):
     assert len(reads) == 1
 
 
+@pytest.mark.parametrize("damage", ["gone", "no segment", "fewer rows"])
+async def test_a_damaged_segment_stops_no_recording(room, damage):
+    small, built = build_session(seed=1, commands=0), build_session(seed=2, commands=6)
+    keys = []
+    for each in (small, built):
+        room.send(*each.messages)
+        await room.drain()
+        keys.append((await room.ledger.fragments(each.session))[0].segment_key)
+    objects = room.vault.objects
+    if damage == "gone":
+        del objects[keys[1]]
+    else:
+        objects[keys[1]] = objects[keys[0]] if damage == "fewer rows" else bytes(1000)
+    after = build_session(seed=3)
+    room.send(built.frames[7], *after.messages)
+    await room.drain()
+    assert await room.reasons() == ["seal_unreadable"]
+    (kept,) = await room.ledger.quarantined("frames", 0)
+    assert messages.decode(kept.data) == built.frames[7]
+    assert (await room.session(after)).state == "sealed"
+
+
 async def test_a_late_frame_of_a_gap_is_quarantined(room):
     built = build_session(commands=4)
     kept = [m for m in built.messages if getattr(m, "seq", -1) != 5]
