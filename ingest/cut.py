@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from sealtape.ingest.findings import Findings
+from sealtape.ingest.findings import REASONS, Findings
 from sealtape.ingest.ledger.rows import Event, Head, Incident, Quarantined, SessionChange
 from sealtape.ingest.parquet import Row
-from sealtape.ingest.track import Piece, Stretch, Track, close_reason
+from sealtape.ingest.track import NEVER, Piece, Stretch, Track, close_reason
 from sealtape.schemas import canonical
 from sealtape.schemas.bodies import RetentionClass
+from sealtape.schemas.frames import Kind
 from sealtape.schemas.segments import MAX_FRAGMENTS
 from sealtape.schemas.tree import CompactRange
 
@@ -93,6 +94,7 @@ def make_cut(
             cut.changes.append(change)
             cut.events.extend(_events(change, now_ns))
             _quarantine_rivals(track, change, findings, now_ns)
+            _judge_order(track, taken, findings, now_ns)
         cut.next_offset = min(cut.next_offset, _lowest_offset(track, rest))
     for (tenant, retention), stretches in sorted(grouped.items(), key=_group_order):
         stretches.sort(key=lambda s: (s.opening.session, s.opening.epoch, s.run.lo))
@@ -212,6 +214,34 @@ def _quarantine_rivals(track: Track, change: TrackChange, findings: Findings, no
         for seq, (row, offset) in piece.rivals.items():
             if seq < change.head.hi:
                 findings.quarantine_row("conflict", row, offset=offset, now_ns=now_ns)
+
+
+def _judge_order(
+    track: Track, taken: list[tuple[Stretch, Piece]], findings: Findings, now_ns: int
+) -> None:
+    """Say which of the frames that are sealed stand behind CLOSE, or are older than one before.
+
+    Not said when they come: a frame that somebody slipped in and that is not sealed says nothing
+    about those behind it.
+    """
+    ended, last_ts_ns = False, NEVER
+    if track.head is not None:
+        ended, last_ts_ns = bool(track.head.closed), track.head.last_ts_ns
+    for stretch, piece in taken:
+        for row, offset in zip(stretch.rows, piece.offsets, strict=False):
+            wrong = ["after_close"] * ended + ["time_backwards"] * (row.ts_ns < last_ts_ns)
+            for reason in wrong:
+                findings.incident(
+                    reason,
+                    REASONS[reason],
+                    offset=offset,
+                    now_ns=now_ns,
+                    session=row.session,
+                    epoch=row.epoch,
+                    seq=row.seq,
+                )
+            ended = ended or row.kind == Kind.CLOSE
+            last_ts_ns = max(last_ts_ns, row.ts_ns)
 
 
 def _events(change: TrackChange, now_ns: int) -> Iterable[Event]:

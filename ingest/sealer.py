@@ -45,6 +45,9 @@ class Limits:
     idle_ns: int = SECOND_NS
     # Frames past a hole that are held, per epoch.
     early_frames: int = 4096
+    # Payload of those, and of other frames that come for a seq that is taken, over all epochs:
+    # twice what a node sends between two signatures.
+    aside_bytes: int = 32 << 20
     # Epochs kept in memory when nothing of them waits.
     tracks: int = 20_000
 
@@ -128,6 +131,7 @@ class Sealer:
         self._tracks: dict[Name, Track] = {}
         self._terms = TermsSeen()
         self._waiting_bytes = 0
+        self._aside_bytes = 0
         self._cut_ns = 0
 
     # -- messages in -------------------------------------------------------------------------------
@@ -209,10 +213,6 @@ class Sealer:
             if row.payload_sha256 != track.opening.ident_sha256:
                 self.findings.quarantine_row("ident_mismatch", row, offset=offset, now_ns=now_ns)
                 return
-        if track.ended:
-            self._incident("after_close", track, row.seq, offset, now_ns)
-        if row.ts_ns < track.last_ts_ns:
-            self._incident("time_backwards", track, row.seq, offset, now_ns)
         track.append(row, offset, now_ns)
         self._waiting_bytes += row.payload_len
         if track.early:
@@ -225,12 +225,35 @@ class Sealer:
             self._first(track, row, item, now_ns)
         elif row.seq < track.next_seq:
             self._again(track, row, item.offset, now_ns)
-        elif len(track.early) >= self._limits.early_frames:
-            self.findings.quarantine_row("early_frame", row, offset=item.offset, now_ns=now_ns)
-        else:
-            held = track.early.setdefault(row.seq, (row, item.offset, now_ns))
-            if held[0].leaf != row.leaf:
+        elif row.seq in track.early:
+            if track.early[row.seq][0].leaf != row.leaf:
                 self.findings.quarantine_row("conflict", row, offset=item.offset, now_ns=now_ns)
+        else:
+            self._early(track, row, item, now_ns)
+
+    def _early(self, track: Track, row: Row, item: Taken, now_ns: int) -> None:
+        """Hold a frame past a hole, as long as there is room."""
+        proven = max(track.ahead, default=0)
+        if track.early and min(track.early) < proven and not self._has_place(track, row):
+            # What is signed and not here by now does not come: nothing is gained by waiting.
+            self._declare_gaps(track, proven, now_ns)
+            if row.seq == track.next_seq:
+                self._go_on(track, row, item.offset, now_ns)
+                return
+            if row.seq < track.next_seq:
+                self._again(track, row, item.offset, now_ns)
+                return
+        if self._has_place(track, row):
+            track.early[row.seq] = (row, item.offset, now_ns)
+            self._aside_bytes += row.payload_len
+        else:
+            self.findings.quarantine_row("early_frame", row, offset=item.offset, now_ns=now_ns)
+
+    def _has_place(self, track: Track, row: Row) -> bool:
+        return len(track.early) < self._limits.early_frames and self._has_room(row)
+
+    def _has_room(self, row: Row) -> bool:
+        return self._aside_bytes + row.payload_len <= self._limits.aside_bytes
 
     def _first(self, track: Track, row: Row, item: Taken, now_ns: int) -> None:
         """Take OPEN, or a frame of an epoch without one."""
@@ -261,9 +284,10 @@ class Sealer:
         if before is None or before.opening is None:
             self._incident("continuation", track, 0, offset, now_ns)
             return
-        self._declare_gaps(before, continues.size, offset, now_ns)
-        root = before.root_at(continues.size)
-        if before.next_seq != continues.size or root not in (continues.root, None):
+        self._declare_gaps(before, continues.size, now_ns)
+        size, root = continues.size, before.root_at(continues.size)
+        same = root in (continues.root, None) or self._swapped(before, size, continues.root)
+        if before.next_seq != size or not same:
             self._incident("continuation", track, 0, offset, now_ns)
         # The node signed this end; nothing more comes, so waiting for the epoch's key is over.
         for piece in before.pieces:
@@ -281,18 +305,18 @@ class Sealer:
         piece, held = waiting
         if held.leaf == row.leaf:
             self.duplicates += 1
-        elif row.seq in piece.rivals or row.seq < 2:
+        elif row.seq in piece.rivals or row.seq < 2 or not self._has_room(row):
             self.findings.quarantine_row("conflict", row, offset=offset, now_ns=now_ns)
         else:
             piece.rivals[row.seq] = (row, offset)
+            self._aside_bytes += row.payload_len
 
     def _take_early(self, track: Track, now_ns: int) -> None:
         while (held := track.early.pop(track.next_seq, None)) is not None:
             row, offset, _ = held
-            if row.ts_ns < track.last_ts_ns:
-                self._incident("time_backwards", track, row.seq, offset, now_ns)
             track.append(row, offset, now_ns)
             self._waiting_bytes += row.payload_len
+            self._aside_bytes -= row.payload_len
 
     # -- checkpoints -------------------------------------------------------------------------------
 
@@ -318,9 +342,7 @@ class Sealer:
     ) -> None:
         """Take a verified checkpoint of frames that are here."""
         root = track.root_at(message.size)
-        if root not in (None, signed) and not (
-            message.size > track.base.hi and track.swap_rivals(message.size, signed)
-        ):
+        if root not in (None, signed) and not self._swapped(track, message.size, signed):
             self._quarantine_checkpoint("checkpoint_root", message, item, now_ns)
         elif message.size > track.base.hi:
             track.sign(message.size, message.note, attested=root is not None)
@@ -329,6 +351,19 @@ class Sealer:
                 self._quarantine_checkpoint("checkpoint_late", message, item, now_ns)
             else:
                 self.duplicates += 1
+
+    def _swapped(self, track: Track, size: int, signed: bytes) -> bool:
+        """Whether rivals of waiting frames have the signed root; then they are what is sealed."""
+        if size <= track.base.hi:
+            return False
+        rows = track.pieces[0].rows
+        if not track.swap_rivals(size, signed):
+            return False
+        grown = sum(row.payload_len for row in track.pieces[0].rows)
+        grown -= sum(row.payload_len for row in rows)
+        self._waiting_bytes += grown
+        self._aside_bytes -= grown
+        return True
 
     def _take_ahead(self, track: Track, now_ns: int) -> None:
         for size in sorted(size for size in track.ahead if size <= track.next_seq):
@@ -347,25 +382,27 @@ class Sealer:
                 old = [seq for seq, (_, _, since) in track.early.items() if since <= limit]
                 proven = max(track.ahead, default=0)
                 if old and min(old) < proven:
-                    self._declare_gaps(track, proven, track.early[min(old)][1], now_ns)
+                    self._declare_gaps(track, proven, now_ns)
                 for seq in [seq for seq in old if seq in track.early and seq >= proven]:
                     row, offset, _ = track.early.pop(seq)
+                    self._aside_bytes -= row.payload_len
                     self.findings.quarantine_row("early_frame", row, offset=offset, now_ns=now_ns)
             for size in [s for s, (_, _, since) in track.ahead.items() if since <= limit]:
-                if track.early:
+                if any(seq < size for seq in track.early):
                     continue  # it is the proof that those belong to the session
                 note, offset, _ = track.ahead.pop(size)
                 message = CheckpointMessage(track.session, track.epoch, size, note)
                 item = Taken(offset, messages.encode(message), message)
                 self._quarantine_checkpoint("checkpoint_ahead", message, item, now_ns)
 
-    def _declare_gaps(self, track: Track, proven: int, offset: int, now_ns: int) -> None:
+    def _declare_gaps(self, track: Track, proven: int, now_ns: int) -> None:
         """Jump over every hole below `proven` that has frames behind it."""
         while behind := [seq for seq in track.early if track.next_seq < seq < proven]:
             self.findings.incident(
                 "gap",
                 f"Frames {track.next_seq} to {min(behind) - 1} never came.",
-                offset=offset,
+                # Each at its own frame: of one place and reason an incident is kept once.
+                offset=track.early[min(behind)][1],
                 now_ns=now_ns,
                 session=track.session,
                 epoch=track.epoch,
@@ -422,7 +459,10 @@ class Sealer:
         self.findings.clear()
         self._terms.learn(self._begun(cut))
         for change in cut.changes:
-            change.apply(self._tracks[change.head.session, change.head.epoch])
+            track = self._tracks[change.head.session, change.head.epoch]
+            self._aside_bytes -= track.rival_bytes
+            change.apply(track)
+            self._aside_bytes += track.rival_bytes
             self._waiting_bytes -= change.change.bytes
         if len(self._tracks) > self._limits.tracks:
             self._forget()

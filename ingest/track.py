@@ -76,7 +76,6 @@ class Track:
         "ended",
         "epoch",
         "head",
-        "last_ts_ns",
         "opening",
         "opening_payload",
         "pieces",
@@ -98,11 +97,9 @@ class Track:
         """Frames past a hole: (row, offset, time they came)."""
         self.ahead: dict[int, tuple[bytes, int, int]] = {}
         """Verified checkpoints past the last frame: (note, offset, time they came)."""
-        self.last_ts_ns = NEVER
         self.ended = False
         if head is not None:
             self.base = CompactRange(head.lo, head.hi, head.nodes)
-            self.last_ts_ns = head.last_ts_ns
             self.ended = bool(head.closed)
 
     @property
@@ -114,6 +111,11 @@ class Track:
     def waiting(self) -> bool:
         """Whether anything is held that the ledger does not have."""
         return bool(self.pieces or self.early or self.ahead)
+
+    @property
+    def rival_bytes(self) -> int:
+        """Payload of the frames that came for a seq that is taken."""
+        return sum(row.payload_len for piece in self.pieces for row, _ in piece.rivals.values())
 
     def overdue(self, limit_ns: int) -> bool:
         """Whether something came before `limit_ns` that still waits for what is missing."""
@@ -139,7 +141,6 @@ class Track:
         piece.run.append(row.leaf)
         if row.kind == Kind.CLOSE:
             self.ended = True
-        self.last_ts_ns = max(self.last_ts_ns, row.ts_ns)
 
     def jump(self, seq: int, now_ns: int) -> None:
         """Give up on the frames before `seq` and go on there."""
@@ -169,9 +170,13 @@ class Track:
         return whole.root()
 
     def swap_rivals(self, size: int, root: bytes) -> bool:
-        """Try the rivals below `size` instead; keep them when theirs is the signed root."""
+        """Try the rivals below `size` instead; keep them when theirs is the signed root.
+
+        Frames that an earlier root was right for stay.
+        """
         piece = self.pieces[0]
-        rivals = {seq: rival for seq, rival in piece.rivals.items() if seq < size}
+        proven = piece.signed if piece.attested else piece.run.lo
+        rivals = {seq: rival for seq, rival in piece.rivals.items() if proven <= seq < size}
         if not rivals:
             return False
         lo = piece.run.lo
@@ -189,6 +194,8 @@ class Track:
         piece.run = CompactRange(lo)
         for row in rows:
             piece.run.append(row.leaf)
+        closed = self.head is not None and bool(self.head.closed)
+        self.ended = closed or any(row.kind == Kind.CLOSE for row in rows)
         return True
 
     def sign(self, size: int, note: bytes, *, attested: bool) -> None:
