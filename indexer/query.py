@@ -37,7 +37,7 @@ COMMAND_FIELDS = frozenset({"effect", "table", "error"})
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _MAX_NS = (1 << 63) - 1
 _FIELD = re.compile(r"([A-Za-z][A-Za-z_]*):")
-_NEGATION = re.compile(r'-(?=[^\W_]|")')
+_NEGATION = re.compile(r"-(?=[^\s>-])")
 _BARE_VALUE = re.compile(r'[^\s",*\\]+')
 _DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
 _DAY = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})")
@@ -46,6 +46,7 @@ _INSTANT = re.compile(
     r"(?::([0-9]{2})(?:\.([0-9]{1,9}))?)?(?:([Zz])|([+-])([0-9]{2}):([0-9]{2}))?"
 )
 _SESSION = re.compile(r"[0-9a-f]{1,32}")
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -135,6 +136,7 @@ def parse(text: str, *, now_ns: int) -> Query:
 
     Raises QueryError, whose context has `position` (characters from 0).
     """
+    _check_text(text)
     terms: list[Term | Not] = []
     at = _skip(text, 0)
     while at < len(text):
@@ -147,6 +149,15 @@ def parse(text: str, *, now_ns: int) -> Query:
 def form(query: Query) -> str:
     """Write a query so that `parse` reads the same tree, whatever the time is then."""
     return " ".join(_form(term) for term in query.terms)
+
+
+def _check_text(text: str) -> None:
+    """Refuse what no store could take: bytes of a command line that were no text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        hint = "Write the query in UTF-8."
+        raise _fail("There is something that is no character", error.start, hint) from None
 
 
 def _skip(text: str, at: int) -> int:
@@ -298,6 +309,10 @@ def _network(piece: _Piece) -> str:
         ) from None
     if isinstance(network, ipaddress.IPv6Network) and network.network_address.scope_id:
         raise _fail("A network has no zone", piece.at, "Leave out the % and what follows.")
+    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
+        # As a host that listens to both families names an IPv4 client.
+        address = network.network_address.ipv4_mapped
+        return str(ipaddress.ip_network((int(address or 0), network.prefixlen - 96)))
     return str(network)
 
 

@@ -25,6 +25,8 @@ from sealtape.indexer.query import (
 __all__ = ["Condition", "commands", "packed_address", "sessions"]
 
 JOURNAL = "journal"
+_FLAT = 100
+"""Conditions in one row; SQLite takes a thousand within each other, and a row is such a nest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,12 @@ def _any(conditions: list[Condition]) -> Condition:
 
 
 def _joined(conditions: list[Condition], word: str) -> Condition:
+    if len(conditions) > _FLAT:
+        middle = len(conditions) // 2
+        conditions = [
+            Condition(f"({half.sql})", half.parameters)
+            for half in (_joined(conditions[:middle], word), _joined(conditions[middle:], word))
+        ]
     return Condition(
         word.join(condition.sql for condition in conditions),
         tuple(value for condition in conditions for value in condition.parameters),

@@ -235,7 +235,7 @@ class SqliteIndex:
             )
         sign, order = (">", "ASC") if page.oldest_first else ("<", "DESC")
         statement = sql.format(where=condition.sql, sign=sign, order=order)
-        values = (*condition.parameters, *_cursor(page), page.limit + 1)
+        values = (*condition.parameters, *_cursor(page), min(page.limit + 1, _FOREVER))
 
         def work(connection: sqlite3.Connection) -> Hits[Document]:
             rows = connection.execute(statement, values).fetchall()

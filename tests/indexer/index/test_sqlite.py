@@ -166,3 +166,24 @@ async def test_the_file_is_its_owners(tmp_path):
     index = await open_index(URL, tmp_path)
     assert (tmp_path / "index.db").stat().st_mode & 0o077 == 0
     await index.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("user:" + ",".join(f"u{n}" for n in range(1500)), 0),
+        ("user:" + ",".join([*(f"u{n}" for n in range(1500)), "ada"]), 1),
+        (" ".join(f"-word{n}" for n in range(1500)), 1),
+        ("source:" + ",".join(f"10.0.{n // 250}.{n % 250}" for n in range(1500)), 0),
+    ],
+)
+async def test_a_query_may_have_many_terms_and_values(tmp_path, text, found):
+    index = await open_index(URL, tmp_path)
+    owner = session(1, user="ada", source="192.0.2.7")
+    await index.put(Update((owner,), (command(owner, 0),)))
+    query = parse(text, now_ns=0)
+    # A page as large as it likes is as good as all.
+    for page in (Page(), Page(limit=2**63)):
+        assert len((await index.search_commands(query, page)).documents) == found
+        assert len((await index.search_sessions(query, page)).documents) == found
+    await index.close()
