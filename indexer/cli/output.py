@@ -16,8 +16,12 @@ _PROGRESS_EVERY_S = 0.2
 
 
 def json_line(value: Any) -> None:
-    """Print one JSON value on one line."""
-    print(json.dumps(value, ensure_ascii=False, separators=(", ", ": ")), flush=True)
+    """Print one JSON value on one line. What is not printable in it stands there as an escape."""
+    text = json.dumps(value, ensure_ascii=False, separators=(", ", ": "))
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+        text = text.replace("\x7f", "\\u007f")
+    print(text, flush=True)
 
 
 def printable(text: str) -> str:

@@ -74,7 +74,7 @@ def _print(body: Mapping[str, Any], commands: Sequence[CommandDocument]) -> None
     for key, value in body.items():
         if value not in (None, []) and key not in ("verified", "log_entries"):
             shown = ", ".join(value) if isinstance(value, list) else str(value)
-            print(f"{key:13} {output.printable(shown)}")
+            print(f"{key:13} {output.line(shown)}")
     for entry in body.get("log_entries", ()):
         print(
             f"{'log_entry':13} {entry['index']} of shard {entry['shard']}, epoch {entry['epoch']}"

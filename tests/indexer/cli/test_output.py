@@ -16,6 +16,15 @@ def test_one_json_value_is_one_line(capsys):
     assert json.loads(out) == {"text": "a\nb\u2028é", "n": 2**70}
 
 
+def test_json_cannot_steer_the_terminal(capsys):
+    value = {"text": "\x9b2J \x7f \u202e \x1b[m \U000e0001 é 漢", "\x85": ["\udcff"]}
+    output.json_line(value)
+    out = capsys.readouterr().out
+    assert out.rstrip("\n").isprintable()
+    assert "é 漢" in out
+    assert json.loads(out) == value
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from sealtape.indexer.cli import show
 from tests.factories.logs import grow_log
 
 
@@ -18,6 +19,14 @@ def test_for_people(at, recorded):
     assert answer.code == 0
     assert "user          ada" in answer.out
     assert "select 2 from orders" in answer.out
+
+
+def test_what_a_client_calls_itself_cannot_look_like_a_line_of_ours(capsys):
+    show._print({"client": "psql\nstate         sealed", "state": "live"}, [])
+    assert [line for line in capsys.readouterr().out.splitlines() if "state " in line] == [
+        "client        psql⏎ state         sealed",
+        "state         live",
+    ]
 
 
 def test_the_first_digits_are_enough(at, recorded):
