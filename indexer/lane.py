@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from sealtape.capture.bus import Bus, Record
 from sealtape.capture.metrics.sheet import Histogram
 from sealtape.indexer.documents import JOURNAL, Orphan, SessionFold, finished
+from sealtape.indexer.heard import Heard
 from sealtape.indexer.index import Index, Update
 from sealtape.indexer.reading import Keys, Segments
 from sealtape.indexer.snapshot import FOUND_S, Tally
@@ -146,6 +147,7 @@ class Lane:
         self._folds: OrderedDict[bytes, SessionFold | None] = OrderedDict()
         self._touched: dict[bytes, SessionFold] = {}
         self._captured: list[int] = []
+        self._heard = Heard()
         self._pending = 0
         self._lock = asyncio.Lock()
 
@@ -236,6 +238,7 @@ class Lane:
             # Forged, or what is between was lost: ingest finds out, and then the ledger has it.
             self._tally.early += 1
             return
+        self._heard.add((frame.session, frame.epoch), frame.seq, frame.leaf())
         if frame.kind == Kind.FACTS and frame.seq == fold.next_seq(frame.epoch):
             self._captured.append(frame.ts_ns)
         await self._feed(fold, frame)
@@ -378,7 +381,12 @@ class Lane:
                     self._tally.destroyed += record.hi - record.lo
                     continue
                 await self._catch_up(fold, record.epoch, record.lo)
-                await self._sealed(fold, fragment, record.hi)
+                read = await self._sealed(fold, fragment, record.hi)
+                if self._heard.differs(record, read):
+                    name = fold.session
+                    log.warning("session %s is indexed again: its frames differ", name.hex())
+                    fold = self._folds[name] = await self._from_the_beginning(name)
+                self._heard.sealed(record)
                 folds.append(fold)
         for fold in folds:
             await self._seal(fold)
@@ -394,14 +402,17 @@ class Lane:
         heads = await self._stores.ledger.epochs(fold.session)
         return all(head.hi <= fold.next_seq(head.epoch) for head in heads)
 
-    async def _sealed(self, fold: SessionFold, fragment: FragmentRow, end: int) -> None:
-        record = fragment.record
+    async def _sealed(self, fold: SessionFold, fragment: FragmentRow, end: int) -> list[bytes]:
+        """Fold frames of a fragment; returns their leaves if the bus had brought others of it."""
+        record, read = fragment.record, list[bytes]()
         start = fold.next_seq(record.epoch)
         if start >= min(end, record.hi):
-            return
+            return read
         try:
             async with self._open_segments():
                 async for frame in self._segments.frames(fragment, start, end):
+                    if start > record.lo:
+                        read.append(frame.leaf())
                     await self._feed(fold, frame)
                     if self._pending >= COMMANDS:
                         await self._flush({})
@@ -409,6 +420,7 @@ class Lane:
         except (Missing, FormatError) as error:
             log.warning("a segment cannot be indexed: %s", error)
             self._tally.unreadable += record.hi - max(start, record.lo)
+        return read
 
     @asynccontextmanager
     async def _open_segments(self) -> AsyncIterator[None]:

@@ -30,7 +30,8 @@ class Tally:
     unanswered: int = 0
     """Results whose command the index does not have."""
     restarted: int = 0
-    """Sessions folded from their beginning because the index held progress of another revision."""
+    """Sessions folded from their beginning: the index held progress of another revision, or the
+    bus had brought other frames than those that were sealed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -15,7 +16,7 @@ from sealtape.ingest.sealer import Limits
 from sealtape.ingest.tlog.watch import WATCH
 from sealtape.schemas import messages
 from sealtape.schemas.errors import Fenced, StoreBusy
-from sealtape.schemas.frames import Kind
+from sealtape.schemas.frames import Frame, Kind
 from sealtape.schemas.messages import KeyMessage
 from tests.factories.ingest_world import MemoryBus
 from tests.factories.sessions import build_session, node_signer
@@ -380,3 +381,32 @@ async def test_a_session_whose_node_fell_silent(deployment):
     await drained(lane_of(deployment))
     documents, _ = await everything(deployment.index)
     assert documents[built.session.hex()].state == "incomplete", "made anew, it is the same"
+
+
+# -- frames that somebody slipped into the bus -----------------------------------------------------
+
+
+def slipped_in(built, at):
+    """A session whose frames of kind FACTS come behind others with their seq, from `at` on."""
+    for message in built.messages:
+        if isinstance(message, Frame) and message.kind == Kind.FACTS and message.seq >= at:
+            yield replace(message, payload=b"forged" + message.payload[6:])
+        yield message
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_what_is_sealed_takes_the_place_of_what_was_slipped_in(deployment, restarted):
+    (built,) = sessions_of(0, 1, commands=6, facts_frames=True)
+    lane = lane_of(deployment)
+    await deployment.append(slipped_in(built, 4))
+    await drained(lane)
+    assert len((await everything(deployment.index))[1]) < 6
+    if restarted:
+        lane = await drained(lane_of(deployment))
+    await deployment.seal()
+    await drained(lane)
+    found = await everything(deployment.index)
+    assert len(found[1]) == 6
+    assert lane._tally.restarted == 1
+    await deployment.rebuild()
+    assert await everything(deployment.index) == found
