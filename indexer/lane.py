@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -31,10 +31,12 @@ from sealtape.ingest.ledger import Ledger
 from sealtape.ingest.ledger.rows import FragmentRow, SegmentRow
 from sealtape.ingest.vault import Vault
 from sealtape.schemas import messages
+from sealtape.schemas.bodies import parse_open
 from sealtape.schemas.documents import CommandDocument, SessionDocument
 from sealtape.schemas.errors import FormatError, KeyUnavailable, Missing, NotFound, StoreBusy
 from sealtape.schemas.frames import Frame, Kind
 from sealtape.schemas.messages import KeyMessage
+from sealtape.schemas.notes import Verifier
 from sealtape.schemas.wraps import PrivateKey
 
 __all__ = ["CONSUMER", "Desk", "IndexerStores", "Lane", "OnUpdate"]
@@ -93,6 +95,8 @@ class Desk:
     not named is 0. None: each reads all there is."""
     tally: Tally = field(default_factory=Tally)
     found_s: Histogram = field(default_factory=lambda: Histogram(FOUND_S))
+    verifiers: Sequence[Verifier] | None = None
+    """The nodes whose sessions are taken from the bus; None: any. Of what is sealed ingest knew."""
     on_journal: Callable[[bytes, bytes, int], None] | None = None
     """Called with each FACTS frame of a journal: its session, the body, the time."""
     fenced: int = 0
@@ -234,14 +238,28 @@ class Lane:
             self._tally.destroyed += 1
             return
         await self._catch_up(fold, frame.epoch, frame.seq)
-        if frame.seq > fold.next_seq(frame.epoch):
+        known = fold.next_seq(frame.epoch)
+        if frame.seq > known:
             # Forged, or what is between was lost: ingest finds out, and then the ledger has it.
             self._tally.early += 1
             return
+        if not known and not self._begins(frame):
+            self._tally.malformed += 1
+            return
         self._heard.add((frame.session, frame.epoch), frame.seq, frame.leaf())
-        if frame.kind == Kind.FACTS and frame.seq == fold.next_seq(frame.epoch):
+        if frame.kind == Kind.FACTS and frame.seq == known:
             self._captured.append(frame.ts_ns)
         await self._feed(fold, frame)
+
+    def _begins(self, frame: Frame) -> bool:
+        """Whether a frame is the OPEN of its epoch, by a node that is trusted."""
+        if frame.kind != Kind.OPEN:
+            return False
+        try:
+            opening, _ = parse_open(frame.payload, self._desk.verifiers)
+        except FormatError:
+            return False
+        return (opening.session, opening.epoch) == (frame.session, frame.epoch)
 
     async def _catch_up(self, fold: SessionFold, epoch: int, seq: int) -> None:
         """Fold frames before (epoch, seq) that did not come by the bus, as far as they are sealed.

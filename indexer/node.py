@@ -17,7 +17,7 @@ from sealtape.indexer.metrics import IndexerVitals
 from sealtape.indexer.worker import RunningIndexer, Tally, rebuild, start_indexer
 from sealtape.ingest.keyring import open_keyring
 from sealtape.ingest.ledger import open_ledger
-from sealtape.ingest.node import check_keys
+from sealtape.ingest.node import check_keys, read_trust
 from sealtape.ingest.serving import until_stopped
 from sealtape.ingest.vault import open_vault
 from sealtape.schemas.errors import KeyUnavailable
@@ -90,6 +90,7 @@ async def start_room(
         refresh_s=settings.indexer.refresh_s,
         on_update=source,
         missing_s=settings.log.missing_s,
+        verifiers=read_trust(settings),
     )
     about.attach(
         running.snapshot,
@@ -136,4 +137,5 @@ async def rebuild_index(settings: Settings, progress: Callable[[int], None] | No
             lease_s=settings.indexer.lease_s,
             progress=progress,
             on_update=EventSource(events, stores.index),
+            verifiers=read_trust(settings),
         )

@@ -22,7 +22,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -32,6 +32,7 @@ from sealtape.indexer.tails import TailWatch
 from sealtape.ingest.crew import Crew, Hold, Leaving, persist, sweep, while_all_held, while_held
 from sealtape.ingest.serving import end, together
 from sealtape.schemas.errors import Fenced, StoreBusy, StoreError
+from sealtape.schemas.notes import Verifier
 from sealtape.schemas.wraps import PrivateKey
 
 __all__ = [
@@ -76,12 +77,14 @@ class Indexer:
         *,
         on_update: OnUpdate | None = None,
         until: Mapping[str, int] | None = None,
+        verifiers: Sequence[Verifier] | None = None,
     ) -> None:
         """Take the stores, which stay the caller's to close, and the indexer's private key.
 
         With `until` nothing is indexed that an index with these positions would not have.
+        `verifiers` are the trusted nodes, None trusts any.
         """
-        self._desk = desk = Desk(stores, private, on_update, until)
+        self._desk = desk = Desk(stores, private, on_update, until, verifiers=verifiers)
         self.tally = desk.tally
         self.lanes = [Lane(desk, partition) for partition in range(stores.bus.partitions)]
 
@@ -316,16 +319,19 @@ async def start_indexer(
     refresh_s: float = 0.3,
     on_update: OnUpdate | None = None,
     missing_s: float | None = None,
+    verifiers: Sequence[Verifier] | None = None,
 ) -> RunningIndexer:
     """Index in the background. `private` is the indexer's key (None: nothing is encrypted).
 
     The stores stay the caller's: close them after `stop`. `worker` names this process among the
     indexers at work. `refresh_s` is the least time between two writes of live facts, unless there
     is a backlog. `on_update` is called with each update before the index takes it. With `missing_s`
-    tails that journals list and that do not come for so long are incidents.
+    tails that journals list and that do not come for so long are incidents. Of the bus only the
+    sessions of `verifiers` are taken, the trusted nodes; None trusts any.
     """
     tails = None if missing_s is None else TailWatch(stores.ledger, stores.bus, missing_s)
-    desk = Desk(stores, private, on_update, on_journal=None if tails is None else tails.take)
+    told = None if tails is None else tails.take
+    desk = Desk(stores, private, on_update, verifiers=verifiers, on_journal=told)
     crew = Crew(
         ledger=stores.ledger,
         role=ROLE,
@@ -345,13 +351,15 @@ async def rebuild(
     lease_s: float = 15.0,
     progress: Callable[[int], None] | None = None,
     on_update: OnUpdate | None = None,
+    verifiers: Sequence[Verifier] | None = None,
 ) -> Tally:
     """Empty the index and make it again from the ledger, the vault and the bus.
 
     `progress` is told of the frames that were indexed. What the index had before was told when it
     came, and is not told again. What it did not have yet `on_update` is called with, as the indexer
     does: nobody else would be told of it any more. An index without any position was lost, and
-    what it had is not known: then nothing is told.
+    what it had is not known: then nothing is told. Of the bus only the sessions of `verifiers` are
+    taken, the trusted nodes; None trusts any.
 
     All lanes are leased meanwhile. Raises `StoreBusy` while an indexer is at work. Sessions whose
     keys were destroyed do not come back.
@@ -364,7 +372,7 @@ async def rebuild(
         if not had:
             log.warning("the index had no positions: nothing of what it gets now is told to SIEMs")
         await stores.index.clear()
-        indexer = Indexer(stores, private, until=had or None)
+        indexer = Indexer(stores, private, until=had or None, verifiers=verifiers)
         found = indexer.tally
         await catch_up(indexer, progress)
         if had:

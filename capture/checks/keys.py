@@ -39,7 +39,7 @@ def check_trust(settings: Settings, signer: Signer | None = None) -> list[Check]
     """Look at the trust file: readable, and naming the node whose key is here, if one is."""
     name, path = "keys: trust file", Path(settings.base, settings.keys.trust)
     if signer is not None and not path.exists():
-        message = f"{path} is not here; ingest and verification need it, this node does not."
+        message = f"{path} is not here; ingest, index and verify need it, this node does not."
         return [Check(name, "ok", message)]
     trust, failed = _parsed(path, name, parse_trust, "keys.trust names it.")
     if trust is None:
@@ -48,7 +48,7 @@ def check_trust(settings: Settings, signer: Signer | None = None) -> list[Check]
         return [Check(name, "error", f"{path} trusts no node.", "Add the vkey of each node.")]
     if signer is not None and signer.vkey not in {node.vkey for node in trust.nodes}:
         message = f"{path} does not name this node's key, {signer.vkey}."
-        hint = "Add it as a [[node]] wherever ingest and verification run: else nothing counts."
+        hint = "Add it as a [[node]] wherever ingest, index and verify run: else nothing counts."
         return [Check(name, "error", message, hint)]
     return [Check(name, "ok", f"{len(trust.nodes)} nodes are trusted.")]
 

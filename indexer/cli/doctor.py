@@ -103,7 +103,7 @@ async def examine(settings: Settings, rooms: frozenset[str]) -> list[Check]:
 
 def _keys(settings: Settings, rooms: frozenset[str]) -> list[Check]:
     found: list[Check] = []
-    if rooms & {"ingest", AUDITOR} and "capture" not in rooms:
+    if rooms & {"ingest", "indexer", AUDITOR} and "capture" not in rooms:
         found += check_trust(settings)
     if "indexer" in rooms:
         found += check_private_key(settings, "indexer")

@@ -92,7 +92,9 @@ class KeySettings:
     spool: str = setting(
         values.text, "the node-local key that encrypts the spool (capture)", "keys/spool.key"
     )
-    trust: str = setting(values.text, "which node keys are trusted (ingest, verify)", "trust.toml")
+    trust: str = setting(
+        values.text, "which node keys are trusted (ingest, index, verify)", "trust.toml"
+    )
     auditors: tuple[str, ...] = setting(
         values.texts, "public keys that recordings are wrapped to (capture)", ("keys/auditor.pub",)
     )

@@ -410,3 +410,41 @@ async def test_what_is_sealed_takes_the_place_of_what_was_slipped_in(deployment,
     assert lane._tally.restarted == 1
     await deployment.rebuild()
     assert await everything(deployment.index) == found
+
+
+async def test_a_frame_of_an_epoch_that_never_began_is_left_to_ingest(deployment):
+    (built,) = sessions_of(0, 1, commands=3)
+    second = built.frames[4]
+    lane = lane_of(deployment)
+    await deployment.append([*built.messages, replace(second, epoch=1, seq=0)])
+    await drained(lane)
+    assert lane._tally.malformed == 1
+    ((document,), _) = map(dict.values, await everything(deployment.index))
+    assert document.state == "closed"
+    await deployment.seal()
+    await drained(lane)
+    assert [each.state for each in (await everything(deployment.index))[0].values()] == ["sealed"]
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+async def test_of_the_bus_only_trusted_nodes_sessions_are_taken(deployment, trusted):
+    (built,) = sessions_of(0, 1)
+    verifiers = [node_signer(seed=1 if trusted else 2).verifier]
+    lane = lane_of(deployment, verifiers=verifiers)
+    await deployment.send(built)
+    await drained(lane)
+    assert len((await everything(deployment.index))[0]) == trusted
+    # What is sealed was let in by ingest.
+    await deployment.seal()
+    await drained(lane)
+    assert [each.state for each in (await everything(deployment.index))[0].values()] == ["sealed"]
+
+
+async def test_an_open_that_names_another_session_begins_none(deployment):
+    (built, other) = sessions_of(0, 2)
+    await deployment.append([replace(built.frames[0], session=other.session)])
+    lane = await drained(lane_of(deployment))
+    assert await everything(deployment.index) == ({}, {})
+    await deployment.append([replace(built.frames[0], payload=b"no note")])
+    await drained(lane)
+    assert lane._tally.malformed == 2

@@ -6,9 +6,10 @@ import pytest
 from sealtape.indexer.index import Page
 from sealtape.indexer.node import indexer_key, indexer_stores, rebuild_index, serve
 from sealtape.indexer.query import Query
-from sealtape.schemas.errors import KeyUnavailable, StoreError
+from sealtape.schemas.errors import KeyUnavailable, SettingsError, StoreError
 from sealtape.schemas.settings import load_settings
-from tests.factories.sessions import build_session, reader
+from sealtape.schemas.trust import format_trust
+from tests.factories.sessions import build_session, node_signer, reader
 
 SETTINGS = """
 [deployment]
@@ -28,6 +29,7 @@ jwks = "file:keys/jwks.json"
 def settings(tmp_path):
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys/indexer.key").write_text(reader("indexer").text())
+    (tmp_path / "trust.toml").write_text(format_trust([node_signer().verifier.vkey]))
     return load_settings(SETTINGS, base=str(tmp_path))
 
 
@@ -36,6 +38,14 @@ async def test_the_key(settings, tmp_path):
     (tmp_path / "keys/indexer.key").unlink()
     with pytest.raises(KeyUnavailable, match="indexer_private"):
         indexer_key(settings)
+
+
+async def test_nothing_is_indexed_without_a_trust_file(settings, tmp_path):
+    (tmp_path / "trust.toml").unlink()
+    with pytest.raises(SettingsError, match=r"trust\.toml cannot be read"):
+        await serve(settings, asyncio.Event())
+    with pytest.raises(SettingsError, match=r"trust\.toml cannot be read"):
+        await rebuild_index(settings)
 
 
 async def test_stores_are_closed_again(settings):
