@@ -17,7 +17,7 @@ from sealtape.ingest.segment_file import SegmentFile
 from sealtape.ingest.vault import Vault
 from sealtape.schemas import messages
 from sealtape.schemas.errors import FormatError, KeyUnavailable, Missing, NotFound
-from sealtape.schemas.frames import Frame, Suite
+from sealtape.schemas.frames import Frame, Kind, Suite
 from sealtape.schemas.keys import Packer, frame_key, label_of, open_payload
 from sealtape.schemas.messages import KeyMessage
 from sealtape.schemas.wraps import PrivateKey, Wrap, unwrap
@@ -165,6 +165,12 @@ class _Trimmed(Exception):
     """The bus deleted what was to be read next."""
 
 
+def _follows(frame: Frame, place: Place) -> bool:
+    """Whether a frame is the one expected at `place`, or opens the next epoch."""
+    opens = (frame.epoch, frame.seq, frame.kind) == (place[0] + 1, 0, Kind.OPEN)
+    return (frame.epoch, frame.seq) == place or opens
+
+
 @dataclass(frozen=True, slots=True)
 class Recording:
     """One session, to be read from anywhere. Without a bus only what is sealed is read."""
@@ -177,6 +183,9 @@ class Recording:
 
     async def frames(self, start: Place = BEGIN) -> AsyncIterator[Frame]:
         """All frames from `start` on that exist now, sealed ones first, then the bus's.
+
+        Of the bus's those that go on without a hole: what is behind one may be forged, and whether
+        what it lacks was lost, ingest says.
 
         Raises NotFound when there is no frame of the session anywhere.
         """
@@ -192,7 +201,7 @@ class Recording:
             try:
                 async for frame in self._live(position):
                     found = True
-                    if (frame.epoch, frame.seq) >= place:
+                    if _follows(frame, place):
                         place = (frame.epoch, frame.seq + 1)
                         yield frame
             except _Trimmed:

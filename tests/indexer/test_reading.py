@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from sealtape.capture.bus.dir import DirBus
@@ -126,6 +128,15 @@ async def test_rubbish_under_the_session_is_not_a_frame(deployment):
     partition = deployment.bus.partition_of(built.session)
     await deployment.bus.append(partition, [(built.session, b"\xc3\x01rubbish")])
     await deployment.send(built)
+    assert await frames(recording(deployment, built)) == built.frames
+
+
+@pytest.mark.parametrize("forged", [{"seq": 10**9}, {"seq": 7}, {"epoch": 1, "seq": 0}])
+async def test_a_frame_behind_a_hole_hides_none(deployment, forged):
+    built = build_session(seed=17, commands=5)
+    sent = list(built.messages)
+    sent.insert(sent.index(built.frames[4]), replace(built.frames[4], **forged))
+    await deployment.append(sent)
     assert await frames(recording(deployment, built)) == built.frames
 
 
