@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from sealtape.indexer.reading import unwrapped, wraps_of
 from sealtape.ingest.keyring import Keyring
-from sealtape.schemas.errors import FormatError, KeyUnavailable
+from sealtape.schemas.errors import FormatError
 from sealtape.schemas.frames import DEFINED_FLAGS, Frame, Suite
-from sealtape.schemas.keys import LABEL_DATA, LABELS, Packer, label_of, open_payload
+from sealtape.schemas.keys import LABEL_DATA, LABELS, Packer, commits, label_of, open_payload
 from sealtape.schemas.verify import Report
 from sealtape.schemas.verify.base import StoredRow
-from sealtape.schemas.wraps import PrivateKey, unwrap
+from sealtape.schemas.wraps import PrivateKey
 
 _SUITES = (Suite.PUBLIC, Suite.SALTED, Suite.AES256GCM)
 
@@ -43,7 +44,7 @@ class ContentChecker:
         self._private = private
         self._make_deep = deep
         self._packer = Packer()
-        self._keys: dict[tuple[bytes, int, str], bytes | None] = {}
+        self._keys: dict[tuple[bytes, int, str], Sequence[bytes]] = {}
         self._deep: dict[bytes, DeepCheck] = {}
         self._unreadable: dict[bytes, int] = {}
 
@@ -56,18 +57,15 @@ class ContentChecker:
 
     async def _unwrapped(
         self, session: bytes, epoch: int, label: str, report: Report
-    ) -> bytes | None:
+    ) -> Sequence[bytes]:
+        """The keys that came under one name: several where somebody sent one of his own."""
         try:
-            wraps = await self._keyring.get(session, epoch, label, self._private.id)
+            wraps = await wraps_of(self._keyring, session, epoch, label, self._private.id)
             damaged = False
         except FormatError:  # a row of the keyring that is no wrap
             wraps, damaged = [], True
-        for wrap in wraps:
-            try:
-                return unwrap(self._private, wrap)
-            except (FormatError, KeyUnavailable):
-                continue
-        if wraps or damaged:
+        keys = tuple(unwrapped(self._private, wraps))
+        if (wraps or damaged) and not keys:
             report.incomplete(
                 "payload",
                 "keyring",
@@ -75,7 +73,7 @@ class ContentChecker:
                 session=session,
                 epoch=epoch,
             )
-        return None
+        return keys
 
     def frame(self, row: StoredRow, thing: str, report: Report) -> None:
         """Open one frame's payload; a wrong commitment, tag or packing is a finding.
@@ -88,10 +86,12 @@ class ContentChecker:
         frame = Frame(
             row.session, row.epoch, row.seq, row.ts_ns, row.kind, row.suite, row.flags, row.payload
         )
-        key = None if label is None else self._keys.get((row.session, row.epoch, label))
-        if label is not None and row.suite == Suite.AES256GCM and key is None:
+        keys = () if label is None else self._keys.get((row.session, row.epoch, label), ())
+        if label is not None and row.suite == Suite.AES256GCM and not keys:
             self._unreadable[row.session] = self._unreadable.get(row.session, 0) + 1
             return
+        # What the frame commits to says which of several keys is true.
+        key = next((key for key in keys if commits(frame, key)), keys[0] if keys else None)
         try:
             body = open_payload(frame, key, self._packer)
         except FormatError as exc:
@@ -101,7 +101,8 @@ class ContentChecker:
             return
         if self._make_deep is not None:
             if row.session not in self._deep:
-                data_key = self._keys.get((row.session, 0, LABEL_DATA))
+                data_keys = self._keys.get((row.session, 0, LABEL_DATA), ())
+                data_key = data_keys[0] if data_keys else None
                 self._deep[row.session] = self._make_deep(row.session, data_key)
             self._deep[row.session].body(frame, body)
 

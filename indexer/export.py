@@ -237,7 +237,7 @@ class Exporter:
         if self._keys is None or row.suite != Suite.AES256GCM:
             return b""
         try:
-            key = await self._keys.of_frame(row.session, row.epoch, row.kind, row.seq)
+            key = await self._keys.of_frame(row.frame())
         except KeyUnavailable:
             if asked:
                 raise

@@ -6,7 +6,8 @@ One row group of one segment is in memory. Frames come in the order of (epoch, s
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sealtape.capture.bus import Bus
@@ -18,15 +19,20 @@ from sealtape.ingest.vault import Vault
 from sealtape.schemas import messages
 from sealtape.schemas.errors import FormatError, KeyUnavailable, Missing, NotFound
 from sealtape.schemas.frames import Frame, Kind, Suite
-from sealtape.schemas.keys import Packer, frame_key, label_of, open_payload
+from sealtape.schemas.keys import Packer, commits, frame_key, label_of, open_payload
 from sealtape.schemas.messages import KeyMessage
 from sealtape.schemas.wraps import PrivateKey, Wrap, unwrap
 
-__all__ = ["BEGIN", "Keys", "Place", "Recording", "Segments"]
+__all__ = ["BEGIN", "Keys", "Place", "Recording", "Segments", "unwrapped", "wraps_of"]
 
 READ_BYTES = 4 << 20
 MAX_KEYS = 65_536
 """Keys kept unwrapped; the oldest go first and come back from the keyring."""
+
+MAX_RIVALS = 8
+"""Keys kept under one name; all of them but one are forged."""
+
+Name = tuple[bytes, int, str]
 
 Place = tuple[int, int]
 """An (epoch, seq)."""
@@ -35,21 +41,28 @@ BEGIN: Place = (0, 0)
 
 
 class Keys:
-    """Label keys of sessions, unwrapped with one private key and remembered."""
+    """Label keys of sessions, unwrapped with one private key and remembered.
+
+    Anybody can wrap a key of his own to a public one and send it, before the true one comes too. So
+    there may be several under one name; which is true says the frame, which commits to its key.
+    """
 
     def __init__(self, keyring: Keyring, private: PrivateKey | None) -> None:
         """Take the keyring; without a private key only unencrypted frames open."""
         self._keyring = keyring
         self._private = private
         self._packer = Packer()
-        self._known: dict[tuple[bytes, int, str], bytes] = {}
+        self._known: dict[Name, list[bytes]] = {}
 
     def learn(self, message: KeyMessage) -> None:
         """Take a key from the bus, before the keyring has it. Another reader's is left alone."""
         name = (message.session, message.epoch, message.label)
         if self._private is not None and message.recipient == self._private.id:
             wrap = Wrap(*name, message.recipient, message.suite, message.sealed)
-            self._keep(name, unwrap(self._private, wrap))
+            key = unwrap(self._private, wrap)
+            known = self._known.get(name, [])
+            if key not in known and len(known) < MAX_RIVALS:
+                self._keep(name, [*known, key])
 
     async def open(self, frame: Frame) -> bytes:
         """The body of a frame.
@@ -59,28 +72,44 @@ class Keys:
         label = label_of(frame.kind)
         key = None
         if label is not None and frame.suite == Suite.AES256GCM:
-            key = await self._key(frame.session, frame.epoch, label)
+            key = await self._key(frame, label)
         return open_payload(frame, key, self._packer)
 
-    async def of_frame(self, session: bytes, epoch: int, kind: int, seq: int) -> bytes:
+    async def of_frame(self, frame: Frame) -> bytes:
         """The key of one encrypted frame, which opens no other. Raises KeyUnavailable."""
-        label = label_of(kind)
+        label = label_of(frame.kind)
         if label is None:
-            raise KeyUnavailable(f"Frames of kind {kind} are under no key of ours.")
-        return frame_key(await self._key(session, epoch, label), seq)
+            raise KeyUnavailable(f"Frames of kind {frame.kind} are under no key of ours.")
+        return frame_key(await self._key(frame, label), frame.seq)
 
-    async def _key(self, session: bytes, epoch: int, label: str) -> bytes:
-        name = (session, epoch, label)
-        if name not in self._known:
-            self._keep(name, await self._unwrapped(*name))
-        return self._known[name]
+    async def _key(self, frame: Frame, label: str) -> bytes:
+        """The label's key that the frame was sealed under; where it is none of ours, any."""
+        name = (frame.session, frame.epoch, label)
+        known = self._known.get(name)
+        if known is None:
+            known = self._keep(name, await self._unwrapped(*name))
+        if commits(frame, known[0]):
+            return known[0]
+        others = [*known[1:], *await self._rivals(name)]
+        true = next((key for key in others if commits(frame, key)), None)
+        if true is None:
+            return known[0]
+        self._keep(name, [true, *(key for key in known if key != true)][:MAX_RIVALS])
+        return true
 
-    def _keep(self, name: tuple[bytes, int, str], key: bytes) -> None:
-        if len(self._known) >= MAX_KEYS:
+    def _keep(self, name: Name, keys: list[bytes]) -> list[bytes]:
+        if name not in self._known and len(self._known) >= MAX_KEYS:
             del self._known[next(iter(self._known))]
-        self._known.setdefault(name, key)
+        self._known[name] = keys
+        return keys
 
-    async def _unwrapped(self, session: bytes, epoch: int, label: str) -> bytes:
+    async def _rivals(self, name: Name) -> list[bytes]:
+        """Every key that the keyring has under a name, kept aside or not."""
+        assert self._private is not None
+        wraps = await wraps_of(self._keyring, *name, self._private.id)
+        return list(unwrapped(self._private, wraps))
+
+    async def _unwrapped(self, session: bytes, epoch: int, label: str) -> list[bytes]:
         told = {"session": session.hex(), "epoch": epoch, "label": label}
         what = f"The {label} key of session {session.hex()}"
         if self._private is None:
@@ -92,7 +121,9 @@ class Keys:
         wraps = await self._keyring.get(session, epoch, label)
         for wrap in wraps:
             if wrap.recipient == self._private.id:
-                return unwrap(self._private, wrap)
+                found = [*unwrapped(self._private, [wrap])]
+                found = found or await self._rivals((session, epoch, label))
+                return found or [unwrap(self._private, wrap)]
         if await self._keyring.destroyed(session):
             raise KeyUnavailable(
                 f"{what} was destroyed: its recording was deleted.",
@@ -105,6 +136,25 @@ class Keys:
             hint="Use the private key that belongs to one of them.",
             **told,
         )
+
+
+async def wraps_of(
+    keyring: Keyring, session: bytes, epoch: int, label: str, recipient: str
+) -> list[Wrap]:
+    """All wraps of a key for a reader, also those that came second and were kept aside."""
+    name = (epoch, label, recipient)
+    aside = await keyring.disputed(session)
+    return [
+        *await keyring.get(session, epoch, label, recipient),
+        *(wrap for wrap in aside if (wrap.epoch, wrap.label, wrap.recipient) == name),
+    ]
+
+
+def unwrapped(private: PrivateKey, wraps: Sequence[Wrap]) -> Iterator[bytes]:
+    """The keys in those wraps that open."""
+    for wrap in wraps:
+        with suppress(FormatError, KeyUnavailable):  # forged, or damaged: another may be true
+            yield unwrap(private, wrap)
 
 
 class Segments:

@@ -151,6 +151,12 @@ def commitment(key: bytes) -> bytes:
     return sha256(_COMMIT + key).digest()
 
 
+def commits(frame: Frame, label_key: bytes) -> bool:
+    """Whether an encrypted frame was sealed under a label's key."""
+    own = commitment(frame_key(label_key, frame.seq))
+    return hmac.compare_digest(frame.payload[:COMMIT_SIZE], own)
+
+
 class Packer:
     """Compresses and inflates bodies with contexts that are reused; one thread at a time.
 

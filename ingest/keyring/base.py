@@ -48,8 +48,9 @@ class Keyring(Protocol):
     async def dispute(self, message: KeyMessage) -> None:
         """Keep a wrap that `put` refused with `Exists` beside the first one. Idempotent.
 
-        `get` does not return it (`disputed` does), so a forged wrap never displaces or shadows a
-        true one; `destroy` covers it like any other.
+        `get` does not return it (`disputed` does), so a forged wrap never displaces a true one.
+        One that came before the true one does not shadow it either: readers try both, and frames
+        commit to their key. `destroy` covers it like any other.
         """
         ...
 

@@ -125,10 +125,32 @@ async def test_the_key_of_another_session_is_found_by_the_commitment(site, seale
     assert [f.seq for f in found] == data
 
 
+async def test_a_wrap_that_came_before_the_true_one_makes_nobody_a_forger(site, sealed):
+    """The keyring keeps the true one aside; the frames say that it is."""
+    built, other = sealed[2][0], sealed[1][0]
+    false = wrap(site.auditor.public, other.label_keys.data, built.session, 0, "data")
+    which = "WHERE session=? AND label='data' AND recipient=?"
+    named = (built.session, site.auditor.id)
+    with sqlite3.connect(site.folder / "keyring.db") as keyring:
+        keyring.execute(
+            "INSERT INTO wrap (session, epoch, label, recipient, suite, sealed, tenant, retention,"
+            " disputed) SELECT session, epoch, label, recipient, suite, sealed, tenant, retention,"
+            f" 1 FROM wrap {which}",
+            named,
+        )
+        keyring.execute(
+            f"UPDATE wrap SET sealed=? {which} AND NOT disputed", (false.sealed, *named)
+        )
+    keyring.close()
+    report = await audit(site, built.session, key=site.auditor)
+    assert report.verdict == "verified"
+    assert not [note for note in report.notes if "cannot be read" in note]
+
+
 def checked(built, frame, key):
     """What opening one frame says; `key` stands for what was unwrapped."""
     checker = ContentChecker(keyring=None, private=reader("auditor"))
-    checker._keys[built.session, 0, label_of(frame.kind)] = key
+    checker._keys[built.session, 0, label_of(frame.kind)] = [key]
     report = Report()
     checker.frame(row_of(frame), "object", report)
     return report
@@ -171,7 +193,7 @@ async def test_wraps_are_asked_for_once_an_epoch(sealed):
         await checker.prepare(second[0].session, 0, Report())
         assert checker._keys == before
         assert {label for _, _, label in before} == {"data", "facts"}
-        assert None not in before.values()
+        assert all(len(keys) == 1 for keys in before.values())
 
 
 async def test_a_damaged_payload_is_named_with_and_without_a_key(site, sealed):

@@ -5,8 +5,15 @@ import pytest
 from sealtape.capture.bus.dir import DirBus
 from sealtape.indexer.reading import Keys, Recording, Segments
 from sealtape.schemas import messages
-from sealtape.schemas.errors import FormatError, KeyUnavailable, Missing, NotFound
-from sealtape.schemas.frames import Kind
+from sealtape.schemas.errors import (
+    FormatError,
+    KeyCommitmentError,
+    KeyUnavailable,
+    Missing,
+    NotFound,
+)
+from sealtape.schemas.frames import Kind, Suite
+from sealtape.schemas.keys import open_frame_with_key
 from sealtape.schemas.messages import KeyMessage
 from tests.factories.sessions import build_session, reader
 
@@ -228,3 +235,42 @@ async def test_few_keys_are_kept(deployment, monkeypatch):
         async for frame in recording(deployment, built, keys=keys).frames():
             await keys.open(frame)
     assert len(keys._known) == 2
+
+
+def with_planted_keys():
+    """A session that was recovered; somebody had sent keys of his own for its second epoch."""
+    first = build_session(seed=1, commands=2, close=None)
+    again = {"session": first.session, "epoch": 1, "continues": first.continues}
+    second = build_session(**again, seed=2, commands=2, close="aborted")
+    other = build_session(**again, seed=3)
+    planted = [each for each in other.messages if isinstance(each, KeyMessage)]
+    return first, planted, second
+
+
+async def test_keys_that_were_sent_before_the_true_ones_shadow_none(deployment):
+    first, planted, second = with_planted_keys()
+    await deployment.append([*first.messages, *planted, *second.messages])
+    live = Keys(deployment.keyring, first.auditor)
+    async for frame in recording(deployment, first, keys=live).frames():
+        await live.open(frame)
+    lately = Keys(deployment.keyring, first.auditor)
+    for message in planted:
+        lately.learn(message)
+    await deployment.seal()
+    assert await deployment.keyring.disputed(first.session)
+    for keys in (Keys(deployment.keyring, first.auditor), lately):
+        async for frame in recording(deployment, first).frames():
+            await keys.open(frame)
+            if frame.suite == Suite.AES256GCM:
+                assert open_frame_with_key(frame, await keys.of_frame(frame))
+
+
+async def test_a_frame_under_no_key_of_ours_is_damaged(deployment):
+    first, planted, second = with_planted_keys()
+    await deployment.append([*first.messages, *planted])
+    await deployment.seal()
+    keys = Keys(deployment.keyring, first.auditor)
+    with pytest.raises(KeyCommitmentError):
+        await keys.open(second.frames[2])
+    with pytest.raises(KeyUnavailable, match="kind 1"):
+        await keys.of_frame(replace(second.frames[2], kind=Kind.OPEN, suite=Suite.PUBLIC))

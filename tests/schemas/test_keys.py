@@ -462,6 +462,15 @@ def test_opening_needs_the_right_key():
         keys.open_frame_with_key(made, keys.frame_key(label_keys.data, 1))
 
 
+def test_a_frame_says_which_of_several_keys_is_its_own():
+    label_keys = vector_keys()
+    made = sealer(label_keys).seal(0, 0, Kind.DATA, b"SELECT 1")
+    assert keys.commits(made, label_keys.data)
+    assert not keys.commits(made, label_keys.facts)
+    assert not keys.commits(changed(made, seq=1), label_keys.data)
+    assert not keys.commits(changed(made, payload=b""), label_keys.data)
+
+
 def test_payloads_too_short_for_their_suite():
     short = changed(sealer(vector_keys()).seal(0, 0, Kind.DATA, b""), payload=bytes(47))
     with pytest.raises(FormatError, match="shorter than commitment and tag"):
