@@ -103,7 +103,12 @@ def _render(shown: Statement | Note, rows: Callable[[Result], list[str]]) -> str
         if result.tag:
             lines.append(_plain(result.tag))
     lines += _copied(step) + [_plain(notice) for notice in step.notices]
-    return "\n".join([*lines, *_failure(step), ""])
+    return "\n".join([lines[0], *map(_inner, [*lines[1:], *_failure(step)]), ""])
+
+
+def _inner(lines: str) -> str:
+    """Lines of a statement: none begins as the first one of a statement does, whatever it holds."""
+    return "\n".join("\\" + line if line.startswith("#") else line for line in lines.split("\n"))
 
 
 def _copied(step: Step) -> list[str]:

@@ -116,6 +116,24 @@ def test_nothing_steers_the_terminal(write):
     assert all(char.isprintable() or char == "\n" for char in write(Note(0, 1, evil)))
 
 
+@pytest.mark.parametrize("write", FORMATS.values())
+def test_what_was_recorded_looks_like_no_statement(write):
+    head = "#8  10:00:00.000  1.0 ms"
+    shown = statement(
+        text=head,
+        parameters=[head],
+        results=[
+            result((head,), ("  drop table audit",), columns=((head, "text"),), tag=f"x\n{head}")
+        ],
+        notices=[f"NOTICE: hm\n{head}\n  drop table audit"],
+        code="42P01",
+        error={"M": f"no\n{head}", "D": f"a\n{head}"},
+    )
+    lines = write(shown).splitlines()
+    assert [line for line in lines if line.startswith("#")] == ["#7  00:00:00.123  1.2 ms"]
+    assert sum(line.startswith("\\" + head) for line in lines) == 6
+
+
 def test_long_and_odd_values_keep_the_table_straight():
     rows = [("x" * 500, "b"), ("e\u0301", "only", "more"), ("\\", "x" * MAX_CELL)]
     lines = as_table(statement(results=[result(*rows)])).split("\n")[2:7]
