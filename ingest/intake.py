@@ -11,8 +11,8 @@ from sealtape.capture.bus.base import Batch, Bus
 from sealtape.ingest.keyring.base import Keyring
 from sealtape.ingest.ledger.base import Ledger
 from sealtape.ingest.ledger.rows import FragmentRow
-from sealtape.ingest.parquet import read_leaves
 from sealtape.ingest.sealer import Doubt, Sealer, Taken, decode_all
+from sealtape.ingest.segment_file import SegmentFile
 from sealtape.ingest.vault.base import Vault
 from sealtape.schemas.errors import Exists, FormatError, Missing
 from sealtape.schemas.messages import KeyMessage
@@ -125,9 +125,10 @@ class Intake:
         name = (fragment.segment_key, fragment.index)
         leaves = self._leaves.get(name)
         if leaves is None:
-            data = await self._stores.vault.get(fragment.segment_key)
             start, end = fragment.record.rows
-            leaves = await asyncio.to_thread(read_leaves, data, start, end)
+            # Not the whole object: anybody who repeats old messages would have all of them fetched.
+            segment = SegmentFile(self._stores.vault, fragment.segment_key)
+            leaves = await segment.column("leaf", start, end)
             if len(leaves) != end - start:
                 raise FormatError(f"{fragment.segment_key} has no rows {start} to {end - 1}.")
             if len(self._leaves) >= LEAF_CACHE:

@@ -106,7 +106,9 @@ class MemoryVault:
         return self.objects[key][start:end]
 
     async def size(self, key):
-        return len(await self.get(key))
+        if key not in self.objects:
+            raise Missing(key)
+        return len(self.objects[key])
 
     async def keys(self, prefix="", after=""):
         for key in sorted(self.objects):

@@ -167,6 +167,24 @@ async def test_sealed_leaves_are_read_once(room, monkeypatch):
     assert len(reads) == 1
 
 
+async def test_of_a_large_segment_only_leaves_are_read(room, monkeypatch):
+    built = build_session(commands=30, row_bytes=200_000)
+    room.send(*built.messages)
+    await room.drain()
+    fetched = []
+    real = room.vault.get
+
+    async def counted(key, *arguments):
+        fetched.append(data := await real(key, *arguments))
+        return data
+
+    monkeypatch.setattr(room.vault, "get", counted)
+    room.send(built.frames[4])
+    await room.drain()
+    assert await room.reasons() == []
+    assert 0 < sum(map(len, fetched)) < 200_000
+
+
 @pytest.mark.parametrize("damage", ["gone", "no segment", "fewer rows"])
 async def test_a_damaged_segment_stops_no_recording(room, damage):
     small, built = build_session(seed=1, commands=0), build_session(seed=2, commands=6)
