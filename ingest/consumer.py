@@ -27,6 +27,7 @@ from sealtape.ingest.sealer import SECOND_NS, Limits, Sealer
 from sealtape.ingest.snapshot import Arrivals, Counts, PartitionSnapshot, RetentionWatch
 from sealtape.ingest.stage import BuiltSegment, build_segment
 from sealtape.schemas.errors import Fenced, Missing, StoreBusy, StoreError
+from sealtape.schemas.frames import MAX_SEQ
 from sealtape.schemas.layout import day_of, manifest_key, quarantine_key, segment_key
 from sealtape.schemas.notes import Verifier
 from sealtape.schemas.segments import BusRange
@@ -238,8 +239,9 @@ class Consumer:
         if now - self._short_since < CUT_S:
             await self._leaving.within(max(wait_s, 0.01))
             return Batch([], sealer.read_to)
-        # What was read and is no longer there is sealed now, signed or not: it does not come again.
-        await self._publish(sealer, lease, everything=True)
+        # What was read and is no longer there is sealed now, signed or not, or put into quarantine:
+        # it does not come again.
+        await self._publish(sealer, lease, end=end)
         detail = f"The bus ends at {end}, and {sealer.read_to} was reached already."
         await self._announce(sealer, lease, "bus_cut", detail, position=min(sealer.first, end))
         self._short_since = None
@@ -293,9 +295,10 @@ class Consumer:
 
     # -- out ---------------------------------------------------------------------------------------
 
-    async def _publish(self, sealer: Sealer, lease: Lease, *, everything: bool = False) -> None:
-        """Cut, stage and publish, if there is anything."""
-        cut = await asyncio.to_thread(sealer.cut, self._clock_ns(), everything=everything)
+    async def _publish(self, sealer: Sealer, lease: Lease, *, end: int | None = None) -> None:
+        """Cut, stage and publish, if there is anything; of a bus that was cut off at `end`, all."""
+        everything, end = end is not None, MAX_SEQ if end is None else end
+        cut = await asyncio.to_thread(sealer.cut, self._clock_ns(), everything=everything, end=end)
         if cut is None:
             return
         segments, quarantined = await self._stage(cut, lease)

@@ -23,7 +23,7 @@ from sealtape.ingest.track import Track
 from sealtape.schemas import messages
 from sealtape.schemas.bodies import Opening, parse_open
 from sealtape.schemas.errors import FormatError, SignatureError
-from sealtape.schemas.frames import Frame, Kind
+from sealtape.schemas.frames import MAX_SEQ, Frame, Kind
 from sealtape.schemas.messages import CheckpointMessage, KeyMessage
 from sealtape.schemas.notes import Verifier, open_checkpoint
 
@@ -374,12 +374,19 @@ class Sealer:
 
     # -- time --------------------------------------------------------------------------------------
 
-    def expire(self, now_ns: int) -> None:
-        """Give up on what has been missing for `hold_ns`: state gaps, let go of the rest."""
+    def expire(self, now_ns: int, end: int = MAX_SEQ) -> None:
+        """Give up on what has been missing for `hold_ns`: state gaps, let go of the rest.
+
+        What came at the offset `end` or later waits no longer: it does not come again.
+        """
         limit = now_ns - self._limits.hold_ns
         for track in self._tracks.values():
             if track.early:
-                old = [seq for seq, (_, _, since) in track.early.items() if since <= limit]
+                old = [
+                    seq
+                    for seq, (_, offset, since) in track.early.items()
+                    if since <= limit or offset >= end
+                ]
                 proven = max(track.ahead, default=0)
                 if old and min(old) < proven:
                     self._declare_gaps(track, proven, now_ns)
@@ -387,7 +394,11 @@ class Sealer:
                     row, offset, _ = track.early.pop(seq)
                     self._aside_bytes -= row.payload_len
                     self.findings.quarantine_row("early_frame", row, offset=offset, now_ns=now_ns)
-            for size in [s for s, (_, _, since) in track.ahead.items() if since <= limit]:
+            for size in [
+                size
+                for size, (_, offset, since) in track.ahead.items()
+                if since <= limit or offset >= end
+            ]:
                 if any(seq < size for seq in track.early):
                     continue  # it is the proof that those belong to the session
                 note, offset, _ = track.ahead.pop(size)
@@ -433,14 +444,15 @@ class Sealer:
                     return True
         return quiet and self.read_to != self.first and now_ns - self._cut_ns >= limits.segment_ns
 
-    def cut(self, now_ns: int, *, everything: bool = False) -> Cut | None:
+    def cut(self, now_ns: int, *, everything: bool = False, end: int = MAX_SEQ) -> Cut | None:
         """What can be sealed now; None when there is nothing to publish.
 
-        `everything` seals what waits for a signature too. There must be no doubts left.
+        `everything` seals what waits for a signature too. For `end` see `expire`. There must be no
+        doubts left.
         """
         assert not self.doubts
         self._cut_ns = now_ns
-        self.expire(now_ns)
+        self.expire(now_ns, end)
         over = self._waiting_bytes >= 2 * self._limits.segment_bytes
         cut = make_cut(
             self._tracks.values(),

@@ -316,6 +316,31 @@ async def test_what_was_read_before_the_bus_was_cut_off_is_sealed(room, monkeypa
     assert (await room.session(built)).frames == len(built.frames)
 
 
+@pytest.mark.parametrize("proven", [False, True])
+async def test_what_waited_behind_a_hole_of_a_bus_that_was_cut_off_is_kept(
+    room, monkeypatch, proven
+):
+    monkeypatch.setattr(module, "CUT_S", 0.05)
+    built = build_session(commands=6, close=None, final_checkpoint=False)
+    behind = built.frames[7:]
+    sent = [*built.messages[:6], *behind, *[built.checkpoint(len(built.frames))] * proven]
+    room.send(*sent)
+    worker = room.worker()
+    task = asyncio.create_task(worker.run())
+    async with asyncio.timeout(60):
+        while (found := worker.snapshot()) is None or found.read_to < len(sent):
+            await asyncio.sleep(0.01)
+        del room.bus.records[0][6:]
+        while "bus_cut" not in await room.reasons():
+            await asyncio.sleep(0.01)
+    worker.leave()
+    await task
+    kept = [messages.decode(item.data) for item in await room.ledger.quarantined("frames", 0)]
+    assert kept == ([] if proven else list(behind))
+    assert (await room.session(built)).frames == 2 + len(behind) * proven
+    assert await room.ledger.position("frames", 0) == 6
+
+
 async def test_a_bus_that_ends_too_early_for_a_moment_is_waited_for(room):
     built = build_session(commands=3)
     room.send(*built.messages)
