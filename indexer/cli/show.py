@@ -15,6 +15,7 @@ from sealtape.indexer.cli.options import add_verify, positive, read_settings
 from sealtape.indexer.cli.results import (
     confirmed_json,
     hit_json,
+    place,
     say_confirmed,
     say_not_verified,
     session_json,
@@ -82,7 +83,7 @@ def _print(body: Mapping[str, Any], commands: Sequence[CommandDocument]) -> None
     print()
     rows = [
         [
-            str(command.seq),
+            place(command.epoch, command.seq),
             (output.iso(command.time_ns) or "")[11:23],
             command.effect,
             command.error or ("" if command.rows < 0 else str(command.rows)),

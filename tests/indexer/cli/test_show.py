@@ -3,6 +3,7 @@
 import asyncio
 
 from sealtape.indexer.cli import show
+from tests.conformance.index import command, session
 from tests.factories.logs import grow_log
 
 
@@ -27,6 +28,13 @@ def test_what_a_client_calls_itself_cannot_look_like_a_line_of_ours(capsys):
         "client        psql⏎ state         sealed",
         "state         live",
     ]
+
+
+def test_a_frame_is_named_as_replay_takes_it(capsys):
+    owner = session(1)
+    show._print({}, [command(owner, 0, seq=5), command(owner, 1, epoch=1, seq=5)])
+    _, _, first, second = capsys.readouterr().out.splitlines()
+    assert (first.split()[0], second.split()[0]) == ("5", "1:5")
 
 
 def test_the_first_digits_are_enough(at, recorded):
