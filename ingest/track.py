@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import combinations
 
 from sealtape.ingest.ledger.rows import Head
 from sealtape.ingest.parquet import Row
@@ -23,6 +24,8 @@ __all__ = ["Piece", "Stretch", "Track", "close_reason"]
 
 UNREADABLE = "unreadable"
 NEVER = -(2**63)
+MAX_TRIED = 6
+"""Rivals of which every choice is tried; of more than that only all together."""
 
 
 @dataclass(slots=True)
@@ -39,6 +42,8 @@ class Piece:
     note: str = ""
     attested: bool = False
     since_ns: int = 0
+    tried: dict[tuple[int, bytes], frozenset[int]] = field(default_factory=dict)
+    """The rivals that were tried in vain for a size and its root."""
 
     @property
     def signed(self) -> int:
@@ -170,33 +175,39 @@ class Track:
         return whole.root()
 
     def swap_rivals(self, size: int, root: bytes) -> bool:
-        """Try the rivals below `size` instead; keep them when theirs is the signed root.
+        """Try rivals below `size` instead; keep those with which the root is the signed one.
 
         Frames that an earlier root was right for stay.
         """
         piece = self.pieces[0]
         proven = piece.signed if piece.attested else piece.run.lo
         rivals = {seq: rival for seq, rival in piece.rivals.items() if proven <= seq < size}
-        if not rivals:
+        if piece.tried.get((size, root)) == rivals.keys():
             return False
-        lo = piece.run.lo
-        rows = [rivals.get(row.seq, (row,))[0] for row in piece.rows]
-        whole = self.base.copy()
-        for row in rows[: size - lo]:
-            whole.append(row.leaf)
-        if whole.root() != root:
-            return False
-        for seq, (_, offset) in rivals.items():
-            index = seq - lo
+        piece.tried[size, root] = frozenset(rivals)
+        for chosen in _choices(sorted(rivals)):
+            rows = [rivals[row.seq][0] if row.seq in chosen else row for row in piece.rows]
+            whole = self.base.copy()
+            for row in rows[: size - piece.run.lo]:
+                whole.append(row.leaf)
+            if whole.root() == root:
+                self._swap(piece, rows, chosen)
+                return True
+        return False
+
+    def _swap(self, piece: Piece, rows: list[Row], chosen: frozenset[int]) -> None:
+        """Let the rivals at these places be what waits, and what waited their rivals."""
+        for seq in chosen:
+            index = seq - piece.run.lo
+            _, offset = piece.rivals[seq]
             piece.rivals[seq] = (piece.rows[index], piece.offsets[index])
             piece.offsets[index] = offset
         piece.rows = rows
-        piece.run = CompactRange(lo)
+        piece.run = CompactRange(piece.run.lo)
         for row in rows:
             piece.run.append(row.leaf)
         closed = self.head is not None and bool(self.head.closed)
         self.ended = closed or any(row.kind == Kind.CLOSE for row in rows)
-        return True
 
     def sign(self, size: int, note: bytes, *, attested: bool) -> None:
         """Note that a verified checkpoint covers the waiting frames below `size`."""
@@ -210,6 +221,13 @@ class Track:
         """The bus offsets of what is held beside the pieces."""
         yield from (offset for _, offset, _ in self.early.values())
         yield from (offset for _, offset, _ in self.ahead.values())
+
+
+def _choices(seqs: list[int]) -> Iterator[frozenset[int]]:
+    """Which rivals to try: all of them, then fewer."""
+    least = 1 if len(seqs) <= MAX_TRIED else len(seqs)
+    for count in range(len(seqs), least - 1, -1):
+        yield from map(frozenset, combinations(seqs, count))
 
 
 def close_reason(rows: list[Row]) -> str | None:

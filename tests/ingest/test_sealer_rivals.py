@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from sealtape.schemas.frames import Frame, Kind
 from tests.factories.sessions import build_session
 from tests.ingest.test_sealer import LIMITS, Bench, forged, frames_of, recovered
@@ -56,6 +58,21 @@ def test_frames_under_an_earlier_signature_stay():
     )
     assert bench.heads[built.session, 0].complete
     assert [reason for reason, _ in bench.quarantined] == ["conflict", "conflict"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [({7}, {5}, True), ({4, 6}, {3, 7, 9, 10}, True), ({4, 6}, {3, 7, 8, 9, 10}, False)],
+)
+def test_frames_that_came_before_and_behind_the_true_ones(before, after, told):
+    built = build_session(commands=8)
+    sides = ({seq: {} for seq in seqs} for seqs in (before, after))
+    bench = Bench().send(*slipped_in(built, *sides))
+    bench.send(built.messages[-1]).later(61).cut()
+    assert bench.heads[built.session, 0].complete == told
+    assert ("checkpoint_root" in bench.reasons) != told
+    assert bench.reasons.count("conflict") == len(before | after)
+    assert bench.sealer._aside_bytes == 0
 
 
 def test_a_recovery_epoch_tells_which_of_two_frames_is_true():
