@@ -8,6 +8,7 @@ from typing import Protocol
 
 from sealtape.capture.checkup import Check
 from sealtape.schemas.errors import SettingsError
+from sealtape.schemas.layout import check_name
 from sealtape.schemas.messages import KeyMessage
 from sealtape.schemas.wraps import Wrap
 
@@ -15,7 +16,9 @@ __all__ = ["Keyring", "check_keyring", "open_keyring", "prepare_keyring", "wrap_
 
 
 def wrap_of(message: KeyMessage) -> Wrap:
-    """The wrap in a key message; FormatError for one that no reader could use."""
+    """The wrap in a key message; FormatError for one that no reader could use, or no store keep."""
+    check_name(message.tenant, "tenant")
+    check_name(message.retention, "retention class")
     return Wrap(
         message.session,
         message.epoch,

@@ -75,6 +75,8 @@ class KeyringConformance:
             key_message(label="other"),
             key_message(recipient="nobody"),
             replace(key_message(), suite="rot13"),
+            replace(key_message(), tenant="a\0b"),
+            replace(key_message(), retention="A class"),
         ):
             for call in (keyring.put, keyring.dispute):
                 with pytest.raises(FormatError):
