@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import ssl
 import urllib.error
 import urllib.parse
@@ -79,6 +80,14 @@ def ask(url: str, context: ssl.SSLContext | None, form: Mapping[str, str] | None
     data = None if form is None else urllib.parse.urlencode(form).encode()
     accept = {"Accept": "application/json"}
     request = urllib.request.Request(url, data=data, headers=accept)  # noqa: S310 - https, checked
+    try:
+        return _answer(opener, request)
+    except http.client.HTTPException:
+        # No OSError, and not chained: its text is what came, which may be what was posted.
+        raise ConnectionError("the answer is not HTTP, or ends inside") from None
+
+
+def _answer(opener: urllib.request.OpenerDirector, request: urllib.request.Request) -> Answer:
     try:
         with opener.open(request, timeout=TIMEOUT_S) as response:
             return Answer(response.status, _body(response), response.headers.get("date", ""))

@@ -15,7 +15,10 @@ from tests.servers.tls import write_certificate
 
 
 class ScriptedProvider:
-    """`answers[path]` is a list of (status, bytes or JSON value); the last one is repeated."""
+    """`answers[path]` is a list of (status, bytes or JSON value); the last one is repeated.
+
+    With the status None the bytes are all that is sent.
+    """
 
     def __init__(self, folder):
         self.answers, self.asked = {}, []
@@ -33,6 +36,10 @@ class ScriptedProvider:
                 provider.asked.append((self.path, form))
                 script = provider.answers.get(self.path, [(404, b"")])
                 status, body = script.pop(0) if len(script) > 1 else script[0]
+                if status is None:
+                    self.wfile.write(body)
+                    self.close_connection = True
+                    return
                 if not isinstance(body, bytes):
                     body = json.dumps(body).encode()
                 self.send_response(status)

@@ -30,6 +30,24 @@ def test_answers_are_bounded(provider):
         fetch(provider.issuer + "/a", provider.context)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"hello, x=y\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nx=y",
+        b"HTTP/1.1 400 OK\r\nTransfer-Encoding: chunked\r\n\r\nx=y\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"A: x=y\r\n" * 200,
+        b"",
+    ],
+)
+def test_what_is_not_http_is_an_oserror_that_repeats_nothing(provider, answer):
+    provider.answers["/a"] = [(None, answer)]
+    with pytest.raises(OSError, match=r"HTTP|[Cc]losed") as caught:
+        fetch(provider.issuer + "/a", provider.context, {"x": "y"})
+    assert "x=y" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
 def test_only_https(provider):
     with pytest.raises(ValueError, match="https"):
         fetch("http://localhost/", provider.context)

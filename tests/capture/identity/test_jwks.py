@@ -12,6 +12,7 @@ from sealtape.capture.identity import DevelopmentIssuer, KeySet
 from sealtape.capture.identity import jwks as jwks_module
 from sealtape.capture.identity.jwks import parse_key_set
 from sealtape.schemas.errors import FormatError, Refused, SettingsError
+from tests.factories.provider import scripted_provider
 from tests.servers.tls import write_certificate
 
 
@@ -144,6 +145,22 @@ async def test_the_last_good_set_stays_when_the_provider_is_down_or_talks_nonsen
         await keys.close()
         assert keys.error
     provider.stop = lambda: None
+
+
+async def test_an_answer_that_is_not_http_ends_neither_a_session_nor_the_node(tmp_path):
+    clock = Clock()
+    with scripted_provider(tmp_path) as provider:
+        provider.answers["/keys"] = [(None, b"hello\r\n\r\n"), (200, key_set("a")), (None, b"no")]
+        source = f"{provider.issuer}/keys"
+        keys = KeySet(source=source, base=None, context=provider.context, clock=clock)
+        assert await refusal(keys, "a") == "keys-unavailable"
+        assert "not HTTP" in keys.error
+        clock.now += 10
+        assert (await keys.key("a"))["kid"] == "a"
+        clock.now += 1000
+        assert (await keys.key("a"))["kid"] == "a"
+        await keys.close()
+        assert "not HTTP" in keys.error
 
 
 async def test_an_old_set_is_fetched_again_without_making_anyone_wait(provider):
