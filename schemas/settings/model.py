@@ -148,7 +148,9 @@ class CaptureSettings:
     """The capture node."""
 
     spool: str = setting(values.text, "folder of the write-ahead spool", "spool")
-    spool_limit: int = setting(values.parse_size, "most bytes a worker's spool may take", 1 << 30)
+    spool_limit: int = setting(
+        values.size_from(4096), "most bytes a worker's spool may take", 1 << 30
+    )
     workers: int = setting(values.whole(1, 64), "worker processes sharing the listening port", 1)
     loop: str = setting(
         values.one_of("auto", "uvloop", "asyncio"),
@@ -176,7 +178,7 @@ class CaptureSettings:
         10.0,
     )
     heartbeat_s: float = setting(
-        values.parse_duration, "how often the journal lists the live sessions", 10.0
+        values.period(0.1), "how often the journal lists the live sessions", 10.0
     )
     max_connections: int = setting(
         values.whole(1, 1_000_000), "most client connections of a worker", 2000
@@ -187,9 +189,7 @@ class CaptureSettings:
     max_per_address: int = setting(
         values.whole(1, 1_000_000), "most unauthenticated ones from one address", 64
     )
-    auth_timeout_s: float = setting(
-        values.parse_duration, "time a client has to authenticate", 10.0
-    )
+    auth_timeout_s: float = setting(values.period(0.1), "time a client has to authenticate", 10.0)
     metrics: str = setting(
         values.optional(values.address),
         "address of `/metrics`, `/healthz` and `/readyz`; empty: none",
@@ -280,7 +280,7 @@ class IngestSettings:
     )
     segment_s: float = setting(values.parse_duration, "… or when its first frame is this old", 20.0)
     lease_s: float = setting(
-        values.parse_duration, "a partition's lease runs out after this time", 15.0
+        values.period(0.1), "a partition's lease runs out after this time", 15.0
     )
     worker: str = setting(
         values.optional(values.name),
@@ -309,11 +309,9 @@ class LogSettings:
         "the operator's own policy: the log's keys, the witnesses to ask, their quorum",
         "log.policy",
     )
-    checkpoint_s: float = setting(
-        values.parse_duration, "how often a log that grows is signed", 10.0
-    )
+    checkpoint_s: float = setting(values.period(0.01), "how often a log that grows is signed", 10.0)
     heartbeat_s: float = setting(
-        values.parse_duration, "a heartbeat is an entry at least this often", 600.0
+        values.period(1), "a heartbeat is an entry at least this often", 600.0
     )
     final_s: float = setting(
         values.parse_duration,
@@ -337,10 +335,10 @@ class LogSettings:
         (),
     )
     timestamp_every: float = setting(
-        values.parse_duration, "how often they are asked, besides once a day", 3600.0
+        values.period(1), "how often they are asked, besides once a day", 3600.0
     )
     witness_timeout_s: float = setting(
-        values.parse_duration, "time a witness or an authority has to answer", 5.0
+        values.period(0.1), "time a witness or an authority has to answer", 5.0
     )
     witness_ca: str | None = setting(
         values.text,
@@ -371,7 +369,7 @@ class IndexerSettings:
         values.parse_duration, "how often new facts are written to the index", 0.3
     )
     lease_s: float = setting(
-        values.parse_duration, "a partition's lease runs out after this time", 15.0
+        values.period(0.1), "a partition's lease runs out after this time", 15.0
     )
     worker: str = setting(
         values.optional(values.name),
@@ -401,7 +399,7 @@ class VerifySettings:
         values.parse_duration, "nothing is read again before this time is over", 86400.0
     )
     window: float = setting(
-        values.parse_duration, "the share that was verified is that of so many days", 30 * 86400.0
+        values.period(1), "the share that was verified is that of so many days", 30 * 86400.0
     )
     state: str = setting(
         values.text, "the verifier's own file of what it has read and found", "verification.db"

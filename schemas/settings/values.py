@@ -19,6 +19,9 @@ _SIZE = re.compile(r"(\d+)\s*([KMGT]iB|B|)")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
 _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+):(\d{1,5})")
 
+LONGEST_S: Final = 1000 * 366 * 86400
+"""The longest duration, a thousand years: what is longer is a slip, or `inf`."""
+
 Parser = Callable[[Any], Any]
 
 
@@ -53,13 +56,43 @@ def parse_size(value: Any) -> int:
 
 def parse_duration(value: Any) -> float:
     """Return seconds of `5`, `0.5`, `"200ms"`, `"8h"`, `"90d"`."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
-        return float(value)
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        msg = 'a duration such as 5, "200ms", "8h" or "90d"'
+    if match is not None:
+        value = float(match[1]) * _DURATION_UNITS[match[2]]
+    good = isinstance(value, int | float) and not isinstance(value, bool)
+    if not good or not 0 <= value <= LONGEST_S:
+        msg = 'a duration such as 5, "200ms", "8h" or "90d", at most 1000 years'
         raise ValueError(msg)
-    return float(match[1]) * _DURATION_UNITS[match[2]]
+    return float(value)
+
+
+def period(minimum_s: float) -> Parser:
+    """Return a parser of durations that are waited for again and again, or that must not be over.
+
+    Without a pause between them, what is done at each never leaves room for anything else.
+    """
+
+    def parse(value: Any) -> float:
+        seconds = parse_duration(value)
+        if seconds < minimum_s:
+            msg = f"a duration of at least {minimum_s:g} s"
+            raise ValueError(msg)
+        return seconds
+
+    return parse
+
+
+def size_from(minimum: int) -> Parser:
+    """Return a parser of sizes with a least one, in bytes."""
+
+    def parse(value: Any) -> int:
+        size = parse_size(value)
+        if size < minimum:
+            msg = f"a size of at least {minimum} bytes"
+            raise ValueError(msg)
+        return size
+
+    return parse
 
 
 def text(value: Any) -> str:
@@ -128,10 +161,18 @@ def optional(parse: Parser) -> Parser:
     return either
 
 
+def can_be_host(name: str) -> bool:
+    """Whether a name can be asked for: Python's resolver raises no OSError for one that cannot."""
+    try:
+        return bool(name) and bool(name.encode("idna"))
+    except UnicodeError:  # two dots in a row, or more than 63 characters between them
+        return False
+
+
 def address(value: Any) -> str:
     """Return `host:port`; an IPv6 host stands in brackets."""
     match = _HOST_PORT.fullmatch(value) if isinstance(value, str) else None
-    if match is None or int(match[2]) > 65535:
+    if match is None or int(match[2]) > 65535 or not can_be_host(match[1].strip("[]")):
         msg = 'an address "host:port" (an IPv6 host in brackets)'
         raise ValueError(msg)
     return str(value)

@@ -144,3 +144,25 @@ def test_nodes_share_a_file_and_differ_by_name():
         load_settings(text, base=".", node="not a name")
     with pytest.raises(SettingsError, match="`deployment` must be a table"):
         load_settings("deployment = 1", base=".", node="node-7")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[capture]\nheartbeat_s = 0",
+        "[capture]\nauth_timeout_s = 0",
+        "[capture]\nspool_limit = 0",
+        "[ingest]\nlease_s = 0",
+        "[indexer]\nlease_s = 0",
+        "[log]\ncheckpoint_s = 0",
+        '[log]\nheartbeat_s = "500ms"',
+        "[log]\ntimestamp_every = 0",
+        "[log]\nwitness_timeout_s = 0",
+        "[verify]\nwindow = 0",
+        "[retention.standard]\ndelete_after = inf",
+        "[retention.standard]\ndelete_after = 1e300",
+    ],
+)
+def test_values_with_which_a_room_would_not_work(text):
+    with pytest.raises(SettingsError, match=text.partition("\n")[2].partition(" ")[0]):
+        load(text + "\n")

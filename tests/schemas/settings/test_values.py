@@ -44,10 +44,28 @@ def test_durations(given, expected):
     assert values.parse_duration(given) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("given", [-1, True, "5", "5 h", "1y", "", None])
+@pytest.mark.parametrize(
+    "given",
+    [
+        *(-1, True, "5", "5 h", "1y", "", None, float("inf"), float("nan"), 1e300, 10**400),
+        *("9" * 400 + "d", "366001d"),
+    ],
+)
 def test_durations_refused(given):
     with pytest.raises(ValueError, match="a duration such as"):
         values.parse_duration(given)
+
+
+def test_what_has_a_least_value():
+    assert values.period(0.5)("500ms") == 0.5
+    assert values.size_from(1 << 10)("1KiB") == 1024
+    with pytest.raises(ValueError, match=r"at least 0\.5 s"):
+        values.period(0.5)(0)
+    with pytest.raises(ValueError, match="at least 1024 bytes"):
+        values.size_from(1 << 10)(1023)
+    for parse in (values.period(0.5), values.size_from(1)):
+        with pytest.raises(ValueError, match="such as"):
+            parse("nonsense")
 
 
 @pytest.mark.parametrize(
@@ -62,6 +80,8 @@ def test_durations_refused(given):
         (values.one_of("a", "b"), "b", "b"),
         (values.address, "db.internal:5432", "db.internal:5432"),
         (values.address, "[::1]:0", "[::1]:0"),
+        (values.address, "db.internal.:1", "db.internal.:1"),
+        (values.address, "dü.example:1", "dü.example:1"),
         (values.store_url, "dir:bus", "dir:bus"),
         (values.optional(values.address), "", ""),
         (values.optional(values.address), "h:1", "h:1"),
@@ -96,6 +116,8 @@ def test_accepted(parse, good, expected):
         (values.address, "db.internal"),
         (values.address, "db:99999"),
         (values.address, "::1:5432"),
+        (values.address, "db..internal:5432"),
+        (values.address, f"{'x' * 64}.internal:5432"),
         (values.address, 5432),
         (values.store_url, "bus"),
         (values.store_url, 1),
