@@ -22,6 +22,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from sealtape.schemas.errors import SettingsError
+from sealtape.schemas.settings.values import can_be_host
+from sealtape.schemas.urls import shown_url
 
 __all__ = ["Answer", "Destination", "OutboundError", "destination", "get", "post"]
 
@@ -76,18 +78,20 @@ def destination(url: str, ca: Path | None = None, *, what: str) -> Destination:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise SettingsError(f"{what}: {url!r} is not a URL.") from error
+        raise SettingsError(f"{what}: {shown_url(url)!r} is not a URL.") from error
     plain = url.isascii() and url.isprintable() and " " not in url
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not plain:
+    if parts.scheme not in {"http", "https"} or not can_be_host(parts.hostname or "") or not plain:
         raise SettingsError(
-            f"{what}: {url!r} is not an address of a server.",
+            f"{what}: {shown_url(url)!r} is not an address of a server.",
             hint="Write http://HOST:PORT/PATH or https://HOST/PATH.",
         )
     if parts.username is not None or parts.fragment:
-        raise SettingsError(f"{what}: {url!r} has a user name or a fragment, which is not sent.")
+        raise SettingsError(
+            f"{what}: {shown_url(url)!r} has a user name or a fragment, which is not sent."
+        )
     tls = _trust(ca, what) if parts.scheme == "https" else None
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return Destination(url, parts.hostname, port or (443 if tls else 80), path, tls)
+    return Destination(url, parts.hostname or "", port or (443 if tls else 80), path, tls)
 
 
 async def post(

@@ -25,6 +25,7 @@ from urllib.parse import quote
 
 from sealtape.capture.checkup import Check
 from sealtape.schemas.errors import SettingsError, StoreBusy, StoreCorrupt, StoreError, StoreFull
+from sealtape.schemas.urls import shown_url
 
 __all__ = [
     "Database",
@@ -50,7 +51,7 @@ def sqlite_path(url: str, base: Path) -> Path:
     scheme, separator, path = url.partition(":")
     if scheme != "sqlite" or not separator or not path or "?" in path:
         raise SettingsError(
-            f"{url!r} does not name a SQLite store.", hint="Write it as sqlite:FILE.", url=url
+            f"{shown_url(url)!r} does not name a SQLite store.", hint="Write it as sqlite:FILE."
         )
     return base / path
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from urllib.parse import unquote
 
 from sealtape.schemas.errors import SettingsError
-from sealtape.schemas.settings.values import parse_duration
+from sealtape.schemas.settings.values import can_be_host, parse_duration
 
-__all__ = ["SECRET_OPTIONS", "TLS_OPTIONS", "StoreUrl", "parse_store_url"]
+__all__ = ["SECRET_OPTIONS", "TLS_OPTIONS", "StoreUrl", "parse_store_url", "shown_url"]
 
 TLS_OPTIONS = ("tls", "ca", "cert", "key")
 """Options `sealtape.capture.access.tls_context` reads."""
@@ -27,7 +27,12 @@ _URL = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+]*)://(?:(?P<user>[^/?#@]*)@)?(?P<hosts>[^/?#@]*)"
     r"(?:/(?P<path>[^?#]*))?(?:\?(?P<query>[^#]*))?"
 )
-_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.\-]+)(?::(\d{1,5}))?")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.\-]+)(?::(\d{1,5}))?")
+_SECRET = re.compile(
+    r"([?&][^=&]*(?:pass|pwd|secret|token|signature|(?:access|account|api)_?key)[^=&]*"
+    r"(?<!_file)(?<!_env)=)[^&]*",
+    re.IGNORECASE,
+)
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -36,7 +41,7 @@ class StoreUrl:
     """The parts of a store URL, percent-decoded.
 
     Attributes:
-        text_form: the URL as it was given, for messages; it holds no secret.
+        text_form: the URL for messages, as `shown_url` shows it.
         hosts: `host` or `host:port` each; an IPv6 address stands in brackets.
         path: what follows the hosts, without the leading slash.
     """
@@ -102,41 +107,53 @@ def parse_store_url(url: str, *, options: Collection[str] | None = None) -> Stor
     match = _URL.fullmatch(url)
     if match is None:
         raise SettingsError(
-            f"{_shown(url)!r} is not a store URL.",
+            f"{shown_url(url)!r} is not a store URL.",
             hint="Write scheme://user@host:port,host:port/path?option=value.",
         )
     user = match["user"] or ""
-    if ":" in user:
+    # A password with a slash in it ends the hosts early, and what is behind it looks like a path.
+    if ":" in user or (not user and "@" in (match["path"] or "")):
         raise SettingsError(
-            f"{_shown(url)!r} holds a password.",
-            hint="Write it to a file and name that with ?password_file=PATH.",
+            f"{shown_url(url)!r} holds a password.",
+            hint="Write it to a file and name that with ?password_file=PATH; in a path @ is %40.",
         )
     hosts = tuple(match["hosts"].split(",")) if match["hosts"] else ()
     for host in hosts:
         good = _HOST.fullmatch(host)
-        if good is None or int(good[1] or 1) not in range(1, 65536):
-            raise SettingsError(f"{url!r}: {host!r} is not a host or host:port.")
+        known = good is not None and can_be_host(good[1].strip("[]"))
+        if good is None or not known or int(good[2] or 1) not in range(1, 65536):
+            # Which one is not said: it may be a piece of a password that has a slash in it.
+            raise SettingsError(f"{shown_url(url)!r} names what is not a host or host:port.")
     given = _options(url, match["query"] or "", options)
     path = unquote(match["path"] or "")
-    return StoreUrl(url, match["scheme"], unquote(user), hosts, path, given)
+    return StoreUrl(shown_url(url), match["scheme"], unquote(user), hosts, path, given)
+
+
+def shown_url(url: str) -> str:
+    """The URL for messages, without what is a secret in it, or may be one.
+
+    Whoever writes a password into a URL does it wrong anyhow: any form of one is looked for, also
+    of other programs, and rather too much is left out than too little.
+    """
+    begin, slashes, rest = url.partition("//")
+    user, at, host = rest.partition("@")
+    if at and (re.search("[:/?#]", user) or "@" in host):
+        rest = f"…@{host.rpartition('@')[2]}"
+    return _SECRET.sub(r"\1…", begin + slashes + rest)
 
 
 def _options(url: str, query: str, known: Collection[str] | None) -> dict[str, str]:
     options: dict[str, str] = {}
+    shown = shown_url(url).partition("?")[0]  # an option that nobody knows may hold a secret
     for pair in filter(None, query.split("&")):
         name, separator, value = pair.partition("=")
         if not separator:
-            raise SettingsError(f"{url!r}: the option {name!r} has no value.")
+            raise SettingsError(f"{shown!r}: the option {name!r} has no value.")
         if name in options:
-            raise SettingsError(f"{url!r}: the option {name!r} is given twice.")
+            raise SettingsError(f"{shown!r}: the option {name!r} is given twice.")
         if known is not None and name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             hint = f"Did you mean {near[0]!r}?" if near else "Known: " + ", ".join(sorted(known))
-            raise SettingsError(f"{url!r}: {name!r} is not an option of this store.", hint=hint)
+            raise SettingsError(f"{shown!r}: {name!r} is not an option of this store.", hint=hint)
         options[name] = unquote(value)
     return options
-
-
-def _shown(url: str) -> str:
-    """The URL without what may be a password in it."""
-    return re.sub(r"//[^/?#]*@", "//…@", url)

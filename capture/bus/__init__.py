@@ -9,6 +9,7 @@ from pathlib import Path
 from sealtape.capture.bus.base import Batch, Bus, Record, partition_of
 from sealtape.capture.checkup import Check
 from sealtape.schemas.errors import SettingsError, StoreError
+from sealtape.schemas.urls import shown_url
 
 __all__ = ["Batch", "Bus", "Record", "check_bus", "open_bus", "partition_of", "prepare_bus"]
 
@@ -66,7 +67,7 @@ def _scheme(url: str) -> str:
     scheme = url.partition(":")[0]
     if scheme not in {"dir", "kafka"}:
         raise SettingsError(
-            f"No bus adapter for {url!r}.",
+            f"No bus adapter for {shown_url(url)!r}.",
             hint="Use dir:PATH?partitions=N or kafka://HOST:PORT/TOPIC.",
             setting="stores.bus",
         )

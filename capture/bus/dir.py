@@ -42,6 +42,7 @@ from sealtape.schemas.errors import (
     UsageError,
 )
 from sealtape.schemas.settings.values import parse_duration
+from sealtape.schemas.urls import shown_url
 
 FILE_BYTES = 64 << 20
 POLL_S = 0.02
@@ -63,7 +64,7 @@ def open_dir_bus(url: str, base: Path) -> DirBus:
         unknown.append("retention")
     if not path or unknown or not count.isdecimal() or not 1 <= int(count) <= MAX_PARTITIONS:
         raise SettingsError(
-            f"The bus URL {url!r} is not understood.",
+            f"The bus URL {shown_url(url)!r} is not understood.",
             hint=f"Use dir:PATH?partitions=N with N from 1 to {MAX_PARTITIONS}; &retention=7d to"
             " delete what is older.",
             setting="stores.bus",

@@ -25,7 +25,7 @@ from sealtape.capture.access import password, tls_context
 from sealtape.capture.kms.file import write_new
 from sealtape.schemas.errors import Exists, FormatError, KeyUnavailable, SettingsError
 from sealtape.schemas.sealed import SealedKey, associated_data
-from sealtape.schemas.urls import TLS_OPTIONS, StoreUrl, parse_store_url
+from sealtape.schemas.urls import TLS_OPTIONS, StoreUrl, parse_store_url, shown_url
 from sealtape.schemas.wraps import PrivateKey
 
 __all__ = ["TransitKms"]
@@ -57,16 +57,20 @@ class TransitKms:
         match = _PLACE.fullmatch(url.path)
         if url.scheme not in {"https", "http"} or len(url.hosts) != 1 or match is None or url.user:
             raise SettingsError(
-                f"{place!r} does not name a key of a transit engine.",
+                f"{shown_url(place)!r} does not name a key of a transit engine.",
                 hint="Write transit:https://HOST:PORT/transit/keys/NAME?file=FILE.",
             )
         if not url.text("file"):
-            raise SettingsError(f"{place!r} does not say where the sealed key is: file=FILE.")
+            raise SettingsError(
+                f"{shown_url(place)!r} does not say where the sealed key is: file=FILE."
+            )
         if url.scheme == "http" and not url.flag("allow_http"):
             raise SettingsError(
-                f"{place!r} would send the private key in the clear.",
+                f"{shown_url(place)!r} would send the private key in the clear.",
                 hint="Use https://; allow_http=1 is for a proxy on this very host.",
             )
+        if not (url.text("namespace").isprintable() and url.text("namespace").isascii()):
+            raise SettingsError(f"{shown_url(place)!r}: `namespace` must be printable ASCII.")
         tls = tls_context(url, base) if url.scheme == "https" else None
         return cls(url=url, base=base, mount=match[1], name=match[2], tls=tls)
 

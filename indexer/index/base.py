@@ -28,6 +28,7 @@ from sealtape.capture.checkup import Check
 from sealtape.indexer.query import Query
 from sealtape.schemas.documents import CommandDocument, SessionDocument
 from sealtape.schemas.errors import SettingsError
+from sealtape.schemas.urls import shown_url
 
 __all__ = ["Hits", "Index", "Page", "Update", "check_index", "open_index", "prepare_index"]
 
@@ -168,7 +169,7 @@ def _scheme(url: str) -> str:
             )
         return scheme
     raise SettingsError(
-        f"{url!r} does not name an index.",
+        f"{shown_url(url)!r} does not name an index.",
         hint="Write sqlite:FILE or opensearch://USER@HOST:PORT/PREFIX.",
-        url=url,
+        url=shown_url(url),
     )

@@ -10,6 +10,7 @@ from sealtape.capture.checkup import Check
 from sealtape.schemas.errors import SettingsError
 from sealtape.schemas.layout import check_name
 from sealtape.schemas.messages import KeyMessage
+from sealtape.schemas.urls import shown_url
 from sealtape.schemas.wraps import Wrap
 
 __all__ = ["Keyring", "check_keyring", "open_keyring", "prepare_keyring", "wrap_of"]
@@ -153,7 +154,7 @@ def _scheme(url: str) -> str:
     if scheme == "sqlite" or (scheme == "postgresql" and rest.startswith("//")):
         return scheme
     raise SettingsError(
-        f"{url!r} does not name a keyring.",
+        f"{shown_url(url)!r} does not name a keyring.",
         hint="Write sqlite:FILE or postgresql://USER@HOST:PORT/DATABASE.",
-        url=url,
+        url=shown_url(url),
     )

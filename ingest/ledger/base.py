@@ -32,6 +32,7 @@ from sealtape.ingest.ledger.rows import (
     Unsealed,
 )
 from sealtape.schemas.errors import SettingsError
+from sealtape.schemas.urls import shown_url
 
 __all__ = ["Ledger", "check_ledger", "open_ledger", "prepare_ledger"]
 
@@ -353,7 +354,7 @@ def _scheme(url: str) -> str:
     if scheme == "sqlite" or (scheme == "postgresql" and rest.startswith("//")):
         return scheme
     raise SettingsError(
-        f"{url!r} does not name a ledger.",
+        f"{shown_url(url)!r} does not name a ledger.",
         hint="Write sqlite:FILE or postgresql://USER@HOST:PORT/DATABASE.",
-        url=url,
+        url=shown_url(url),
     )

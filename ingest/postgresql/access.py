@@ -128,13 +128,14 @@ def server_of(url: str, base: Path, schema: str) -> Server:
     parts = parse_store_url(url, options=_OPTIONS)
     if not parts.hosts or not parts.path or "/" in parts.path or not parts.user:
         raise SettingsError(
-            f"{url!r} must name a user, a host and a database.",
+            f"{parts.text_form!r} must name a user, a host and a database.",
             hint="Write it as postgresql://user@host:5432/database.",
         )
     name = parts.text("schema", schema)
     if not _SCHEMA.fullmatch(name):
         raise SettingsError(
-            f"{url!r}: `schema` must be a lower-case name of at most 48 letters, digits and '_'."
+            f"{parts.text_form!r}: `schema` must be a lower-case name of at most 48 letters,"
+            " digits and '_'."
         )
     # What is wrong with these is wrong at once, not at the first connection.
     tls_context(parts, base)

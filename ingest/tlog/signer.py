@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sealtape.schemas.errors import SettingsError
+from sealtape.schemas.urls import shown_url
 
 __all__ = ["LogSigner", "open_signer"]
 
@@ -58,6 +59,6 @@ async def open_signer(url: str, base: Path) -> LogSigner:
 
         return SocketSigner(base / rest)
     raise SettingsError(
-        f"log.signer: {url!r} does not name a signer.",
+        f"log.signer: {shown_url(url)!r} does not name a signer.",
         hint="Write file:PATH of the log's key, or unix:PATH of the socket of `sealtape signer`.",
     )

@@ -30,6 +30,7 @@ from sealtape.schemas.timestamps import (
     read_timestamp,
     verify_timestamp,
 )
+from sealtape.schemas.urls import shown_url
 
 __all__ = [
     "STATES",
@@ -243,15 +244,16 @@ def read_authorities(entries: Sequence[str], base: Path) -> tuple[Authority, ...
     found: dict[str, Authority] = {}
     for entry in entries:
         first, *options = entry.split()
+        shown = shown_url(entry)
         name, _, url = first.partition("=")
         if not _NAME.fullmatch(name) or name in found:
             raise SettingsError(
-                f"log.timestamps: {entry!r} does not give an authority a name of its own.",
+                f"log.timestamps: {shown!r} does not give an authority a name of its own.",
                 hint=_HINT,
             )
         files = dict(one.partition("=")[::2] for one in options)
         if len(files) != len(options) or not set(files) <= {"roots", "chain", "ca"}:
-            raise SettingsError(f"log.timestamps: {entry!r} has an unknown option.", hint=_HINT)
+            raise SettingsError(f"log.timestamps: {shown!r} has an unknown option.", hint=_HINT)
         place = destination(url, _path(base, files.get("ca")), what=f"log.timestamps: {name}")
         roots, chain = (_pem(_path(base, files.get(kind)), name) for kind in ("roots", "chain"))
         if roots:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from sealtape.capture.checkup import Check
 from sealtape.schemas.errors import SettingsError, StoreError
+from sealtape.schemas.urls import shown_url
 
 __all__ = [
     "MAX_KEY",
@@ -230,9 +231,9 @@ def _scheme(url: str) -> str:
     if scheme in {"s3", "gs", "az"} and rest.startswith("//"):
         return scheme
     raise SettingsError(
-        f"{url!r} does not name a vault.",
+        f"{shown_url(url)!r} does not name a vault.",
         hint="Write file:FOLDER, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX.",
-        url=url,
+        url=shown_url(url),
     )
 
 

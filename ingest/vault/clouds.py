@@ -45,9 +45,9 @@ def open_cloud(scheme: str, url: str, base: Path) -> BucketVault:
     parsed = parse_store_url(url, options=OPTIONS[scheme])
     bucket, prefix = ",".join(parsed.hosts), parsed.path.strip("/")
     if len(parsed.hosts) != 1 or ":" in bucket:
-        raise SettingsError(f"{url!r} must name one bucket: {scheme}://NAME/PREFIX.")
+        raise SettingsError(f"{parsed.text_form!r} must name one bucket: {scheme}://NAME/PREFIX.")
     if prefix and not is_key(prefix):
-        raise SettingsError(f"{url!r}: {prefix!r} cannot be a prefix of keys.")
+        raise SettingsError(f"{parsed.text_form!r}: its path cannot be a prefix of keys.")
     timeout_s = parsed.duration("timeout", 20.0)
     client: ClientConfig = {
         "connect_timeout": timedelta(seconds=5),
@@ -64,7 +64,7 @@ def open_cloud(scheme: str, url: str, base: Path) -> BucketVault:
     except (BaseError, ValueError, OSError) as error:
         # Its text may hold parts of a credential.
         raise SettingsError(
-            f"{url!r}: the client refused these settings ({type(error).__name__}).",
+            f"{parsed.text_form!r}: the client refused these settings ({type(error).__name__}).",
             hint="Check the credentials' format; docs/vault.md lists the variables it reads.",
         ) from None
     name = f"{scheme}://{bucket}{f'/{prefix}' if prefix else ''}"

@@ -28,7 +28,7 @@ from sealtape.ingest.vault.bucket import BucketVault
 from sealtape.ingest.vault.s3_checks import check_bucket
 from sealtape.ingest.vault.s3_native import S3Native
 from sealtape.schemas.errors import SettingsError
-from sealtape.schemas.urls import StoreUrl, parse_store_url
+from sealtape.schemas.urls import StoreUrl, parse_store_url, shown_url
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, S3Config, S3Credential
@@ -124,7 +124,7 @@ def _opened(url: str, base: Path) -> S3Vault:
     except (BotoCoreError, BaseError, ValueError, OSError) as error:
         # obstore's and botocore's words about settings; neither repeats a secret.
         raise SettingsError(
-            f"{url!r}: {str(error).partition(chr(10))[0]}",
+            f"{shown_url(url)!r}: {str(error).partition(chr(10))[0]}",
             hint="docs/vault.md has the options of s3: URLs.",
         ) from error
 
@@ -132,12 +132,12 @@ def _opened(url: str, base: Path) -> S3Vault:
 def _session(url: str, base: Path) -> tuple[botocore.session.Session, _Place]:
     parsed = parse_store_url(url, options=OPTIONS)
     if parsed.text("profile") and parsed.user:
-        raise SettingsError(f"{url!r} names both an access key and a profile.")
+        raise SettingsError(f"{parsed.text_form!r} names both an access key and a profile.")
     session = botocore.session.Session(profile=parsed.text("profile") or None)
     secret = password(parsed, base)
     if bool(secret) != bool(parsed.user):
         raise SettingsError(
-            f"{url!r}: an access key id and its secret go together.",
+            f"{parsed.text_form!r}: an access key id and its secret go together.",
             hint="Write s3://ACCESS_KEY_ID@BUCKET/…?password_file=FILE, or neither.",
         )
     if secret:
@@ -145,7 +145,7 @@ def _session(url: str, base: Path) -> tuple[botocore.session.Session, _Place]:
     place = _place(parsed, base, str(session.get_config_variable("region") or "us-east-1"))
     if session.get_credentials() is None:
         raise SettingsError(
-            f"There are no credentials for {url!r}.",
+            f"There are no credentials for {parsed.text_form!r}.",
             hint="See docs/vault.md: environment, profile, role, or password_file.",
         )
     return session, place
@@ -156,7 +156,7 @@ def _place(url: StoreUrl, base: Path, region: str) -> _Place:
     if len(url.hosts) != 1 or ":" in bucket:
         raise SettingsError(f"{url.text_form!r} must name one bucket: s3://BUCKET/PREFIX.")
     if prefix and not is_key(prefix):
-        raise SettingsError(f"{url.text_form!r}: {prefix!r} cannot be a prefix of keys.")
+        raise SettingsError(f"{url.text_form!r}: its path cannot be a prefix of keys.")
     endpoint = url.text("endpoint") or os.environ.get("AWS_ENDPOINT_URL_S3", "")
     if endpoint.startswith("http:") and not url.flag("allow_http"):
         raise SettingsError(

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sealtape.schemas.errors import SettingsError
-from sealtape.schemas.urls import parse_store_url
+from sealtape.schemas.urls import parse_store_url, shown_url
 
 
 def test_all_parts():
@@ -65,6 +65,8 @@ def test_a_wrong_value_is_named(option, read):
         ("a://h:70000/", "not a host"),
         ("a://h h/", "not a host"),
         ("a://h,,g/", "not a host"),
+        ("a://h..g/", "not a host"),
+        (f"a://{'x' * 64}.g:1/", "not a host"),
         ("a://h?x", "has no value"),
         ("a://h?x=1&x=2", "given twice"),
     ],
@@ -79,6 +81,47 @@ def test_a_password_is_refused_and_not_repeated(url):
     with pytest.raises(SettingsError) as caught:
         parse_store_url(url)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgres://me:hunter2@h/db", "postgres://…@h/db"),
+        ("https://me:hun/ter2@h/db", "https://…@h/db"),
+        ("https://me:hun?ter2@h/db", "https://…@h/db"),
+        ("https://me:hun#ter2@h/db", "https://…@h/db"),
+        ("https://hun@ter2@h/db", "https://…@h/db"),
+        ("transit:https://me:hunter2@h/t/keys/k?file=f", "transit:https://…@h/t/keys/k?file=f"),
+        ("s3://b/p?secret_key=hunter2&region=x", "s3://b/p?secret_key=…&region=x"),
+        ("s3://b/p?Access_Key=hunter2", "s3://b/p?Access_Key=…"),
+        ("a://h/p?password=hunter2", "a://h/p?password=…"),
+        ("a://h/p?x=1&sas_token=hunter2", "a://h/p?x=1&sas_token=…"),
+        ("a://h:1/p?endpoint=https://me:hunter2@m", "a://…@m"),
+        ("a://me@h:1,g:2/p?password_file=f&token_env=E", None),
+        ("sqlite:a@b.db", None),
+        ("file:/mnt/vault", None),
+    ],
+)
+def test_what_is_shown_of_a_url(url, shown):
+    assert shown_url(url) == (shown or url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "a://me:hun/ter2@h/db",
+        "a://me:1/ter2@h/db",
+        "a://me:hun?ter2@h/db",
+        "a://h/p?pw=hunter2",
+        "a://h/p?password=hunter2",
+        "a://h/p?hunter2",
+        "a://h/p?z=1&password=ter2&z=1",
+    ],
+)
+def test_no_error_repeats_a_secret(url):
+    with pytest.raises(SettingsError) as caught:
+        parse_store_url(url, options=("z",)).whole("z", 1, 5, 6)
+    assert "ter2" not in str(caught.value).replace("the option 'hunter2'", "")
 
 
 def test_unknown_options():

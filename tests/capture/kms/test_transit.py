@@ -276,6 +276,7 @@ class TestAnswers:
         ("transit:http://h/transit/keys/k?file=f", "in the clear"),
         ("transit:https://h/transit/keys/k?file=f&tokenfile=x", "tokenfile"),
         ("transit:https://h/transit/keys/k?file=f&ca=none.pem", "PEM"),
+        ("transit:https://h/transit/keys/k?file=f&namespace=a%0Ab", "printable"),
     ],
 )
 def test_what_is_wrong_in_a_setting_is_said(tmp_path, place, said):
