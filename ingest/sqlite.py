@@ -268,6 +268,9 @@ class Database:
         except BaseException:
             connection.close()
             raise
+        # SQLite has its files open and reads on. A copy with a name would outlive a process that
+        # is killed, and with it keys that are destroyed later.
+        self._forget_copy()
         return connection
 
     def _migrate(self, number: int, script: str) -> None:
