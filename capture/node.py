@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,9 +186,25 @@ def _identity(settings: Settings, number: int, boot: bytes) -> NodeIdentity:
         boot=boot,
         worker=number,
         signer=parse_node_key(_read(settings, keys.node, "the node's signing key")),
-        auditors=[_public(settings, path) for path in keys.auditors],
-        indexers=[_public(settings, path) for path in keys.indexers],
+        auditors=_readers(settings, "auditor", keys.auditors),
+        indexers=_readers(settings, "indexer", keys.indexers),
     )
+
+
+def _readers(settings: Settings, purpose: str, paths: Sequence[str]) -> list[PublicKey]:
+    """The keys of one kind of readers: an indexer's among the auditors' would open all data."""
+    found: dict[str, PublicKey] = {}
+    for path in paths:
+        key = _public(settings, path)
+        if not key.id.startswith(f"{purpose}-") or key.id in found:
+            what = "twice" if key.id in found else f"which is no key of {purpose}s"
+            raise SettingsError(
+                f"keys.{purpose}s names {path}, the key {key.id}, {what}.",
+                hint="Each key is wrapped to once, by what it may open.",
+                setting=f"keys.{purpose}s",
+            )
+        found[key.id] = key
+    return list(found.values())
 
 
 def _public(settings: Settings, path: str) -> PublicKey:

@@ -91,11 +91,24 @@ def _recipients(base: Path, purpose: str, paths: Sequence[str]) -> list[Check]:
     if not paths:
         message = f"Nothing is wrapped to the {purpose}: what is encrypted cannot be read by them."
         return [Check(name, "error", message, f"Name their public keys in keys.{purpose}.")]
-    found = []
+    found, seen = [], set()
     for path in paths:
         key, failed = _parsed(base / path, name, PublicKey.from_text, f"keys.{purpose} names it.")
-        found += failed if key is None else [Check(name, "ok", f"{path}: {key.suite}, {key.id}.")]
+        found += failed
+        if key is not None:
+            found.append(_recipient(key, path, purpose, again=key.id in seen))
+            seen.add(key.id)
     return found
+
+
+def _recipient(key: PublicKey, path: str, purpose: str, *, again: bool) -> Check:
+    """A key that the node would refuse to wrap to, or one that it takes."""
+    name, hint = f"keys: {purpose}", f"Correct keys.{purpose}; the node does not start with it."
+    if not key.id.startswith(f"{purpose.removesuffix('s')}-"):
+        return Check(name, "error", f"{path}: {key.id} is no key of {purpose}.", hint)
+    if again:
+        return Check(name, "error", f"{path}: {key.id} is named twice.", hint)
+    return Check(name, "ok", f"{path}: {key.suite}, {key.id}.")
 
 
 def _spool_key(text: str) -> str:

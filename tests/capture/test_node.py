@@ -89,6 +89,20 @@ async def test_a_bus_for_keys_with_other_partitions_is_refused(lab):
         await start_capture(lab.settings)
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [
+        'auditors = ["keys/auditor.pub", "keys/indexer.pub"]',  # it would open what was answered
+        'indexers = ["keys/auditor.pub"]',
+        'auditors = ["keys/auditor.pub", "keys/auditor.pub"]',  # two wraps of one name conflict
+    ],
+)
+async def test_nothing_is_wrapped_to_a_key_in_a_place_that_is_not_its_own(lab, keys):
+    lab.path.write_text(lab.path.read_text() + f"\n[keys]\n{keys}\n")
+    with pytest.raises(SettingsError, match=f"keys.{keys.partition(' ')[0]} names"):
+        await start_capture(lab.settings)
+
+
 async def test_a_bus_that_is_away_does_not_keep_a_node_down(lab):
     with_keys(lab, f"kafka://127.0.0.1:{free_port()}/keys?partitions=1&tls=disable&timeout=1s")
     running = await start_capture(lab.settings)

@@ -90,6 +90,19 @@ def test_capture_needs_no_trust_file_and_ingest_does(deployment):
     assert levels(check_trust(deployment.settings())) == {NAMES[4]: "error"}
 
 
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ('auditors = ["keys/auditor.pub", "keys/indexer.pub"]', "is no key of auditors"),
+        ('indexers = ["keys/indexer.pub", "keys/auditor.pub"]', "is no key of indexers"),
+        ('auditors = ["keys/auditor.pub", "keys/auditor.pub"]', "is named twice"),
+    ],
+)
+def test_a_key_in_a_place_that_is_not_its_own(deployment, keys, said):
+    settings = deployment.settings(("[capture]\n", f"[keys]\n{keys}\n[capture]\n"))
+    assert said in one(check_capture_keys(settings), "error", "").message
+
+
 def test_nobody_to_wrap_to(deployment):
     settings = deployment.settings(more="[keys]\nauditors = []\n")
     assert one(check_capture_keys(settings), "error", "keys.auditors").name == "keys: auditors"
