@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sealtape.capture.files import write_atomic
+from sealtape.capture.files import FILE_MODE, mapped, write_atomic
 from sealtape.capture.identity.device import Tokens, discover, refresh
 from sealtape.capture.identity.fetch import provider_context
-from sealtape.schemas.errors import ProviderError
+from sealtape.schemas.errors import ProviderError, UsageError
 from sealtape.schemas.settings import IdentitySettings, LoginSettings, Settings
 
 __all__ = ["current_token", "forget", "save", "saved_path"]
@@ -22,19 +25,29 @@ FRESH_S = 30.0
 
 
 def saved_path(identity: IdentitySettings, client: str) -> Path:
-    """Return where the tokens of one issuer and client are kept (XDG base directories)."""
-    home = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    """Return where the tokens of one issuer and client are kept (XDG base directories).
+
+    Raises `UsageError` where the system knows no home of whoever runs this.
+    """
+    try:
+        home = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    except RuntimeError as exc:
+        msg = "This system knows no home folder, where a token would be kept."
+        raise UsageError(msg, hint="Set HOME or XDG_STATE_HOME.") from exc
     name = hashlib.sha256(f"{identity.issuer}\n{client}".encode()).hexdigest()[:24]
     return Path(home, "sealtape", "tokens", f"{name}.json")
 
 
 def save(path: Path, login: LoginSettings, tokens: Tokens) -> str:
-    """Keep tokens; return the one that is shown to the gateway. Raises `ProviderError`."""
+    """Keep tokens; return the one that is shown to the gateway.
+
+    Raises `ProviderError` without one, and `StoreError` where it cannot be written.
+    """
     token = tokens.id_token if login.token == "id_token" else tokens.access_token
     if not token:
         msg = f"The provider's answer holds no {login.token}."
         raise ProviderError(msg, hint="See identity.login.scope and identity.login.token.")
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_folder(path)
     kept = {
         "token": token,
         "refresh_token": tokens.refresh_token,
@@ -46,8 +59,9 @@ def save(path: Path, login: LoginSettings, tokens: Tokens) -> str:
 
 def forget(path: Path) -> bool:
     """Delete the saved tokens; whether there were any."""
-    existed = path.exists()
-    path.unlink(missing_ok=True)
+    with mapped("delete", path):
+        existed = path.exists()
+        path.unlink(missing_ok=True)
     return existed
 
 
@@ -63,17 +77,42 @@ def current_token(settings: Settings) -> str | None:
     login = identity.login
     path = saved_path(identity, login.client)
     kept = _read(path)
-    if kept is None:
-        return None
-    if kept["expires_at_s"] - time.time() > FRESH_S:
-        return str(kept["token"])
-    if not kept["refresh_token"]:
-        msg = f"The token of {identity.issuer} has expired."
-        raise ProviderError(msg, hint="Run `sealtape login`.")
-    context = provider_context(identity.ca, Path(settings.base))
-    provider = discover(identity.issuer, context)
-    tokens = refresh(provider, kept["refresh_token"], client=login.client, context=context)
-    return save(path, login, tokens)
+    if kept is None or _fresh(kept):
+        return None if kept is None else str(kept["token"])
+    with _alone(path):
+        kept = _read(path)
+        if kept is None or _fresh(kept):  # another process was first
+            return None if kept is None else str(kept["token"])
+        if not kept["refresh_token"]:
+            msg = f"The token of {identity.issuer} has expired."
+            raise ProviderError(msg, hint="Run `sealtape login`.")
+        context = provider_context(identity.ca, Path(settings.base))
+        provider = discover(identity.issuer, context)
+        tokens = refresh(provider, kept["refresh_token"], client=login.client, context=context)
+        return save(path, login, tokens)
+
+
+def _fresh(kept: dict[str, Any]) -> bool:
+    return bool(kept["expires_at_s"] - time.time() > FRESH_S)
+
+
+def _make_folder(path: Path) -> None:
+    with mapped("make the folder of", path):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Be the only process that refreshes: many a provider takes a refresh token only once."""
+    place = path.with_suffix(".lock")
+    with mapped("lock", place):
+        lock = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    try:
+        with mapped("lock", place):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -1,11 +1,12 @@
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from sealtape.capture.identity.device import Tokens
 from sealtape.indexer.cli.saved import current_token, forget, save, saved_path
-from sealtape.schemas.errors import ProviderError
+from sealtape.schemas.errors import ProviderError, StoreError, UsageError
 from sealtape.schemas.settings import LoginSettings, load_settings
 from tests.factories.provider import scripted_provider
 
@@ -89,3 +90,31 @@ def test_a_damaged_file_is_named(tmp_path, content):
     path.write_text(content)
     with pytest.raises(ProviderError, match=str(path)):
         current_token(found)
+
+
+def test_two_at_once_refresh_once(tmp_path):
+    """A provider that takes a refresh token once calls the second a theft, and ends both."""
+    with scripted_provider(tmp_path) as provider:
+        found = settings(tmp_path, provider.issuer, f'ca = "{provider.ca}"')
+        save(path_of(found), found.identity.login, Tokens("old", "", "again", 5.0))
+        provider.answers["/token"] = [
+            (200, {"access_token": "new", "expires_in": 60, "refresh_token": "next"}),
+            (400, {"error": "invalid_grant"}),
+        ]
+        with ThreadPoolExecutor(4) as pool:
+            tokens = list(pool.map(lambda _: current_token(found), range(4)))
+        assert tokens == ["new"] * 4
+        assert len([form for _, form in provider.asked if form]) == 1
+
+
+def test_where_nothing_can_be_kept(tmp_path, monkeypatch):
+    found = settings(tmp_path)
+    (tmp_path / "state").write_text("a file, where the folder would be")
+    with pytest.raises(StoreError, match="Cannot make the folder"):
+        save(path_of(found), found.identity.login, TOKENS)
+    with pytest.raises(StoreError, match="Cannot delete"):
+        forget(tmp_path / ("x" * 300))
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setattr("pathlib.Path.home", lambda: (_ for _ in ()).throw(RuntimeError))
+    with pytest.raises(UsageError, match="HOME"):
+        path_of(found)
