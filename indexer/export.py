@@ -7,6 +7,8 @@ true is for the verifier to say, with a policy of its own.
 from __future__ import annotations
 
 import asyncio
+import os
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -146,16 +148,14 @@ class Exporter:
             raise _too_large(session, f"{len(chosen.entries)} entries; {MAX_ENTRIES} are read")
         done = Exported(session.hex(), log_size=chosen.size, lacking=chosen.lacking)
         writer = BundleWriter(place.parent)
-        partial = place.with_name(place.name + ".partial")
+        partial = place.with_name(f".{place.name}.{secrets.token_hex(8)}.partial")
         try:
             _log_files(writer, chosen)
             for epoch in chosen.fragments:
                 await self._epoch(writer, chosen, epoch, redact or Frames(), disclose, done)
             for frames in (redact, disclose):
                 (frames or Frames()).check(done.present)
-            with partial.open("wb") as out:
-                done.size = _written(writer, out, session)
-            partial.rename(place)
+            done.size = _put(writer, partial, place, session)
         finally:
             partial.unlink(missing_ok=True)
             writer.close()
@@ -243,6 +243,21 @@ class Exporter:
                 raise
             return b""
         return encode_key(row.seq, key)
+
+
+def _put(writer: BundleWriter, partial: Path, place: Path, session: bytes) -> int:
+    """Write the bundle beside its place, then put it there."""
+    with open(partial, "xb", opener=_private) as out:
+        size = _written(writer, out, session)
+    if place.exists():
+        raise UsageError(f"{place} exists.", hint="Another export has written it meanwhile.")
+    partial.rename(place)
+    return size
+
+
+def _private(path: str, flags: int) -> int:
+    """Open for the owner alone: with its keys, a bundle is what was recorded."""
+    return os.open(path, flags, 0o600)
 
 
 def _written(writer: BundleWriter, out: IO[bytes], session: bytes) -> int:

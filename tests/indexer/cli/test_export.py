@@ -93,6 +93,13 @@ def test_keys_of_chosen_frames(export):
     assert answer.json["keys"] == 2
 
 
+def test_a_bundle_is_for_its_owner_alone(export):
+    answer, place = export("--with-keys")
+    assert answer.code == 0
+    assert place.stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in place.parent.iterdir() if "partial" in path.name] == []
+
+
 def test_nothing_is_overwritten(export):
     _, place = export()
     before = place.read_bytes()
