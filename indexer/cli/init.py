@@ -42,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         if args.log:
             check_key_name(f"{args.log}/1")
+        if not args.log.isascii():
+            raise FormatError("the name of a log is of ASCII")
     except FormatError as error:
         raise UsageError(
             f"--log: {error.message}.", hint="Write it like example.com/log."

@@ -82,6 +82,9 @@ def make_log_files(folder: Path, log: str, *, development: bool) -> None:
 
     Raises `DeploymentExists` when any of the files is there, and OSError.
     """
+    if not log.isascii():
+        msg = f"The log's name {log!r} is not of ASCII, in which its keys are written."
+        raise SettingsError(msg, hint="Write it like example.com/log.")
     party = log.partition("/")[0]
     taken = [
         name

@@ -37,6 +37,7 @@ from sealtape.schemas.tlog.statements import (
     Statement,
     sign_statement,
 )
+from sealtape.schemas.wraps import PURPOSES, PublicKey
 
 NAME = "statement"
 HELP = "make, sign and submit statements for the log: keys, policies, holds, releases"
@@ -119,7 +120,27 @@ def _make(body: Callable[[argparse.Namespace, Settings, Heading], Body]) -> _Act
 
 def _key(args: argparse.Namespace, _: Settings, heading: Heading) -> Body:
     key, role = _given(args.key, "--key"), _given(args.role, "--role")
+    _check_public(key, role)
+    if args.replaces:
+        _check_public(args.replaces, role)
     return KeyStatement(heading, args.verb, role, key, args.replaces, args.since)
+
+
+def _check_public(key: str, role: str) -> None:
+    """Refuse what is no public half: what a statement holds is in the log, for all and for ever."""
+    try:
+        if role in PURPOSES:
+            PublicKey.from_text(key)
+        else:
+            notes.split_vkey(key)
+            if key.startswith("PRIVATE"):
+                raise FormatError("it is a private key")
+    except FormatError:
+        # Not shown, and not chained: it may be a private key.
+        msg = f"What was given is no public key of a {role}."
+        raise UsageError(
+            msg, hint="Give the public half, as its owner's program told it."
+        ) from None
 
 
 def _policy(args: argparse.Namespace, settings: Settings, heading: Heading) -> Body:
@@ -134,9 +155,8 @@ def _policy(args: argparse.Namespace, settings: Settings, heading: Heading) -> B
 
 def _hold(args: argparse.Namespace, _: Settings, heading: Heading) -> Body:
     reason = _given(args.reason, "--reason")
-    salt = secrets.token_hex(_SALT)
-    print(f"keep this salt beside the reason, to show it later: {salt}")
-    matter = sha256(salt.encode() + reason.encode()).digest()
+    args.salt = secrets.token_hex(_SALT)
+    matter = sha256(args.salt.encode() + reason.encode()).digest()
     return HoldStatement(heading, matter, _sessions(args))
 
 
@@ -266,10 +286,15 @@ def _say(args: argparse.Namespace, statements: Sequence[Statement]) -> None:
     for statement in statements:
         ident = statement.body.heading.id.hex()
         signers = [item.name for item in notes.parse_note(statement.note).unverified]
+        # Of a hold that is made here; without it nobody can show its reason later.
+        salt = getattr(args, "salt", "")
         if args.json:
-            output.json_line({"type": statement.kind, "id": ident, "signed": signers})
-        else:
-            print(f"{statement.kind} {ident}, signed by {', '.join(signers)}")
+            told = {"type": statement.kind, "id": ident, "signed": signers}
+            output.json_line(told | ({"salt": salt} if salt else {}))
+            continue
+        if salt:
+            print(f"keep this salt beside the reason, to show it later: {salt}")
+        print(f"{statement.kind} {ident}, signed by {', '.join(signers)}")
 
 
 def _signers(args: argparse.Namespace) -> list[notes.Signer]:

@@ -64,6 +64,26 @@ def test_a_key_is_rotated_and_revoked(lab, copied, tmp_path):
         assert lab(*words, *wrong).code == 64
 
 
+@pytest.mark.parametrize("role", ["node", "auditor"])
+@pytest.mark.parametrize("option", ["--key", "--replaces"])
+@pytest.mark.parametrize("file", ["node.key", "auditor.key", "spool.key", "log.mldsa.key"])
+def test_no_private_key_gets_into_the_log(lab, copied, tmp_path, role, option, file):
+    secret = (copied.folder / "keys" / file).read_text().strip()
+    public = (copied.folder / "keys/auditor.pub").read_text().strip()
+    words = ["--key", copied.node.vkey if role == "node" else public, option, secret]
+    answer = lab("key", "--role", role, *words, "--action", "rotate", "-o", tmp_path / "s")
+    assert (answer.code, answer.out) == (64, "")
+    assert secret not in answer.err
+    assert secret.split("+")[-1].split(" ")[-1] not in answer.err
+    assert not (tmp_path / "s").exists()
+
+
+def test_an_auditors_key_is_introduced(lab, copied, tmp_path):
+    public = (copied.folder / "keys/auditor.pub").read_text().strip()
+    assert lab("key", "--role", "auditor", "--key", public, "-o", tmp_path / "s").code == 0
+    assert entries(tmp_path / "s")[0].body.key == public
+
+
 def test_a_policy_has_the_terms_of_the_settings(lab, copied, tmp_path):
     path = tmp_path / "s"
     assert lab("policy", "--class", "standard", "-o", path).code == 0
@@ -80,6 +100,16 @@ def test_the_reason_of_a_hold_is_not_in_it(lab, tmp_path):
     salt = answer.out.splitlines()[0].rpartition(" ")[2]
     assert b"lawsuit" not in path.read_bytes()
     assert entries(path)[0].body.matter == sha256(f"{salt}lawsuit".encode()).digest()
+
+
+def test_the_salt_of_a_hold_is_told_to_programs_and_only_with_it(lab, tmp_path):
+    path = tmp_path / "s"
+    told = hold(lab, path, "--json").json
+    assert told["type"] == "hold"
+    assert entries(path)[0].body.matter == sha256(f"{told['salt']}lawsuit".encode()).digest()
+    failed = lab("hold", "--session", "97", "--reason", "lawsuit", "-o", path)
+    assert (failed.code, failed.out) == (64, "")
+    assert "salt" not in lab("release", "--hold", "0c" * 16, "-o", path, "--json").out
 
 
 def test_a_release_of_two(lab, copied, tmp_path, run):
