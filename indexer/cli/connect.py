@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import os
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import NoReturn
 
 from sealtape.indexer.cli import output
 from sealtape.indexer.cli.deployment import read_runtime
-from sealtape.indexer.cli.options import read_settings
+from sealtape.indexer.cli.options import login_name, read_settings
 from sealtape.indexer.cli.saved import current_token
 from sealtape.indexer.cli.token import mint
 from sealtape.schemas.errors import NotFound, TargetError, UsageError
@@ -50,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         msg = f"There is no target `{name}`."
         raise NotFound(msg, hint=f"Known targets: {known}.")
     host, port = split_address(_listener(settings))
-    user = args.user or getpass.getuser()
+    user = args.user or login_name("--user")
     if args.client:
         _become_client(args, settings, host=host, port=port, user=user)
     shown = f"[{host}]" if ":" in host else host

@@ -9,6 +9,7 @@ import os
 import secrets
 import shutil
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
@@ -328,8 +329,12 @@ def read_runtime(folder: Path) -> dict[str, str]:
     """Return the addresses that a running node left; empty when none runs from this folder."""
     try:
         found = json.loads((folder / RUNTIME).read_text(encoding="ascii"))
-        listeners = dict(found["listeners"])
-        os.kill(int(found["pid"]), 0)  # nothing is sent: this only asks whether it runs
+        listeners, process = dict(found["listeners"]), int(found["pid"])
     except (OSError, ValueError, KeyError, TypeError):
         return {}
+    with suppress(PermissionError):  # it runs, as another user
+        try:
+            os.kill(process, 0)  # nothing is sent: this only asks whether it runs
+        except (ProcessLookupError, OverflowError):
+            return {}
     return listeners

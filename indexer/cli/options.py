@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 from pathlib import Path
 
 from sealtape.capture.__main__ import CONFIG_NAME, config_path, settings_at
+from sealtape.schemas.errors import UsageError
 from sealtape.schemas.settings import Settings
+
+_MOST = 2**31 - 1
 
 __all__ = [
     "CONFIG_NAME",
@@ -14,6 +18,7 @@ __all__ = [
     "add_verify",
     "config_path",
     "inside",
+    "login_name",
     "positive",
     "read_settings",
     "settings_at",
@@ -59,9 +64,22 @@ def inside(settings: Settings, path: str) -> Path:
 
 
 def positive(text: str) -> int:
-    """Return a whole number above 0, for argparse."""
+    """Return a whole number above 0, and not above what stores take, for argparse."""
     value = int(text)
-    if value < 1:
-        msg = "must be at least 1"
+    if not 1 <= value <= _MOST:
+        msg = f"must be at least 1, and at most {_MOST}"
         raise argparse.ArgumentTypeError(msg)
     return value
+
+
+def login_name(option: str) -> str:
+    """Return the name of whoever runs this; `option` says it where the system does not know one.
+
+    Raises:
+        UsageError: it knows none, as in a container that runs under a number.
+    """
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError) as exc:  # KeyError before Python 3.13
+        msg = "This system has no name for who runs this."
+        raise UsageError(msg, hint=f"Say it with {option}.") from exc

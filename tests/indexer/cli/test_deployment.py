@@ -186,6 +186,16 @@ def test_addresses_of_a_node_that_is_gone_do_not_count(tmp_path):
     assert read_runtime(tmp_path) == {}
 
 
+def test_a_node_that_runs_as_another_user_runs(tmp_path, monkeypatch):
+    write_runtime(tmp_path, {"postgres": "127.0.0.1:5"})
+
+    def not_permitted(process, number):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.kill", not_permitted)
+    assert read_runtime(tmp_path) == {"postgres": "127.0.0.1:5"}
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"pid": "x", "listeners": {}}', "\xff"])
 def test_a_runtime_file_that_makes_no_sense(tmp_path, text):
     path = write_runtime(tmp_path, {})

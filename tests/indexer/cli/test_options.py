@@ -4,8 +4,15 @@ import argparse
 
 import pytest
 
-from sealtape.indexer.cli.options import config_path, inside, positive, read_settings, settings_at
-from sealtape.schemas.errors import SettingsError
+from sealtape.indexer.cli.options import (
+    config_path,
+    inside,
+    login_name,
+    positive,
+    read_settings,
+    settings_at,
+)
+from sealtape.schemas.errors import SettingsError, UsageError
 
 
 def test_the_option_wins_then_the_variable_then_the_folder(run, tmp_path, monkeypatch):
@@ -75,3 +82,14 @@ def test_positive():
 @pytest.mark.parametrize("limit", ["0", "-3", "x"])
 def test_a_limit_that_is_none(at, command, limit):
     assert at(command, "x", "--limit", limit).code == 64
+
+
+def test_who_runs_it_may_have_no_name(monkeypatch):
+    """A container that runs under a number."""
+    for name in ("USER", "LOGNAME", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 3)
+    with pytest.raises(UsageError, match="Say it with --user"):
+        login_name("--user")
+    monkeypatch.setenv("USER", "ada")
+    assert login_name("--user") == "ada"
