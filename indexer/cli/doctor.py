@@ -63,11 +63,12 @@ def run(args: argparse.Namespace) -> int:
     """Print what was found."""
     settings = settings_at(config_path(args.config), tell=False)
     report = Report(asyncio.run(examine(settings, frozenset(args.room or ROOMS))))
-    if args.json:
-        output.json_line(report.to_json())
-    else:
-        for line in report.lines():
-            print(line)
+    with output.verdict():
+        if args.json:
+            output.json_line(report.to_json())
+        else:
+            for line in report.lines():
+                print(line)
     return report.exit_code(strict=args.strict)
 
 

@@ -167,9 +167,14 @@ def _show(record: Record, *, wanted: frozenset[str], as_json: bool) -> None:
         code, kind = metadata.get("event_code", ""), event["class_name"].lower().replace(" ", "_")
         if wanted and not wanted & {code, kind, str(event["class_uid"])}:
             return
-        print(record.value.decode() if as_json else _line(event, code or kind), flush=True)
+        if as_json:
+            text = record.value.decode() if output.takes_unicode() else json.dumps(event)
+        else:
+            text = _line(event, code or kind)
     except (ValueError, LookupError, TypeError, AttributeError):
         print(f"sealtape: the message at offset {record.offset} is no event", file=sys.stderr)
+    else:
+        print(text, flush=True)
 
 
 def _line(event: dict[str, Any], code: str) -> str:

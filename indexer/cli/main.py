@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
+from typing import NoReturn
 
 from sealtape import __version__
+from sealtape.capture.logs import without_secrets
+from sealtape.indexer.cli import output
 from sealtape.indexer.cli.options import add_common
-from sealtape.schemas.errors import SealtapeError
+from sealtape.schemas.errors import SealtapeError, StoreError, UsageError
 
 # In the order of the help; each is the module of that name beside this one.
 COMMANDS = (
@@ -64,6 +67,14 @@ More in docs/cli.md and docs/errors.md.
 """
 
 
+class Parser(argparse.ArgumentParser):
+    """An argparse parser whose errors are ours: 2, with which its own ends, is a verdict here."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what is wrong with the command line."""
+        raise UsageError(f"{message}.", hint=f"`{self.prog} --help` shows what there is.")
+
+
 def command_module(name: str) -> ModuleType:
     """The module of a command: its NAME, HELP, DESCRIPTION, `add_arguments` and `run`."""
     return import_module(f"sealtape.indexer.cli.{name}")
@@ -71,7 +82,7 @@ def command_module(name: str) -> ModuleType:
 
 def build_parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
     """Return the parser of these commands, of all without; the documentation's test walks it."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="sealtape",
         description=DESCRIPTION,
         epilog=EPILOG,
@@ -100,8 +111,18 @@ def _client_at(words: Sequence[str]) -> int:
 
     To the other commands `--` says that no option follows, which argparse knows.
     """
-    command = next((word for word in words if word in COMMANDS), None)
-    return words.index("--") if command == "connect" and "--" in words else len(words)
+    at = _command_at(words)
+    connects = words[at : at + 1] == ["connect"]
+    return words.index("--", at) if connects and "--" in words[at:] else len(words)
+
+
+def _command_at(words: Sequence[str]) -> int:
+    """Where the command stands: behind options, of which -c has a name that may be a command's."""
+    at = 0
+    while at < len(words) and words[at].startswith("-"):
+        apart = words[at] == "-c" or (len(words[at]) > 2 and "--config".startswith(words[at]))
+        at += 2 if apart else 1
+    return at
 
 
 def _commands_of(words: Sequence[str]) -> Sequence[str]:
@@ -109,35 +130,52 @@ def _commands_of(words: Sequence[str]) -> Sequence[str]:
 
     The rooms of all commands together take a second to import; `search` needs few of them.
     """
-    rest = list(words)
-    while rest and rest[0] in ("-c", "--config"):
-        rest = rest[2:]
-    return rest[:1] if rest and rest[0] in COMMANDS else COMMANDS
+    at = _command_at(words)
+    named = words[at : at + 1]
+    # Before it -c alone may stand: whoever asks for anything else is to see all commands.
+    alone = all(word in ("-c", "--config") for word in words[:at:2])
+    return named if named and named[0] in COMMANDS and alone else COMMANDS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = build_parser(_commands_of(words))
+    as_json = "--json" in words  # unless the command line can be read, which knows better
+    output.prepare()
+    try:
+        args = _parsed(words)
+        as_json = args is not None and args.json
+        code = 0 if args is None else int(args.run(args))
+        output.flush()
+    except SealtapeError as exc:
+        _report(exc, as_json=as_json)
+        return exc.exit_code
+    except BrokenPipeError:  # `sealtape sessions | head`
+        output.discard()
+        return 0
+    except OSError as exc:  # a full disk behind `> FILE`
+        output.discard()
+        error = StoreError(f"What was asked for cannot be read or written: {exc}.")
+        _report(error, as_json=as_json)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except Exception as exc:  # noqa: BLE001 - Python would end with 1, which is a verdict
+        return _unforeseen(exc, as_json=as_json)
+    return code
+
+
+def _parsed(words: Sequence[str]) -> argparse.Namespace | None:
+    """The command line; None where only help was asked for. Raises `UsageError`."""
     cut = _client_at(words)
     try:
-        args = parser.parse_args(words[:cut])
-    except SystemExit as exc:  # argparse exits 2 on a usage error; 2 is a verdict here
-        return 64 if exc.code == 2 else int(exc.code or 0)
+        args = build_parser(_commands_of(words)).parse_args(words[:cut])
+    except SystemExit:  # --help, --version; `Parser` ends with nothing else
+        return None
     args.config = args.config or args.early_config
     if hasattr(args, "client"):
         args.client = words[cut + 1 :]
-    try:
-        return int(args.run(args))
-    except SealtapeError as exc:
-        _report(exc, as_json=bool(getattr(args, "json", False)))
-        return exc.exit_code
-    except BrokenPipeError:  # `sealtape sessions | head`
-        # What is left in the buffer goes nowhere, or Python would complain when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        return 130
+    return args
 
 
 def _report(error: SealtapeError, *, as_json: bool) -> None:
@@ -146,6 +184,16 @@ def _report(error: SealtapeError, *, as_json: bool) -> None:
         print(json.dumps(body), file=sys.stderr)
     else:
         print(f"sealtape: {error}", file=sys.stderr)
+
+
+def _unforeseen(exc: Exception, *, as_json: bool) -> int:
+    """Say what nobody foresaw, with its stack."""
+    said = without_secrets(f"{type(exc).__name__}: {exc}")
+    error = SealtapeError(f"Something went wrong inside: {said}.", hint="Please report it.")
+    if not as_json:
+        print(without_secrets("".join(traceback.format_exception(exc))), file=sys.stderr)
+    _report(error, as_json=as_json)
+    return error.exit_code
 
 
 if __name__ == "__main__":

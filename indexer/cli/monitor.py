@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
-import getpass
 import re
 import secrets
 import ssl
@@ -17,6 +16,7 @@ from pathlib import Path
 from sealtape.capture.kms.file import write_new
 from sealtape.capture.metrics import open_endpoint
 from sealtape.indexer.cli import output
+from sealtape.indexer.cli.options import login_name
 from sealtape.indexer.cli.running import run_apart
 from sealtape.indexer.cli.witness import cosigning_keys, serving_context
 from sealtape.indexer.monitor import open_monitor, read_once
@@ -172,12 +172,13 @@ async def _once(
         found = await read_once(vault, policy, limits=limits, folder=folder)
     finally:
         await vault.close()
-    if args.json:
-        output.json_line({**found.to_json(), "policy": policy.sha256.hex()})
-    else:
-        for line in found.lines():
-            print(output.line(line))
-        print(f"judged by the policy {policy.sha256.hex()}")
+    with output.verdict():
+        if args.json:
+            output.json_line({**found.to_json(), "policy": policy.sha256.hex()})
+        else:
+            for line in found.lines():
+                print(output.line(line))
+            print(f"judged by the policy {policy.sha256.hex()}")
     return found.exit_code
 
 
@@ -210,7 +211,7 @@ def _acknowledge(args: argparse.Namespace, folder: MonitorFolder) -> int:
             "An acknowledgement needs --reason TEXT.",
             hint="It stays beside what was found, for whoever audits the monitor.",
         )
-    found = folder.acknowledge(args.by or getpass.getuser(), args.reason, time.time_ns())
+    found = folder.acknowledge(args.by or login_name("--by"), args.reason, time.time_ns())
     if args.json:
         output.json_line({"acknowledged": [item.to_json() for item in found]})
         return 0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -15,9 +18,50 @@ from sealtape.schemas.verify.findings import Finding
 _PROGRESS_EVERY_S = 0.2
 
 
+def prepare() -> None:
+    """Let standard output take any text, also where it is closed or of another encoding."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - for good
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def flush() -> None:
+    """Write what waits, while an error of it can still be told. Raises OSError."""
+    sys.stdout.flush()
+
+
+def discard() -> None:
+    """Write what can be, and nothing more: what waits would fail again when Python ends."""
+    with suppress(OSError):
+        flush()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    with suppress(io.UnsupportedOperation):  # standard output of somebody who collects it
+        os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+@contextmanager
+def verdict() -> Iterator[None]:
+    """Around what tells a verdict: it stands in the exit code too, which a pipe cannot close."""
+    try:
+        yield
+        flush()
+    except BrokenPipeError:
+        discard()
+
+
+def takes_unicode() -> bool:
+    """Whether standard output can be given any character as it is."""
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+
+
 def json_line(value: Any) -> None:
-    """Print one JSON value on one line. What is not printable in it stands there as an escape."""
-    text = json.dumps(value, ensure_ascii=False, separators=(", ", ": "))
+    """Print one JSON value on one line, in ASCII where not all of Unicode can be written.
+
+    What is not printable in it stands there as an escape.
+    """
+    text = json.dumps(value, ensure_ascii=not takes_unicode(), separators=(", ", ": "))
     if not text.isprintable():
         text = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
         text = text.replace("\x7f", "\\u007f")

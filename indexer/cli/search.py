@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sealtape.indexer.cli import output
 from sealtape.indexer.cli.confirmed import Confirmed
@@ -61,6 +61,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the hits."""
     found, logged, confirmed = asyncio.run(_find(args))
+    if args.verify:
+        with output.verdict():
+            _tell(args, found, logged, confirmed)
+        return say_confirmed(confirmed)
+    _tell(args, found, logged, confirmed)
+    if not args.json:
+        say_not_verified()
+    return 0
+
+
+def _tell(
+    args: argparse.Namespace,
+    found: Sequence[_Hit],
+    logged: Mapping[bytes, Logged],
+    confirmed: Sequence[Confirmed],
+) -> None:
     if args.json:
         for n, (command, session) in enumerate(found):
             line = hit_json(command, session, logged.get(command.session))
@@ -68,11 +84,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         rows = [hit_row(command, logged.get(command.session)) for command, _ in found]
         output.table(HIT_HEADER, rows)
-    if args.verify:
-        return say_confirmed(confirmed)
-    if not args.json:
-        say_not_verified()
-    return 0
 
 
 async def _find(

@@ -61,14 +61,22 @@ def run(args: argparse.Namespace) -> int:
             answers = confirmed[1 : len(lines) + 1]
             pairs = zip(lines, answers, strict=True)
             lines = [line | confirmed_json(each) for line, each in pairs]
-        output.json_line(body | {"statements": lines})
+        body |= {"statements": lines}
+    if not confirmed:
+        _tell(body, commands, as_json=args.json)
+        if not args.json:
+            say_not_verified()
+        return 0
+    with output.verdict():
+        _tell(body, commands, as_json=args.json)
+    return say_confirmed(confirmed)
+
+
+def _tell(body: Mapping[str, Any], commands: Sequence[CommandDocument], *, as_json: bool) -> None:
+    if as_json:
+        output.json_line(body)
     else:
         _print(body, commands)
-    if confirmed:
-        return say_confirmed(confirmed)
-    if not args.json:
-        say_not_verified()
-    return 0
 
 
 def _print(body: Mapping[str, Any], commands: Sequence[CommandDocument]) -> None:

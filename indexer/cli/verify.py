@@ -109,10 +109,11 @@ def run(args: argparse.Namespace) -> int:
         msg = "--jobs reads without a key."
         raise UsageError(msg, hint="Leave it out to open payloads; one process then does all.")
     report = asyncio.run(_verify(args))
-    if args.json:
-        output.json_line(report.to_json())
-    else:
-        _print(report)
+    with output.verdict():
+        if args.json:
+            output.json_line(report.to_json())
+        else:
+            _print(report)
     return report.exit_code
 
 

@@ -35,11 +35,12 @@ def run(args: argparse.Namespace) -> int:
             Path(args.html).write_text(as_html(report, place.name), encoding="utf-8")
         except OSError as exc:
             raise StoreError(f"The report {args.html} cannot be written: {exc}.") from exc
-    if args.json:
-        output.json_line(report.to_json())
-    else:
-        for line in as_text(report):
-            print(output.line(line))
+    with output.verdict():
+        if args.json:
+            output.json_line(report.to_json())
+        else:
+            for line in as_text(report):
+                print(output.line(line))
     return report.exit_code
 
 

@@ -49,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
     trust, policy = trusted_nodes(settings, args.trust), policy_of(settings, args.policy)
     if args.once:
         outcome = asyncio.run(once(settings, trust=trust, policy=policy))
-        _print(outcome, as_json=args.json)
+        with output.verdict():
+            _print(outcome, as_json=args.json)
         return EXIT_CODES[outcome.verdict]
     run_until_signal(
         lambda stop: serve(settings, stop, trust=trust, policy=policy), settings, room="verify"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-VERIFIER_SHA256: Final = "509927897e6ff2509a675dbc1d8d653ecc1e8a88ad691cc269aa188eacea5c3f"
+VERIFIER_SHA256: Final = "1d179b94d4961a32e54b671a69ac8fb63ab1f7cdb93ae7760503459be2b6413f"
 """SHA-256 of deploy/verifier/sealtape_verify.py, the second verifier."""
 
 _TEXT: Final = """\

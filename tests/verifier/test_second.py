@@ -9,6 +9,7 @@ import base64
 import functools
 import hashlib
 import json
+import os
 import random
 import re
 import subprocess
@@ -38,7 +39,7 @@ from tests.verifier.stories import STORIES
 ROOT = Path(__file__).resolve().parents[2]
 VECTORS = json.loads((ROOT / "tests/vectors/bundle.json").read_text(encoding="utf-8"))
 NOTES = json.loads((ROOT / "tests/vectors/notes.json").read_text(encoding="utf-8"))
-MOST_LINES = 1_049  # docs/bundle.md says why
+MOST_LINES = 1_053  # docs/bundle.md says why
 GRAVEST = ("tampered", "incomplete", "deleted")
 
 
@@ -484,6 +485,23 @@ def test_exit_codes(tmp_path, what):
     told = json.loads(ran(tmp_path, packed(files), rules, "--json").stdout)
     assert told["verdict"] == what
     assert told["policy_sha256"] == hashlib.sha256(rules.encode()).hexdigest()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_nobody_gets_is_no_other_verdict(tmp_path, unbuffered):
+    ran(tmp_path, packed(whole()), policy())
+    reading, closed = os.pipe()
+    os.close(reading)
+    for place in (closed, os.open("/dev/full", os.O_WRONLY)):
+        done = subprocess.run(
+            [sys.executable, FILE, tmp_path / "bundle.zip", "--policy", tmp_path / "policy.toml"],
+            stdout=place, stderr=subprocess.PIPE, check=False, env={"PYTHONUNBUFFERED": unbuffered},
+        )  # fmt: skip
+        os.close(place)
+        assert done.returncode == 0
+        assert b"Traceback" not in done.stderr
+        assert b"ignored" not in done.stderr
 
 
 def test_usage(tmp_path):
