@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,6 +35,19 @@ def mapped(action: str, path: Path | str) -> Iterator[None]:
         yield
     except OSError as exc:
         raise store_error(exc, action, path) from exc
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Be the only process that has this file's lock; it is made if need be, and stays."""
+    with mapped("lock", path):
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    try:
+        with mapped("lock", path):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 class AppendFile:

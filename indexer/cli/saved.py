@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sealtape.capture.files import FILE_MODE, mapped, write_atomic
+from sealtape.capture.files import locked, mapped, write_atomic
 from sealtape.capture.identity.device import Tokens, discover, refresh
 from sealtape.capture.identity.fetch import provider_context
 from sealtape.schemas.errors import ProviderError, UsageError
@@ -79,7 +76,8 @@ def current_token(settings: Settings) -> str | None:
     kept = _read(path)
     if kept is None or _fresh(kept):
         return None if kept is None else str(kept["token"])
-    with _alone(path):
+    # Many a provider takes a refresh token only once: one process refreshes, the others wait.
+    with locked(path.with_suffix(".lock")):
         kept = _read(path)
         if kept is None or _fresh(kept):  # another process was first
             return None if kept is None else str(kept["token"])
@@ -99,20 +97,6 @@ def _fresh(kept: dict[str, Any]) -> bool:
 def _make_folder(path: Path) -> None:
     with mapped("make the folder of", path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Be the only process that refreshes: many a provider takes a refresh token only once."""
-    place = path.with_suffix(".lock")
-    with mapped("lock", place):
-        lock = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
-    try:
-        with mapped("lock", place):
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -15,10 +15,8 @@ whoever has a later copy.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +25,7 @@ from typing import Final, TypeAlias
 from sealtape.capture.files import (
     DIRECTORY_MODE,
     FILE_MODE,
+    locked,
     mapped,
     sync_directory,
     write_atomic,
@@ -183,7 +182,7 @@ class MonitorFolder:
 
     def acknowledge(self, by: str, reason: str, at_ns: int) -> list[Violation]:
         """Acknowledge all that was found so far and was not yet; returns that."""
-        with self._alone():
+        with locked(self.path / _ACKNOWLEDGED):
             violations = self.unacknowledged()
             if violations:
                 last = [_FIRST, *(digest for _, digest in self._chained(_ACKNOWLEDGED))][-1]
@@ -196,18 +195,6 @@ class MonitorFolder:
                 }
                 self._append(_ACKNOWLEDGED, [canonical.encode(line)])
         return violations
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        path = self.path / _ACKNOWLEDGED
-        with mapped("lock", path):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
-        try:
-            with mapped("lock", path):
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
 
     # -- lines -------------------------------------------------------------------------------------
 

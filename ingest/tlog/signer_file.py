@@ -9,16 +9,14 @@ the keys may not be written. A lock beside it makes signers of one host take tur
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from sealtape.capture.files import mapped, sync_directory
+from sealtape.capture.files import locked, mapped, sync_directory
 from sealtape.schemas import canonical, notes
 from sealtape.schemas.cosignatures import ML_DSA_44, cosign
 from sealtape.schemas.errors import (
@@ -111,7 +109,7 @@ class FileSigner:
     def _sign(self, old_size: int, proof: Sequence[bytes], text: str) -> bytes:
         checkpoint = notes.parse_checkpoint(text)
         signer, second = self._keys(checkpoint.origin)
-        with self._locked():
+        with locked(self._state.with_name(self._state.name + ".lock")):
             state = self._read()
             try:
                 seen = grown(state.get(checkpoint.origin), old_size, proof, checkpoint)
@@ -143,18 +141,6 @@ class FileSigner:
             if half is not None and (half.name, half.algorithm) != (origin, algorithm):
                 raise SettingsError(f"{path} holds a key of {half.name}, not the one of {origin}.")
         return key.signer(), other
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        path = self._state.with_name(self._state.name + ".lock")
-        with mapped("open", path):
-            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            with mapped("lock", path):
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(lock)
 
     def _read(self) -> dict[str, Seen]:
         with mapped("read", self._state):

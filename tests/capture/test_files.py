@@ -1,10 +1,13 @@
 import errno
+import fcntl
+import os
 
 import pytest
 
 from sealtape.capture.files import (
     AppendFile,
     create_file,
+    locked,
     mapped,
     open_file,
     sync_directory,
@@ -79,3 +82,16 @@ def test_a_directory_that_is_none_cannot_be_synced(tmp_path):
     sync_directory(tmp_path)
     with pytest.raises(StoreError):
         sync_directory(tmp_path / "none")
+
+
+def test_a_lock_is_one_process_s_at_a_time(tmp_path):
+    path = tmp_path / "lock"
+    with locked(path):
+        other = os.open(path, os.O_RDWR)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(other)
+    assert path.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(StoreError, match="Cannot lock"), locked(tmp_path / "no/lock"):
+        pass
