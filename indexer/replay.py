@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from sealtape.capture.postgres.codec import snapshot
 from sealtape.capture.postgres.codec.rows import MAX_ROWS, Replay, Step
+from sealtape.capture.postgres.codec.startup import SAFE_PARAMETERS
 from sealtape.indexer.reading import BEGIN, Keys, Place, Recording
 from sealtape.schemas.bodies import Gap, Ident, StateBody
 from sealtape.schemas.errors import KeyUnavailable, NotFound, UsageError
@@ -79,6 +80,8 @@ async def statements(
     if at is not None:
         window = await _window(recording, keys, at)
         begin, state = await _state_before(recording, keys, at, window)
+    if ident is not None and at is None and (told := _meant(ident.parameters)):
+        yield Note(0, 1, f"the client connected with {', '.join(told)}")
     decoder = _Decoder(keys, state, max_rows=max_rows)
     async for frame in recording.frames(begin):
         for shown in await decoder.take(frame):
@@ -87,6 +90,11 @@ async def statements(
     for shown in decoder.finish():
         if window.shows(shown):
             yield shown
+
+
+def _meant(parameters: Sequence[str]) -> list[str]:
+    """Those settings that can change what a statement means."""
+    return [each for each in parameters if each.partition("=")[0].lower() not in SAFE_PARAMETERS]
 
 
 async def raw(recording: Recording, keys: Keys, leg: int) -> AsyncIterator[bytes]:

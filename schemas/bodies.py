@@ -63,6 +63,7 @@ _NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 _CODEC = re.compile(r"[a-z][a-z0-9_]{0,31}/[1-9][0-9]{0,5}", re.ASCII)
 _MAX_I64 = (1 << 63) - 1
 _MAX_NAME = 1024
+_MAX_PARAMETER = 10_000  # as a StartupMessage has at most
 _MAX_LEGS = 4
 
 
@@ -325,7 +326,12 @@ class Agent:
 
 @dataclass(frozen=True, slots=True)
 class Ident:
-    """Who the session is: personal data, encrypted under `facts`. `expires_ns` None: never."""
+    """Who the session is: personal data, encrypted under `facts`.
+
+    Attributes, besides those that rule 14 of docs/spec/bodies.md names:
+        parameters: `name=value` of each setting the client asked for and the target was given.
+        expires_ns: nanoseconds since the Unix epoch; None: never.
+    """
 
     user: str
     target: str
@@ -340,12 +346,16 @@ class Ident:
     source_port: int = 0
     software: str = ""
     application: str = ""
+    parameters: tuple[str, ...] = ()
     database: str = ""
     expires_ns: int | None = None
 
     def to_json(self) -> bytes:
         """Write the body; what `from_json` would refuse is a FormatError."""
         agent = self.agent
+        client: dict[str, Json] = {"software": self.software, "application": self.application}
+        if self.parameters:
+            client["parameters"] = list(self.parameters)
         body = _encoded(
             {
                 "user": self.user,
@@ -361,7 +371,7 @@ class Ident:
                     "run": agent.run,
                 },
                 "source": {"ip": self.source_ip, "port": self.source_port},
-                "client": {"software": self.software, "application": self.application},
+                "client": client,
                 "target": self.target,
                 "protocol": self.protocol,
                 "database": self.database,
@@ -388,6 +398,7 @@ class Ident:
             source_port=source.integer("port", 0, 65535),
             software=client.text("software", max_bytes=_MAX_NAME),
             application=client.text("application", max_bytes=_MAX_NAME),
+            parameters=_parameters(client),
             target=fields.text("target", max_bytes=256),
             protocol=fields.text("protocol", max_bytes=32),
             database=fields.text("database", max_bytes=256),
@@ -397,6 +408,15 @@ class Ident:
         for part in (source, client, fields):
             part.end()
         return ident
+
+
+def _parameters(client: Fields) -> tuple[str, ...]:
+    if not client.has("parameters"):
+        return ()
+    found = client.texts("parameters", max_bytes=_MAX_PARAMETER)
+    if not found or not all("=" in each[1:] for each in found):
+        client.refuse("parameters", "must hold name=value, or be absent")
+    return found
 
 
 def _agent(fields: Fields) -> Agent | None:

@@ -171,6 +171,7 @@ class Session:
             source_ip=self._peer[0],
             source_port=self._peer[1],
             application=admitted.admission.application[:256],
+            parameters=admitted.admission.parameters,
             target=admitted.name,
             protocol="postgres",
             database=admitted.database,

@@ -37,7 +37,7 @@ def answer(*values: str) -> bytes:
 class Tape:
     """A session put together frame by frame, with what crossed each leg kept beside it."""
 
-    def __init__(self, seed=1, protocol="postgres", encrypt=True):
+    def __init__(self, seed=1, protocol="postgres", encrypt=True, parameters=()):
         self.build = _Builder(
             session=bytes([seed]) * 16,
             epoch=0,
@@ -53,7 +53,7 @@ class Tape:
                 (reader("indexer"), "facts"),
             ):
                 self.build.wrap(private, label, "main", "standard")
-        ident = Ident(user="ada", target="shop", protocol=protocol, node="node-1")
+        ident = Ident("ada", "shop", protocol, "node-1", parameters=parameters)
         node = node_signer()
         self.build.begin(ident, node, tenant="main", retention=STANDARD, number=1, continues=None)
         self.session = self.build.session

@@ -65,6 +65,16 @@ async def test_statements_with_their_rows(deployment, sent):
     assert (limited[0].step.results[0].rows, limited[0].step.results[0].count) == ([["Lyon"]], 2)
 
 
+async def test_settings_that_change_what_statements_mean_come_first(deployment, sent):
+    tape = Tape(parameters=("application_name=psql", "Search_Path=audit", "TimeZone=UTC"))
+    seq, *_ = tape.command("select name from a", "Lyon")
+    await sent(tape.close())
+    note, first = await shown(deployment, tape)
+    assert note == Note(0, 1, "the client connected with Search_Path=audit")
+    assert isinstance(first, Statement)
+    assert texts(await shown(deployment, tape, at=(0, seq))) == tape.statements
+
+
 async def test_legs_to_the_byte(deployment, sent):
     tape = Tape()
     for n in range(30):

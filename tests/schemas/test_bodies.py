@@ -223,6 +223,7 @@ words = st.text(alphabet=st.characters(codec="utf-8"), max_size=20)
         source_port=st.integers(0, 65535),
         software=words,
         application=words,
+        parameters=st.lists(words.map("name={}".format), max_size=3).map(tuple),
         database=words,
         expires_ns=st.none() | st.integers(-(2**63), 2**63 - 1),
     )
@@ -242,12 +243,23 @@ def test_an_ident_comes_back(ident):
         {"expires_ns": 2**63},
         {"user": "\ud800"},
         {"groups": ("x" * 1024,) * 300},
+        {"parameters": ("name",)},
+        {"parameters": ("=value",)},
+        {"parameters": ("name=" + "v" * 9996,)},
+        {"parameters": ("n=",) * 1025},
     ],
 )
 def test_an_ident_against_the_rules_is_not_written(changes):
     base = Ident("ann", "shop", "postgres", "node-1")
     with pytest.raises(FormatError):
         dataclasses.replace(base, **changes).to_json()
+
+
+def test_no_parameters_have_one_spelling():
+    body = Ident("ann", "shop", "postgres", "node-1").to_json()
+    assert b"parameters" not in body
+    with pytest.raises(FormatError, match="be absent"):
+        Ident.from_json(edited(body, "client.parameters", []))
 
 
 @pytest.mark.parametrize("path", ["w", "source.w", "client.w", "agent.w"])

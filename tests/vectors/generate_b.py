@@ -373,6 +373,7 @@ def ident(**changes):
         source_port=50_312,
         software="psql",
         application="nightly report",
+        parameters=("search_path=app",),
         target="shop",
         protocol="postgres",
         database="shop",

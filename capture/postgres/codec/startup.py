@@ -196,6 +196,14 @@ class Admission:
     replication: str
     """`""`, or the value of a `replication` the target allows."""
 
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """`name=value` of all that the target is given of what the client asked for, in order."""
+        asked = dict(self.forward)
+        if self.replication:
+            asked["replication"] = self.replication
+        return tuple(f"{name}={value}" for name, value in asked.items())
+
 
 def admit(
     startup: Startup, *, allowed: Collection[str] = (), replication: bool = False

@@ -107,9 +107,13 @@ async def test_startup_parameters_that_a_target_allows(tmp_path, postgres_server
             world.dsn(options="-c search_path=pg_catalog"), "-c", "show search_path"
         )
         assert (code, out) == (0, "pg_catalog\n")
+        parameters = (await world.last_session()).ident.parameters
+        assert "search_path=pg_catalog" in parameters
+        assert "application_name=psql" in parameters
         code, out, err = await psql(world.dsn(replication="database"), "-c", "IDENTIFY_SYSTEM")
         assert code == 0, err
         assert out.count("|") == 3
+        assert "replication=database" in (await world.last_session()).ident.parameters
 
 
 async def test_the_target(tmp_path, postgres_server):

@@ -128,6 +128,7 @@ def test_what_could_change_a_statements_meaning_is_refused(name):
 def test_unless_the_target_allows_it():
     found = s.admit(startup(Search_Path="a", options="-c jit=off"), allowed=["search_path", "JIT"])
     assert found.forward == {"Search_Path": "a", "jit": "off"}
+    assert found.parameters == ("Search_Path=a", "jit=off")
 
 
 def test_allowing_what_is_ours_changes_nothing():
@@ -141,7 +142,9 @@ def test_replication():
     for value in ("true", "database", "1"):
         with pytest.raises(s.ParameterRefused):
             s.admit(startup(replication=value))
-        assert s.admit(startup(replication=value), replication=True).replication == value
+        found = s.admit(startup(replication=value), replication=True)
+        assert found.replication == value
+        assert found.parameters == (f"replication={value}",)
 
 
 def test_run_ids():
