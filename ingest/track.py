@@ -18,11 +18,11 @@ from sealtape.schemas.errors import FormatError
 from sealtape.schemas.frames import Kind
 from sealtape.schemas.notes import Verifier
 from sealtape.schemas.segments import FragmentGap
+from sealtape.schemas.tlog.records import UNREADABLE
 from sealtape.schemas.tree import CompactRange
 
 __all__ = ["Piece", "Stretch", "Track", "close_reason"]
 
-UNREADABLE = "unreadable"
 NEVER = -(2**63)
 MAX_TRIED = 6
 """Rivals of which every choice is tried; of more than that only all together."""

@@ -66,8 +66,8 @@ range first:u63 next:u63 partition:u32 topic:short
 few count:p16 root:h32
 session-open +node of:=session|journal opening_sha256:h32 at_ns:i64 type:=session-open
 session-seal +epoch class:class frames:p63 root:h32? lost:u63 attested:u63 checkpoint_sha256:h32 \
-closed:=|client|target|expired|max_session|shutdown|spool|aborted|error|refused|killed \
-first_ts_ns:i64 last_ts_ns:i64 opening_sha256:h32 fragments:count at_ns:i64 type:=session-seal
+closed:word? first_ts_ns:i64 last_ts_ns:i64 opening_sha256:h32 \
+fragments:count at_ns:i64 type:=session-seal
 incident reason:word bus:place session:h16? epoch:?u32 seq:?u63 at_ns:i64 type:=incident v:one
 place topic:some partition:u32 offset:i64
 heartbeat index:u63 every_s:p32 keys:count shards:count nodes:count open:u63 at_ns:i64 type:=heartbeat v:one
@@ -106,13 +106,8 @@ TEXTS = {"text": r"(?s).*", "line": r"[^\n]+", "name": r"[a-z0-9][a-z0-9_-]{0,62
 TEXTS |= {"h32": r"[0-9a-f]{64}", "h16?": r"([0-9a-f]{32})?", "h32?": r"([0-9a-f]{64})?"}
 PEM = r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----"
 TEXTS |= {"label": r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", "word": "[a-z][a-z0-9_]{0,31}", "some": "(?s).+"}
-TEXTS |= {
-    "key+": "[!-~]+( [!-~]+)*",
-    "key*": "([!-~]+( [!-~]+)*)?",
-    "short": "(?s).*",
-    "code": "(?s).*",
-    "note": "(?s).*",
-}
+TEXTS |= {"key+": "[!-~]+( [!-~]+)*", "key*": "([!-~]+( [!-~]+)*)?", "word?": "([a-z][a-z0-9_]{0,31})?"}
+TEXTS |= dict.fromkeys(("short", "code", "note"), "(?s).*")
 MOST = {"some": 256, "short": 256, "code": 64, "note": 16_384, "key+": 4096, "key*": 4096}  # bytes of such texts
 DECIMALS = {"u63": (0, U63), "p63": (1, U63), "i64": (-U63, U63)}
 NUMBERS = {"u16": (0, 65_536), "p16": (1, 65_537), "u32": (0, U32), "p32": (1, U32), "one": (1, 2)}

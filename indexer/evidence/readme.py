@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-VERIFIER_SHA256: Final = "1d179b94d4961a32e54b671a69ac8fb63ab1f7cdb93ae7760503459be2b6413f"
+VERIFIER_SHA256: Final = "d43f318e0ee366917fad86cfc1f135a12e0448142224594e69dda52aeef8fa3b"
 """SHA-256 of deploy/verifier/sealtape_verify.py, the second verifier."""
 
 _TEXT: Final = """\

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 from sealtape.ingest.findings import REASONS
 from sealtape.ingest.ledger.rows import Head, HeadChange, SessionChange
-from sealtape.ingest.track import NEVER, UNREADABLE
+from sealtape.ingest.track import NEVER
 from sealtape.schemas.bodies import Close, parse_open
 from sealtape.schemas.errors import FormatError
 from sealtape.schemas.frames import Kind
 from sealtape.schemas.segments import FragmentRecord
+from sealtape.schemas.tlog.records import UNREADABLE
 from sealtape.schemas.tree import CompactRange
 
 __all__ = ["Name", "Pace", "Remark", "Seen", "breaks_off", "closing", "derive", "remarks_of"]

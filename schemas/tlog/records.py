@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
 
 from sealtape.schemas import canonical, notes, tree
 from sealtape.schemas.bodies import (
-    CLOSE_REASONS,
     OPEN_TYPES,
     Continues,
     RetentionClass,
@@ -33,6 +32,8 @@ DIGEST: Final = 32
 _MAX_I64: Final = 2**63 - 1
 _MAX_U32: Final = 2**32 - 1
 _NAME: Final = 256
+UNREADABLE: Final = "unreadable"
+"""What a seal gives as the reason of a CLOSE whose body has none."""
 _WORD: Final = re.compile(r"[a-z][a-z0-9_]{0,31}", re.ASCII)
 
 
@@ -179,7 +180,7 @@ class SessionSeal:
         root: its root; empty when frames are lost, since then nobody can compute it.
         lost: frames that never came.
         attested: the largest size that the epoch's own key signed.
-        closed: CLOSE's reason, empty without one.
+        closed: CLOSE's reason, empty without one, UNREADABLE where the body gives none.
         complete: closed, nothing lost, and all of it attested.
         checkpoint_sha256: of the note over `attested` frames; zeros without one.
         fragments: the epoch's fragment records, ordered by their first frame.
@@ -241,13 +242,15 @@ class SessionSeal:
             root=fields.hex("root"),
             lost=fields.decimal("lost", 0, _MAX_I64),
             attested=fields.decimal("attested", 0, _MAX_I64),
-            closed=fields.text("closed", choices=("", *CLOSE_REASONS)),
+            closed=fields.text("closed", max_bytes=32),
             first_ts_ns=fields.time_ns("first_ts_ns"),
             last_ts_ns=fields.time_ns("last_ts_ns"),
             opening_sha256=fields.hex("opening_sha256", DIGEST),
             checkpoint_sha256=fields.hex("checkpoint_sha256", DIGEST),
             fragments=Listed.read(fields.object("fragments")),
         )
+        if found.closed and not _WORD.fullmatch(found.closed):
+            fields.refuse("closed", "must be a lowercase word, or empty")
         if len(found.root) != (0 if found.lost else DIGEST):
             fields.refuse("root", "must be 32 bytes, or empty when frames are lost")
         if max(found.lost, found.attested) > found.frames:

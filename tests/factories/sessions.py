@@ -99,7 +99,7 @@ def build_session(
     tenant: str = "main",
     retention: RetentionClass = STANDARD,
     encrypt: bool = True,
-    close: str | None = "client",
+    close: str | bytes | None = "client",
     checkpoint_every: int = 256,
     final_checkpoint: bool = True,
     number: int = 1,
@@ -112,10 +112,10 @@ def build_session(
     """Build one (session, epoch).
 
     `commands` and `row_bytes` set its size: 3 frames and 1 a command, 2 with `facts_frames`.
-    `statements` replaces the SQL texts. `close` None leaves the session live; `final_checkpoint`
-    False leaves its last frames unsigned. For a recovery epoch give `session`, `epoch`, `continues`
-    (`first.continues`) and a `seed` of its own. `journal` makes it a node's journal: then give
-    `number` 0 and no `commands`.
+    `statements` replaces the SQL texts. `close` None leaves the session live, bytes are CLOSE's
+    body; `final_checkpoint` False leaves its last frames unsigned. For a recovery epoch give
+    `session`, `epoch`, `continues` (`first.continues`) and a `seed` of its own. `journal` makes it
+    a node's journal: then give `number` 0 and no `commands`.
     """
     build = _Builder(
         session=session or _bytes(f"session {seed}", 16),
@@ -159,7 +159,10 @@ def build_session(
         build.command(index, text, row_bytes, with_facts=facts_frames)
     if close is not None:
         build.frame(
-            Kind.CLOSE, Close(reason=close, totals=build.totals(), commands=commands).to_json()
+            Kind.CLOSE,
+            close
+            if isinstance(close, bytes)
+            else Close(reason=close, totals=build.totals(), commands=commands).to_json(),
         )
     if final_checkpoint:
         build.sign()

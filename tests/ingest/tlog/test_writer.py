@@ -18,6 +18,7 @@ from sealtape.ingest.tlog.watch import WATCH
 from sealtape.ingest.tlog.writer import LOG, Writer
 from sealtape.ingest.vault import open_vault
 from sealtape.schemas import notes, tree
+from sealtape.schemas.bodies import Close
 from sealtape.schemas.messages import CheckpointMessage
 from sealtape.schemas.tlog.keyfiles import format_key, parse_key
 from sealtape.schemas.tlog.records import BusPlace, LogIncident, encode_entry, parse_entry
@@ -25,6 +26,7 @@ from sealtape.schemas.verify.monitor import LogRules
 from tests.factories.deployments import make_site, seal
 from tests.factories.logs import QUICK_PACE, grow_log, kinds, log_of, read_log, writing
 
+OF_LATER = Close("client", (0,) * 4).to_json().replace(b'"client"', b'"bored"')
 PATIENT = replace(QUICK_PACE, final_s=60.0)
 
 
@@ -97,6 +99,16 @@ async def test_a_live_one_is_not(site):
     await seal(site, [site.session(close=None)])
     await grow_log(site, 0.6)
     assert await seals(site) == {}
+
+
+@pytest.mark.parametrize(("body", "closed"), [(OF_LATER, "bored"), (b"{}", "unreadable")])
+async def test_one_whose_end_is_not_known_here_is_sealed(site, body, closed):
+    """Else one odd session would be late for ever, and no monitor would cosign any more."""
+    await seal(site, [site.session(close=body)])
+    await grow_log(site, pace=PATIENT)
+    sealed = (await seals(site))[0]
+    assert (sealed.closed, sealed.complete) == (closed, True)
+    assert not (await judged(site)).violations
 
 
 @pytest.mark.parametrize("how", ["lost", "unsigned"])

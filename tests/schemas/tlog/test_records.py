@@ -104,7 +104,7 @@ BEAT = PARSED["heartbeat"]
         ("session_seal", {"attested": 301}, "frames"),
         ("session_seal", {"attested": 0}, "checkpoint_sha256"),
         ("session_seal", {"checkpoint_sha256": bytes(32)}, "checkpoint_sha256"),
-        ("session_seal", {"closed": "bored"}, "one of"),
+        ("session_seal", {"closed": "Oh no"}, "lowercase word"),
         ("session_seal", {"last_ts_ns": 0}, "last frame"),
         ("session_seal", {"fragments": Listed(0, tree.EMPTY_ROOT)}, "fragments"),
         ("session_seal", {"fragments": Listed(0, b"\x01" * 32)}, "empty tree"),
