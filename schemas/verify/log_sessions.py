@@ -124,6 +124,8 @@ class SessionBook:
         """How many epochs of a session are opened and not sealed, where there are any."""
         self._due: dict[tuple[str, bytes], tuple[Place, int, str]] = {}
         """What an incident has to state: the rule, of which session; where, when, and why."""
+        self._stated: dict[bytes, int] = {}
+        """What incidents have stated about sessions that are not opened yet, as flags."""
         self._sealed: dict[bytes, None] = {}
         """Sessions with a seal since the last witnessed checkpoint."""
         self.open = 0
@@ -158,17 +160,18 @@ class SessionBook:
             self._report("open-once", place, f"{who} is opened a second time")
             return
         follows = entry.continues
-        if entry.epoch != known:
-            self._report("epochs", place, f"{who} is opened, epoch {known} was not")
-        elif (None if follows is None else follows.epoch + 1) != (entry.epoch or None):
+        if (None if follows is None else follows.epoch + 1) != (entry.epoch or None):
             self._report("epochs", place, f"{who} does not say that it continues the one before")
         if session is None:
             session = Session(self._numbers.take(place, entry), entry.number)
             session.flags = _JOURNAL if entry.of == "journal" else 0
+            session.flags |= self._stated.pop(entry.session, 0)
         else:
             self._identity(place, entry, session)
-            if follows is not None and entry.epoch == known:
-                self._follow(place, entry, Continued(place, follows.size, follows.root), session)
+        if entry.epoch > known:
+            self._must_state(place, entry, session, f"epoch {entry.epoch - 1} was not opened")
+        elif follows is not None:
+            self._follow(place, entry, Continued(place, follows.size, follows.root), session)
         session.epochs = entry.epoch + 1
         session.retain_s = max(session.retain_s, entry.retention.retain_for_s)
         session.group = self._group((entry.tenant, entry.retention.name))
@@ -285,11 +288,15 @@ class SessionBook:
 
     def state(self, session: bytes, reason: str) -> None:
         """An incident of a session, with its reason."""
+        rules = _RULES.get(reason, ())
+        stated = sum(_STATED[rule] for rule in rules)
         found = self._get(session)
-        if found is None:
+        if found is None:  # ingest tells it before the segment with the OPEN is there
+            if session and stated:
+                self._stated[session] = self._stated.get(session, 0) | stated
             return
-        for rule in _RULES.get(reason, ()):
-            found.flags |= _STATED[rule]
+        found.flags |= stated
+        for rule in rules:
             self._due.pop((rule, session), None)
         self._put(session, found)
 
@@ -361,12 +368,14 @@ class SessionBook:
             for (rule, session), (place, at_ns, reason) in self._due.items()
         ]
         sealed = packed(list(self._sealed))
+        stated = packed([name + bytes([flags]) for name, flags in self._stated.items()])
         return {
             "sessions": packed(rows),
             "groups": groups,
             "live": live,
             "due": due,
             "sealed": sealed,
+            "stated": stated,
             "open": str(self.open),
         }
 
@@ -391,6 +400,9 @@ class SessionBook:
             self._due[key] = due
             item.end()
         self._sealed = dict.fromkeys(unpacked(fields, "sealed", SESSION_SIZE))
+        if fields.has("stated"):  # versions before did not keep them
+            rows = unpacked(fields, "stated", SESSION_SIZE + 1)
+            self._stated = {row[:SESSION_SIZE]: row[SESSION_SIZE] for row in rows}
         self.open = fields.decimal("open", -(2**63), 2**63 - 1)
         fields.end()
 

@@ -41,11 +41,13 @@ def opened_twice(history):
     return [copy]
 
 
-@breaks("epochs")
+@breaks("continues")
 def begins_with_epoch_one(history):
     entry = opens(history)[0].entry
     step = opening(history, entry, 3, epoch=1, number=1, continues=Continues(0, 5, OTHER))
-    return append(history, step)
+    append(history, step)
+    history.wait(4_000)
+    return [step]
 
 
 @breaks("epochs")

@@ -147,6 +147,18 @@ async def test_one_that_is_continued_is_sealed_with_it(site):
     assert not (await judged(site)).violations
 
 
+async def test_one_that_goes_on_where_nothing_came(site):
+    """As when all of an epoch was deleted from the bus; the log says so, and goes on."""
+    _, second = site.recovered(commands=3)
+    await seal(site, [second])
+    await grow_log(site)
+    assert sorted(await seals(site)) == [1]
+    entries, _ = await read_log(site)
+    told = [entry.reason for entry in entries if kinds([entry]) == ["incident"]]
+    assert told == ["continuation"]
+    assert not (await judged(site)).violations
+
+
 async def test_one_of_a_silent_node_is_sealed_as_it_is(site):
     built = site.session(close=None)
     await seal(site, [built])
