@@ -770,7 +770,7 @@ class Verifier(Notation, Tree):
     def missing(self, epoch, record):
         self.absent.append([epoch.n, record["lo"], record["hi"]])
         segment = sha256(self.raw[record["segment"]]).hex()
-        gone = any(segment in done["objects"] for done in self.deletions)
+        gone = any(segment in done["objects"] and done["index"] > epoch.opened for done in self.deletions)
         need(gone, "the frames are missing, and no deletion names their segment")
         need(epoch.clock <= record["first_ts_ns"] <= record["last_ts_ns"], "times run backwards")
         epoch.clock = record["last_ts_ns"]
@@ -955,7 +955,8 @@ class Verifier(Notation, Tree):
         """Rule 45."""
         need(not self.held(index), "the session was to be deleted while it was held")
         if said["basis"] == "expired":
-            at, seal = self.sealed.get(max(self.opened, default=0), (U63, {"class": {}, "tenant": ""}))
+            last = max((n for n, (opened, _) in self.opened.items() if opened < index), default=-1)
+            at, seal = self.sealed.get(last, (U63, {"class": {}, "tenant": ""}))
             terms = [seal["class"].get("retain_for_s", 0)]
             for place, policy in self.of("policy"):
                 same = (policy["tenant"], policy["class"]["name"]) == (seal["tenant"], seal["class"].get("name"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-VERIFIER_SHA256: Final = "d43f318e0ee366917fad86cfc1f135a12e0448142224594e69dda52aeef8fa3b"
+VERIFIER_SHA256: Final = "a9cb014b416d056474ca42e5388c04d763a41556ea83a4217f11ba6cf16eab8e"
 """SHA-256 of deploy/verifier/sealtape_verify.py, the second verifier."""
 
 _TEXT: Final = """\

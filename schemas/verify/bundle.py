@@ -155,7 +155,7 @@ def _session(
         if not check_fragments(bundle, entries, epoch, report):
             continue
         data = bundle.files.get(frames_name(epoch.number), memoryview(b""))
-        walk = FrameWalk(epoch, data, found.removed(), report)
+        walk = FrameWalk(epoch, data, found.removed(epoch.index), report)
         if not walk.run():
             continue
         opening = check_certificate(epoch, walk.facts, policy.log, keys, report)
@@ -167,8 +167,7 @@ def _session(
     seals = {epoch.seal_index: epoch.seal for epoch in epochs if epoch.seal is not None}
     judge_timestamps(policy, anchors, max(seals, default=-1), report)
     check_times(epochs, beacons, anchors, report)
-    last = epochs[-1].seal_index if epochs else -1
-    check_lifecycle(found, anchors, (last, seals[last]) if last in seals else None, report)
+    check_lifecycle(found, anchors, epochs, report)
     _incidents(entries, report)
     check_payloads(bundle, policy, epochs, report)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sealtape.schemas.bundle import entry_name
-from sealtape.schemas.tlog.records import SessionSeal
 from sealtape.schemas.tlog.statements import (
     DoneStatement,
     HoldStatement,
@@ -17,6 +16,7 @@ from sealtape.schemas.tlog.statements import (
 )
 from sealtape.schemas.verify.anchors import Anchors
 from sealtape.schemas.verify.key_history import KeyHistory, signed_by
+from sealtape.schemas.verify.sealed_epochs import SealedEpoch
 from sealtape.schemas.verify.steps import BundleReport
 
 _STEP = "lifecycle"
@@ -60,9 +60,11 @@ class Decisions:
             if at > index and done.intent == intent.heading.id and done.index == index
         ]
 
-    def removed(self) -> frozenset[bytes]:
-        """The segment records whose objects a deletion removed."""
-        return frozenset(item for _, done in self.deletions() for item in done.objects)
+    def removed(self, opened: int) -> frozenset[bytes]:
+        """The segment records whose objects a deletion of an epoch, opened there, removed."""
+        return frozenset(
+            item for index, done in self.deletions() if index > opened for item in done.objects
+        )
 
 
 def decisions(session: bytes, statements: Mapping[int, Statement], keys: KeyHistory) -> Decisions:
@@ -112,10 +114,10 @@ def _counts(statement: Statement, index: int, keys: KeyHistory) -> bool:
 def check_lifecycle(
     found: Decisions,
     anchors: Anchors,
-    seal: tuple[int, SessionSeal] | None,
+    epochs: Sequence[SealedEpoch],
     report: BundleReport,
 ) -> None:
-    """The step `lifecycle`: `seal` is the last epoch's with its index, None while it has none."""
+    """The step `lifecycle`; `epochs` are the session's, in their order."""
     for index in found.foreign:
         report.tampered(_STEP, entry_name(index), "it is not about this session")
     for index in found.ignored:
@@ -124,7 +126,8 @@ def check_lifecycle(
         if found.held(index):
             report.tampered(_STEP, entry_name(index), "the session was to be deleted under a hold")
         if intent.basis == "expired":
-            _check_expiry(found, anchors, seal, index, report)
+            opened = [epoch for epoch in epochs if epoch.index < index]
+            _check_expiry(found, anchors, opened[-1] if opened else None, index, report)
     if found.deletions():
         report.deleted = True
         if not (anchors.quorum and anchors.monitored):
@@ -142,22 +145,21 @@ def check_lifecycle(
 def _check_expiry(
     found: Decisions,
     anchors: Anchors,
-    seal: tuple[int, SessionSeal] | None,
+    last: SealedEpoch | None,
     index: int,
     report: BundleReport,
 ) -> None:
     name = entry_name(index)
-    sealed = None if seal is None else anchors.covering(seal[0])
+    seal = None if last is None else last.seal
+    sealed = None if last is None else anchors.covering(last.seal_index)
     if seal is None or sealed is None:
         report.incomplete(_STEP, name, "the witnessed time of the seal is not there")
         return
-    retention = seal[1].retention
+    retention = seal.retention
     terms = [retention.retain_for_s] + [
         policy.retention.retain_for_s
         for at, policy in found.policies.items()
-        if at < index
-        and policy.tenant == seal[1].tenant
-        and policy.retention.name == retention.name
+        if at < index and policy.tenant == seal.tenant and policy.retention.name == retention.name
     ]
     until = sealed + max(terms)
     before, after = anchors.before(index), anchors.covering(index)

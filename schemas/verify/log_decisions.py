@@ -6,6 +6,7 @@ make a session old enough.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -24,6 +25,7 @@ from sealtape.schemas.tlog.statements import (
 )
 from sealtape.schemas.verify.log_segments import Leafed
 from sealtape.schemas.verify.log_sessions import Kept
+from sealtape.schemas.verify.packing import packed, unpacked
 from sealtape.schemas.verify.violations import (
     NS,
     Limits,
@@ -37,6 +39,8 @@ Keeper: TypeAlias = Callable[[bytes], Kept | None]
 """Says how long a session must be kept; None when it never opened."""
 
 _MAX_LISTED: Final = 1 << 24
+_COUNT: Final = struct.Struct(">Q")
+_ALL: Final = 1 << 32
 
 
 @dataclass(slots=True)
@@ -59,11 +63,15 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Aged:
-    """An intent says that a session is old enough; to be judged when both are witnessed."""
+    """An intent says that a session is old enough; to be judged when both are witnessed.
+
+    `since_ns` is when the last seal before the intent was witnessed; 0 when it was not yet.
+    """
 
     place: Place
     session: bytes
     retain_s: int
+    since_ns: int
 
 
 class Decisions:
@@ -79,8 +87,8 @@ class Decisions:
         self._aged: list[Aged] = []
         self._fresh: list[bytes] = []
         """Intents since the last witnessed checkpoint."""
-        self._going: set[bytes] = set()
-        """Sessions that an intent names."""
+        self._going: dict[bytes, int] = {}
+        """Sessions that an intent names, with how many epochs of them were opened before."""
 
     def take(self, place: Place, ident: bytes, body: Body) -> None:
         """A statement that has its signatures."""
@@ -101,21 +109,21 @@ class Decisions:
 
     def take_objects(self, place: Place, digest: bytes, fragments: Sequence[Leafed]) -> None:
         """A segment's object was removed; it held these fragments."""
-        living = {item.session for item, _ in fragments} - self._going
+        living = {
+            item.session for item, _ in fragments if item.epoch >= self._going.get(item.session, 0)
+        }
         if living:
-            reason = f"session {min(living).hex()} lives, one of {len(living)} in it"
+            reason = f"of session {min(living).hex()}, one of {len(living)}, frames in it live"
             self._report("objects", place, f"the object of segment {digest.hex()}: {reason}")
 
     def witnessed(self, at_ns: int, limits: Limits) -> None:
         """A checkpoint over all that was taken is witnessed."""
         for item in self._aged:
-            kept = self._kept(item.session)
-            who = f"session {item.session.hex()}"
-            if kept is None or not kept.witnessed_ns:
-                self._report("early", item.place, f"{who} is not sealed")
-            elif at_ns + limits.skew_s * NS < kept.witnessed_ns + item.retain_s * NS:
+            # What its node brings behind the intent, after a long time, is not what is deleted.
+            since_ns = item.since_ns or at_ns
+            if at_ns + limits.skew_s * NS < since_ns + item.retain_s * NS:
                 reason = f"must be kept for {item.retain_s} seconds from its witnessed seal on"
-                self._report("early", item.place, f"{who} {reason}")
+                self._report("early", item.place, f"session {item.session.hex()} {reason}")
         for ident in self._fresh:
             self._intents[ident].witnessed = True
         self._aged, self._fresh = [], []
@@ -136,7 +144,9 @@ class Decisions:
                 self._age(place, session)
         self._intents[ident] = Intent(place, body.sessions)
         self._fresh.append(ident)
-        self._going.update(body.sessions)
+        for session in body.sessions:
+            kept = self._kept(session)
+            self._going[session] = 0 if kept is None else kept.epochs
 
     def _age(self, place: Place, session: bytes) -> None:
         kept = self._kept(session)
@@ -144,7 +154,7 @@ class Decisions:
             self._report("early", place, f"session {session.hex()} is not sealed")
             return
         term = self._terms.get((kept.tenant, kept.class_name), 0)
-        self._aged.append(Aged(place, session, max(kept.retain_s, term)))
+        self._aged.append(Aged(place, session, max(kept.retain_s, term), kept.witnessed_ns))
 
     def _done(self, place: Place, body: DoneStatement) -> None:
         intent = self._intents.get(body.intent)
@@ -196,10 +206,14 @@ class Decisions:
                 "place": place_members(item.place),
                 "session": item.session.hex(),
                 "retain_s": item.retain_s,
+                "since_ns": str(item.since_ns),
             }
             for item in self._aged
         ]
-        return {"terms": terms, "holds": holds, "intents": intents, "aged": aged}
+        going = packed([name + _COUNT.pack(epochs) for name, epochs in self._going.items()])
+        return {
+            "terms": terms, "holds": holds, "intents": intents, "aged": aged, "going": going,
+        }  # fmt: skip
 
     def read(self, fields: Fields) -> None:
         """Read what `members` gave."""
@@ -216,18 +230,26 @@ class Decisions:
                 read_place(item, "place"), sessions, item.boolean("witnessed"), item.boolean("done")
             )
             self._intents[ident] = intent
-            self._going.update(sessions)
+            self._going.update(dict.fromkeys(sessions, _ALL))
             if not intent.witnessed:
                 self._fresh.append(ident)
             item.end()
         for item in fields.objects("aged", max_items=_MAX_LISTED):
+            session = item.hex("session", SESSION_SIZE)
+            kept = self._kept(session)
             aged = Aged(
                 read_place(item, "place"),
-                item.hex("session", SESSION_SIZE),
+                session,
                 item.integer("retain_s"),
+                item.time_ns("since_ns")
+                if item.has("since_ns")  # versions before asked when it was judged
+                else (0 if kept is None else kept.witnessed_ns),
             )
             self._aged.append(aged)
             item.end()
+        if fields.has("going"):  # versions before deleted all epochs
+            for row in unpacked(fields, "going", SESSION_SIZE + _COUNT.size):
+                (self._going[row[:SESSION_SIZE]],) = _COUNT.unpack(row[SESSION_SIZE:])
         fields.end()
 
 

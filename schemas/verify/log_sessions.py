@@ -99,7 +99,8 @@ class Session:
 class Kept:
     """How long a session must be kept: whose class, at least how long, and since when.
 
-    `sealed` is whether every epoch of it is; `witnessed_ns` is 0 while the last seal is not.
+    `sealed` is whether every epoch of it is; `witnessed_ns` is 0 while the last seal is not;
+    `epochs` is how many were opened.
     """
 
     tenant: str
@@ -107,6 +108,7 @@ class Kept:
     retain_s: int
     sealed: bool
     witnessed_ns: int
+    epochs: int = 1
 
 
 class SessionBook:
@@ -146,7 +148,7 @@ class SessionBook:
             return None
         tenant, class_name = self._group_names[found.group]
         sealed = session not in self._unsealed
-        return Kept(tenant, class_name, found.retain_s, sealed, found.witnessed_ns)
+        return Kept(tenant, class_name, found.retain_s, sealed, found.witnessed_ns, found.epochs)
 
     # -- opening -----------------------------------------------------------------------------------
 

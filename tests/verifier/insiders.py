@@ -36,8 +36,23 @@ def erased(log):
     intent(log, ANN, BOB, objects=sorted(sha(entry).hex() for entry in segments))
 
 
+def announce(log):
+    log.announced = len(log.entries), intent(log, ANN, BOB, done=())
+    log.checkpoint(100)
+
+
+def carry_out(log):
+    """What was announced, with the objects of all segments there are by now."""
+    index, ident = log.announced
+    segments = [entry for entry in log.entries if b'"type":"segment"' in entry]
+    body = {"intent": ident, "index": str(index), "wraps": "1", "documents": "0"}
+    body["objects"] = sorted(sha(entry).hex() for entry in segments)
+    log.statement("tombstone-done", body, "reaper")
+
+
 def two_epochs(
-    *, closed="", sealed=(True, True), continues=None, class_=None, after=(), opened=None
+    *, closed="", sealed=(True, True), continues=None, class_=None, between=(), after=(),
+    opened=None, gone=(),
 ):  # fmt: skip
     """Epoch 1 continues epoch 0; an epoch that is not sealed has no frames in the bundle.
 
@@ -53,6 +68,8 @@ def two_epochs(
     signers = [opened["node"]] if "node" in (opened or {}) else []
     second.begin(*signers, **(opened or {})).close("aborted")
     for number, (epoch, end) in enumerate(((first, closed), (second, "aborted"))):
+        for step in between if number else ():
+            step(log)
         changes = {"continues": continues[0]} if number and continues else {}
         epoch.open_entry(log, **changes)
         if sealed[number]:
@@ -60,7 +77,8 @@ def two_epochs(
             record = epoch.fragment(0, count, signed=count)
             entry, prev, path = segment_entry(log, number, prev, record, count, epoch.class_)
             epoch.seal_entry(log, [record], end, count)
-            parts[number] = (epoch, [(record, entry, path)], [(0, count)])
+            spans = [] if number in gone else [(0, count)]
+            parts[number] = (epoch, [(record, entry, path)], spans)
     for step in after:
         step(log)
     log.heartbeat()
@@ -90,6 +108,20 @@ def epochs():
         log.checkpoint(40)
         intent(log, "reaper", basis="expired")
 
+    for at_s, verdict in ((640, "deleted"), (600, "tampered")):
+
+        def announced(log, at_s=at_s):
+            log.checkpoint(40)
+            log.heartbeat()
+            log.checkpoint(at_s)
+            intent(log, "reaper", basis="expired")
+            log.checkpoint(at_s + 10)
+
+        given = two_epochs(class_=SHORT, between=[announced])
+        yield f"its node comes back after it expired at {at_s} s", verdict, given
+    for number, verdict in ((0, "deleted"), (1, "tampered")):
+        given = two_epochs(between=[announce], after=[carry_out], gone=(number,))
+        yield f"epoch {number} is gone, the second came behind the intent", verdict, given
     given = two_epochs(sealed=(True, False), class_=SHORT, after=[expired])
     yield "expired, and the last epoch is not sealed", "incomplete", given
 

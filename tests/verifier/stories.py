@@ -201,6 +201,7 @@ def intent(log, *signers, done=("reaper",), basis="erasure", sessions=MINE, obje
         log.checkpoint(100)
         rest = {"wraps": "1", "documents": "0", "objects": list(objects)}
         log.statement("tombstone-done", {"intent": ident, "index": str(index), **rest}, *done)
+    return ident
 
 
 def decisions():

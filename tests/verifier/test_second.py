@@ -39,7 +39,7 @@ from tests.verifier.stories import STORIES
 ROOT = Path(__file__).resolve().parents[2]
 VECTORS = json.loads((ROOT / "tests/vectors/bundle.json").read_text(encoding="utf-8"))
 NOTES = json.loads((ROOT / "tests/vectors/notes.json").read_text(encoding="utf-8"))
-MOST_LINES = 1_048  # docs/bundle.md says why
+MOST_LINES = 1_049  # docs/bundle.md says why
 GRAVEST = ("tampered", "incomplete", "deleted")
 
 

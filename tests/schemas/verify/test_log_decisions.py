@@ -1,5 +1,7 @@
 """Terms, holds, releases and deletions."""
 
+from dataclasses import replace
+
 import pytest
 
 from sealtape.schemas import canonical
@@ -122,13 +124,34 @@ def test_what_is_not_sealed_is_not_old():
     assert len(desk.wrong) == 2
 
 
-@pytest.mark.parametrize("later", [None, Kept("main", "standard", 0, sealed=False, witnessed_ns=0)])
-def test_what_was_taken_up_again_is_not_old(later):
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize(("at_s", "wrong"), [(DAY, []), (DAY - 1, [("early", 1)])])
+def test_what_comes_behind_the_intent_makes_no_session_younger(at_s, wrong, kept):
+    """A node that was away for long brings its last frames when it likes."""
     desk = Desk()
     desk.intent(A)
-    desk.sessions[A] = later
-    desk.seen(10**9)
+    desk.sessions[A] = Kept("main", "standard", DAY, sealed=True, witnessed_ns=10**18, epochs=2)
+    if kept:
+        members, old, desk = canonical.encode(desk.members()), desk, Desk()
+        desk.sessions.update(old.sessions)
+        desk.read(canonical.fields(members, "decisions"))
+    desk.seen(1_000 + at_s)
+    assert desk.wrong == wrong
+    for epoch, more in ((0, []), (1, [("objects", 9)])):
+        item = replace(parts.fragment(0, 2), session=A, epoch=epoch)
+        desk.take_objects((1, 9), bytes(32), [(item, b"")])
+        assert desk.wrong == wrong + more
+
+
+def test_a_seal_that_is_witnessed_with_the_intent():
+    desk = Desk()
+    desk.sessions[A] = Kept("main", "standard", 300, sealed=True, witnessed_ns=0)
+    desk.intent(A)
+    desk.seen(5, skew_s=299)
     assert desk.wrong == [("early", 1)]
+    desk.intent(A)
+    desk.seen(5, skew_s=300)
+    assert len(desk.wrong) == 1
 
 
 def test_erasure_waits_for_nothing_but_holds():
@@ -179,6 +202,7 @@ def test_objects():
     desk = Desk()
     item = parts.fragment(0, 2)
     session = item.session
+    desk.sessions[session] = desk.sessions[A]
     desk.take_objects((1, 7), bytes(32), [(item, b"")])
     assert desk.wrong == [("objects", 7)]
     desk.intent(session, basis="erasure")

@@ -112,7 +112,7 @@ def test_a_recovered_session_is_kept_from_its_last_seal_on():
     longer = RetentionClass("other", 99, 100)
     book.opened(NEXT, retention=longer)
     book.witnessed(6)
-    assert book.kept(SESSION) == Kept("main", "other", 99, sealed=False, witnessed_ns=0)
+    assert book.kept(SESSION) == Kept("main", "other", 99, sealed=False, witnessed_ns=0, epochs=2)
     record = replace(RECORD, retention=longer)
     book.frames((replace(parts.fragment(0, 2), epoch=1), b"third"), record=record)
     book.sealed(
@@ -120,7 +120,7 @@ def test_a_recovered_session_is_kept_from_its_last_seal_on():
         checkpoint_sha256=bytes(32), fragments=parts.Listed.of([b"third"]),
     )  # fmt: skip
     book.witnessed(7)
-    assert book.kept(SESSION) == Kept("main", "other", 99, sealed=True, witnessed_ns=7)
+    assert book.kept(SESSION) == Kept("main", "other", 99, sealed=True, witnessed_ns=7, epochs=2)
     assert book.wrong == []
     assert book.unsaid() == []
 
