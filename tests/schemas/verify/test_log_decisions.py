@@ -143,6 +143,20 @@ def test_what_comes_behind_the_intent_makes_no_session_younger(at_s, wrong, kept
         assert desk.wrong == wrong + more
 
 
+def test_what_an_earlier_version_kept():
+    desk, old = Desk(), Desk()
+    old.intent(A)
+    members = old.members()
+    del members["going"], members["aged"][0]["since_ns"]
+    for sessions, wrong in ((old.sessions, [("early", 1)]), ({}, [("early", 1)] * 2)):
+        desk.sessions.clear()
+        desk.sessions.update(sessions)
+        desk.read(canonical.fields(canonical.encode(members), "decisions"))
+        desk.take_objects((1, 9), bytes(32), [(replace(parts.fragment(0, 2), session=A), b"")])
+        desk.seen(1_000 + DAY - 1)
+        assert desk.wrong == wrong
+
+
 def test_a_seal_that_is_witnessed_with_the_intent():
     desk = Desk()
     desk.sessions[A] = Kept("main", "standard", 300, sealed=True, witnessed_ns=0)

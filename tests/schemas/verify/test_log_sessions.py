@@ -346,6 +346,9 @@ def test_it_can_be_kept():
     other._numbers.rank(("node-1", b"\x20" * 16, 0))
     other.read(fields)
     assert other.members() == book.members()
+    old = book.members()
+    del old["stated"]
+    Book().read(canonical.fields(canonical.encode(old), "state"))
     assert other.kept(SESSION) == book.kept(SESSION)
     assert other._unsealed == book._unsealed
     assert (len(other), other.open) == (2, 2)
