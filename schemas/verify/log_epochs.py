@@ -91,6 +91,7 @@ class Epoch:
         attested: the size of the last checkpoint in a fragment, and SHA-256 of its note.
         parts: the fragments: first frame, leaf, hash of the segment's record.
         blind: the manifest of a segment could not be read, so fragments may be unknown.
+        heard_ns: when the last segment with frames of it was sealed; 0 before the first.
     """
 
     opened: Opened | None = None
@@ -101,6 +102,7 @@ class Epoch:
     attested: tuple[int, bytes] = _NONE
     parts: list[tuple[int, bytes, bytes]] = field(default_factory=list)
     blind: bool = False
+    heard_ns: int = 0
 
     def add(
         self, report: Report, place: Place, item: FragmentRecord, leaf: bytes, digest: bytes
@@ -184,6 +186,7 @@ class Epoch:
             "attested": {"size": str(self.attested[0]), "sha256": self.attested[1].hex()},
             "parts": packed([_PART.pack(*part) for part in self.parts]),
             "blind": self.blind,
+            "heard_ns": str(self.heard_ns),
         }
 
     @classmethod
@@ -204,6 +207,7 @@ class Epoch:
             attested=(attested.decimal("size", 0, _MAX_I64), attested.hex("sha256", HASH_SIZE)),
             parts=[_PART.unpack(row) for row in unpacked(fields, "parts", _PART.size)],
             blind=fields.boolean("blind"),
+            heard_ns=fields.time_ns("heard_ns") if fields.has("heard_ns") else 0,  # older versions
         )
         attested.end()
         return found

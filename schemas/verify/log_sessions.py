@@ -234,6 +234,7 @@ class SessionBook:
                 self._report("unopened", place, f"{_named(*name)} has frames, but was not opened")
             self._check_class(place, record, epoch, name)
             epoch.add(self._report, place, item, leaf, digest)
+            epoch.heard_ns = max(epoch.heard_ns, record.sealed_at_ns)
 
     def replace(self, old: Collection[bytes], fragments: Sequence[Leafed], digest: bytes) -> None:
         """Segments were replaced by one with these fragments."""
@@ -341,8 +342,8 @@ class SessionBook:
             opened = epoch.opened
             if opened is not None:
                 limit = limits.journal_s if opened.of == "journal" else limits.session_s
-                if opened.at_ns < now_ns - limit * NS:
-                    reason = f"{_named(*name)} has no seal after {limit} seconds"
+                if max(opened.at_ns, epoch.heard_ns) < now_ns - limit * NS:
+                    reason = f"{_named(*name)} has no seal after {limit} seconds without frames"
                     yield opened.place, reason
 
     # -- kept --------------------------------------------------------------------------------------

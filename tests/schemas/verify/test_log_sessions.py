@@ -318,6 +318,19 @@ def test_what_is_not_sealed_in_time():
         assert [place[1] for place, _ in book.overdue(now_s * NS, limits)] == places
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_still_brings_frames_is_not_late(kept):
+    book = Book()
+    book.opened()
+    book.frames((parts.fragment(0, 2), b"first"), record=replace(RECORD, sealed_at_ns=5_000 * NS))
+    if kept:
+        members, book = canonical.encode(book.members()), Book()
+        book._numbers.rank((OPEN.node, OPEN.boot, OPEN.worker))
+        book.read(canonical.fields(members, "state"))
+    for now_s, late in ((5_010, 0), (5_011, 1)):
+        assert len(list(book.overdue(now_s * NS, Limits(session_s=10)))) == late
+
+
 def test_replaced_segments():
     book = Book()
     book.opened()

@@ -390,6 +390,7 @@ def test_a_flood_of_violations_is_counted(monkeypatch):
 
 def test_limits_are_whose_who_runs_it():
     history = generate(4, 30)
+    history.wait(1)
     limits = Limits(session_s=0, journal_s=0)
     rules = judge(history, limits)
     assert {item.rule for item in rules.violations} == {"unsealed"}
