@@ -15,7 +15,7 @@ QUARANTINE_REASONS = {
     "malformed": "A message is not a frame, checkpoint or key, or its fields are out of range.",
     "key_mismatch": "A message stands under the bus key or in the partition of another session.",
     "no_open": "A frame or checkpoint of an epoch whose OPEN never came.",
-    "open_bad": "An OPEN cannot be read, or belongs to another session or epoch.",
+    "open_bad": "An OPEN cannot be read, or is of another session, epoch, node or number.",
     "open_untrusted": "An OPEN is not signed by a node of the trust file.",
     "ident_mismatch": "Frame 1 is not the IDENT that the signed OPEN names.",
     "conflict": "A second frame with the same session, epoch and seq, but other content.",

@@ -265,6 +265,9 @@ class Sealer:
             verifier = Verifier.from_vkey(opening.key)
             if (opening.session, opening.epoch) != (row.session, row.epoch):
                 raise FormatError("An OPEN must name its own session and epoch.")
+            before = self._tracks.get((row.session, row.epoch - 1))
+            if before is not None and before.opening is not None:
+                opening.check_follows(before.opening)
         except SignatureError:
             self.findings.quarantine_row("open_untrusted", row, offset=item.offset, now_ns=now_ns)
             return

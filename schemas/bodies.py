@@ -236,6 +236,17 @@ class Opening:
         opening._check()
         return opening
 
+    def check_follows(self, before: Opening) -> None:
+        """Refuse to take up a session of another kind, tenant, node, boot, worker or number."""
+        ours, theirs = (
+            (each.type, each.tenant, each.node, each.boot, each.worker, each.number)
+            for each in (self, before)
+        )
+        if ours != theirs:
+            raise FormatError(
+                "An opening must be of the node, tenant and number of the one before."
+            )
+
     def _check(self) -> None:
         if self.suite not in (Suite.SALTED, Suite.AES256GCM):
             raise FormatError("The suite of an opening is 1 or 2.")

@@ -569,6 +569,24 @@ def test_a_recovery_epoch_that_does_not_go_on_is_said(changes):
     assert bench.heads[first.session, 1].complete
 
 
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_session_is_taken_up_by_nobody_else(sealed):
+    """In the log it would be a breach: one node's key must not be able to stop every monitor."""
+    first, _ = recovered()
+    other = build_session(
+        seed=2, session=first.session, epoch=1, continues=first.continues, number=2, commands=0,
+        close="aborted",
+    )  # fmt: skip
+    bench = Bench().send(*first.messages)
+    if sealed:
+        bench.later(61).cut()
+    bench.send(*other.messages)
+    bench.later(1).cut()
+    assert bench.reasons == ["open_bad"] + ["no_open"] * (len(bench.reasons) - 1)
+    assert bench.heads[first.session, 0].hi
+    assert (first.session, 1) not in bench.heads
+
+
 def test_a_recovery_epoch_without_the_one_before_is_said():
     _, second = recovered()
     bench = Bench().send(*second.messages)

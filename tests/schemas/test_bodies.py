@@ -199,6 +199,20 @@ def test_without_verifiers_no_signature_is_checked():
         bodies.parse_open(b"no note", None)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"type": "journal", "number": 0}, {"tenant": "other"}, {"node": "node-2"},
+        {"boot": b"b" * 16}, {"worker": 9}, {"number": 99},
+    ],
+)  # fmt: skip
+def test_an_epoch_is_of_its_session(changes):
+    first = opening()
+    opening(1, ident_sha256=b"i" * 32, anchor_ns=9).check_follows(first)
+    with pytest.raises(FormatError, match="node, tenant and number"):
+        dataclasses.replace(first, **changes).check_follows(first)
+
+
 # -- IDENT
 
 words = st.text(alphabet=st.characters(codec="utf-8"), max_size=20)
