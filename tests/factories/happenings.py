@@ -594,8 +594,14 @@ class World:
     def announce(self, step):
         self.steps.append(step)
         for session in step.body.sessions:
-            self.going[session] = step
+            self.going[session] = len(self.classes[session])
         self.pending.append([step, False])
+
+    def all_gone(self, cut):
+        """Whether all in a segment was there when its deletion was announced."""
+        return _sessions(cut) <= self.gone and all(
+            item.epoch < self.going[item.session] for item in cut.fragments
+        )
 
     def done(self):
         ready = [item for item in self.pending if item[1]]
@@ -605,9 +611,7 @@ class World:
         self.pending.remove(item)
         self.gone.update(item[0].body.sessions)
         objects = [
-            cut
-            for cut in self.cuts[-200:]
-            if _sessions(cut) <= self.gone and id(cut) not in self.merged
+            cut for cut in self.cuts[-200:] if self.all_gone(cut) and id(cut) not in self.merged
         ]
         step = Done(item[0], self.now_ns, self.ident(), [self.reaper], objects)
         self.steps.append(step)
