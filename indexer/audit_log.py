@@ -73,11 +73,14 @@ class LogTrust:
         policy: whose signatures count; None: nobody's were checked.
         signed: `signed_sizes`, asked before the ledger was opened.
         since: what an earlier run has seen.
+        acknowledged: violations of the rules that the verifier's own monitor has acknowledged, by
+            shard, entry and rule: who did, and why.
     """
 
     policy: EvidencePolicy | None = None
     signed: Mapping[int, int] = field(default_factory=dict)
     since: SeenLog | None = None
+    acknowledged: Mapping[tuple[int, int, str], str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -120,6 +123,7 @@ class LogAudit:
         self._now_ns = now_ns
         self._report = report
         self._since = trust.since
+        self._acknowledged = trust.acknowledged
         self._signed = trust.signed
         self._end = (0, 0)
         self._known: dict[int, int] = {}
@@ -357,7 +361,10 @@ class LogAudit:
     def _violation(self, violation: Violation) -> None:
         where = f"entry {violation.index} of shard {violation.number}"
         reason = f"{violation.rule}: {violation.reason}"
-        if violation.grade == BREACH:
+        name = violation.number, violation.index, violation.rule
+        if (known := self._acknowledged.get(name)) is not None:
+            self._report.note(f"{where}: {reason}; acknowledged by {known}")
+        elif violation.grade == BREACH:
             self._tampered(where, reason)
         else:
             self._report.incomplete("log", where, reason)

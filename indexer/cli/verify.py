@@ -13,7 +13,7 @@ from sealtape.indexer.cli import output, verify_bundle, verify_schedule
 from sealtape.indexer.cli.options import positive, read_settings
 from sealtape.indexer.cli.sealed import session_of
 from sealtape.indexer.cli.stores import auditor_key, keyring_of, ledger_of
-from sealtape.indexer.cli.verify_log import keep_seen, log_trust, trusted_nodes
+from sealtape.indexer.cli.verify_log import keep_seen, log_trust, monitor_of, trusted_nodes
 from sealtape.indexer.contents import ContentChecker
 from sealtape.indexer.deep import deep_checks
 from sealtape.indexer.judging import JudgePool
@@ -72,6 +72,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="STATE",
         help="with --all: what an earlier run saw must still be there; the file is then rewritten",
     )
+    parser.add_argument(
+        "--monitor",
+        metavar="DIR",
+        help="with --all: your monitor's folder; what was acknowledged there is only noted",
+    )
     parser.add_argument("--html", metavar="FILE", help="a bundle's report as one HTML page")
     parser.add_argument("--all", action="store_true", help="everything that is sealed")
     verify_schedule.add_arguments(parser)
@@ -105,6 +110,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(msg, hint="`sealtape sessions` lists them.")
     if args.since and not args.all:
         raise UsageError("--since goes with --all.", hint="It looks at the whole log.")
+    if args.monitor and not args.all:
+        raise UsageError("--monitor goes with --all.", hint="Its rules are about the whole log.")
     if args.jobs > 1 and (args.decrypt or args.deep or args.key):
         msg = "--jobs reads without a key."
         raise UsageError(msg, hint="Leave it out to open payloads; one process then does all.")
@@ -126,7 +133,13 @@ async def _verify(args: argparse.Namespace) -> Report:
     try:
         async with AsyncExitStack() as stack:
             contents = await _contents(args, settings, stack)
-            trusted = await log_trust(settings, vault, policy=args.policy, since=args.since)
+            trusted = await log_trust(
+                settings,
+                vault,
+                policy=args.policy,
+                since=args.since,
+                monitor=monitor_of(args.monitor),
+            )
             ledger = await stack.enter_async_context(ledger_of(settings, snapshot=True))
             judge = None
             if args.jobs > 1:

@@ -8,6 +8,7 @@ from typing import Final
 from sealtape.capture.files import write_atomic
 from sealtape.indexer.audit_log import LogTrust, signed_sizes
 from sealtape.indexer.cli.options import inside
+from sealtape.indexer.monitor.folder import MonitorFolder
 from sealtape.ingest.vault import Vault
 from sealtape.schemas.errors import FormatError, SettingsError, UsageError
 from sealtape.schemas.evidence import EvidencePolicy, parse_evidence_policy
@@ -18,7 +19,7 @@ from sealtape.schemas.verify import Report
 from sealtape.schemas.verify.findings import Verdict
 from sealtape.schemas.verify.log_state import SeenLog
 
-__all__ = ["keep_seen", "log_trust", "policy_of", "read_policy", "trusted_nodes"]
+__all__ = ["keep_seen", "log_trust", "monitor_of", "policy_of", "read_policy", "trusted_nodes"]
 
 DEFAULT_POLICY: Final = "policy.toml"
 """In a deployment's folder. Like its trust file it is a beginning, to be copied away from there."""
@@ -34,7 +35,12 @@ def read_policy(path: Path) -> EvidencePolicy:
 
 
 async def log_trust(
-    settings: Settings, vault: Vault, *, policy: str | None, since: str | None
+    settings: Settings,
+    vault: Vault,
+    *,
+    policy: str | None,
+    since: str | None,
+    monitor: MonitorFolder | None = None,
 ) -> LogTrust:
     """What to trust about the log; call it before the ledger is opened.
 
@@ -44,7 +50,18 @@ async def log_trust(
     if seen is not None and seen.log != log:
         msg = f"{since} is what was seen of the log {seen.log}, this one is {log}."
         raise UsageError(msg, hint="Each log has a state of its own: name that of this one.")
-    return LogTrust(policy_of(settings, policy), await signed_sizes(vault), seen)
+    reasons = {} if monitor is None else monitor.reasons()
+    return LogTrust(policy_of(settings, policy), await signed_sizes(vault), seen, reasons)
+
+
+def monitor_of(given: str | None) -> MonitorFolder | None:
+    """The folder of the verifier's own monitor. Raises `UsageError` where there is none."""
+    if not given:
+        return None
+    if not Path(given).is_dir():
+        msg = f"There is no folder {given}."
+        raise UsageError(msg, hint="--monitor names the folder that `sealtape monitor init` made.")
+    return MonitorFolder(Path(given))
 
 
 def policy_of(settings: Settings, given: str | None) -> EvidencePolicy | None:

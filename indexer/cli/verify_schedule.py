@@ -12,7 +12,8 @@ from sealtape.indexer.cli.options import read_settings
 from sealtape.indexer.cli.running import run_until_signal
 from sealtape.indexer.cli.sealed import session_of
 from sealtape.indexer.cli.stores import ledger_of
-from sealtape.indexer.cli.verify_log import policy_of, trusted_nodes
+from sealtape.indexer.cli.verify_log import monitor_of, policy_of, trusted_nodes
+from sealtape.indexer.monitor.folder import MonitorFolder
 from sealtape.indexer.schedule.metrics import ScheduleVitals
 from sealtape.indexer.schedule.serving import Round, once, start_schedule
 from sealtape.indexer.schedule.state import open_state, state_path
@@ -47,13 +48,16 @@ def run(args: argparse.Namespace) -> int:
     if args.history:
         return _history(args, settings)
     trust, policy = trusted_nodes(settings, args.trust), policy_of(settings, args.policy)
+    monitor = monitor_of(args.monitor)
     if args.once:
-        outcome = asyncio.run(once(settings, trust=trust, policy=policy))
+        outcome = asyncio.run(once(settings, trust=trust, policy=policy, monitor=monitor))
         with output.verdict():
             _print(outcome, as_json=args.json)
         return EXIT_CODES[outcome.verdict]
     run_until_signal(
-        lambda stop: serve(settings, stop, trust=trust, policy=policy), settings, room="verify"
+        lambda stop: serve(settings, stop, trust=trust, policy=policy, monitor=monitor),
+        settings,
+        room="verify",
     )
     return 0
 
@@ -78,12 +82,13 @@ async def serve(
     *,
     trust: tuple[Verifier, ...],
     policy: EvidencePolicy | None,
+    monitor: MonitorFolder | None = None,
 ) -> None:
     """Verify until `stop` is set; raises what ends it before."""
     about = ScheduleVitals(settings.deployment.node)
     endpoint = await open_endpoint(settings.verify.metrics, about)
     try:
-        running = await start_schedule(settings, trust=trust, policy=policy)
+        running = await start_schedule(settings, trust=trust, policy=policy, monitor=monitor)
         about.attach(running)
         try:
             await until_stopped(stop, running)

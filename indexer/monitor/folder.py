@@ -175,6 +175,12 @@ class MonitorFolder:
         """Read anew each time: another process may add to it."""
         return [_acknowledged(fields) for fields, _ in self._chained(_ACKNOWLEDGED)]
 
+    def reasons(self) -> dict[Name, str]:
+        """What was acknowledged: by whom, and why."""
+        return {
+            name: f"{item.by}: {item.reason}" for item in self.acknowledged() for name in item.names
+        }
+
     def unacknowledged(self) -> list[Violation]:
         """What was found and not acknowledged."""
         names = {name for item in self.acknowledged() for name in item.names}

@@ -17,6 +17,7 @@ from typing import Final, TypeAlias
 
 from sealtape import __version__
 from sealtape.indexer.audit_log import LogTrust, signed_sizes
+from sealtape.indexer.monitor.folder import MonitorFolder
 from sealtape.indexer.schedule.parts import PartAudit
 from sealtape.indexer.schedule.state import State, parts_of
 from sealtape.ingest.ledger import open_ledger
@@ -80,6 +81,7 @@ class Rounds:
         *,
         trust: Sequence[Verifier],
         policy: EvidencePolicy | None,
+        monitor: MonitorFolder | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         """Take what to read, what is known already, and whom to trust."""
@@ -87,6 +89,7 @@ class Rounds:
         self._state = state
         self._trust = trust
         self._policy = policy
+        self._monitor = monitor
         self._clock_ns = clock_ns
         self._again_ns = int(settings.verify.again_s * 1e9)
         self.tally = Tally()
@@ -147,7 +150,8 @@ class Rounds:
         """An audit of one moment, and the log's checkpoint at that moment."""
         settings = self._settings
         signed = await signed_sizes(vault)
-        trust = LogTrust(self._policy, signed, await self._state.seen())
+        reasons = {} if self._monitor is None else self._monitor.reasons()
+        trust = LogTrust(self._policy, signed, await self._state.seen(), reasons)
         checked = await self._checkpoint(vault, max(signed, default=0))
         ledger = await open_ledger(settings.stores.ledger, Path(settings.base), snapshot=True)
         try:

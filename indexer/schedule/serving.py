@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Final
 
+from sealtape.indexer.monitor.folder import MonitorFolder
 from sealtape.indexer.schedule.alarms import AlarmSender, sender_of
 from sealtape.indexer.schedule.rounds import Rounds
 from sealtape.indexer.schedule.state import State, open_state
@@ -104,7 +105,11 @@ class RunningSchedule:
 
 
 async def start_schedule(
-    settings: Settings, *, trust: tuple[Verifier, ...], policy: EvidencePolicy | None
+    settings: Settings,
+    *,
+    trust: tuple[Verifier, ...],
+    policy: EvidencePolicy | None,
+    monitor: MonitorFolder | None = None,
 ) -> RunningSchedule:
     """Verify as the settings say, from now on. Raises `SettingsError` and `StoreError`."""
     state = await open_state(settings)
@@ -113,7 +118,7 @@ async def start_schedule(
     except SealtapeError:
         await state.close()
         raise
-    rounds = Rounds(settings, state, trust=trust, policy=policy)
+    rounds = Rounds(settings, state, trust=trust, policy=policy, monitor=monitor)
     return RunningSchedule(settings, state, rounds, sender)
 
 
@@ -131,14 +136,18 @@ class Round:
 
 
 async def once(
-    settings: Settings, *, trust: tuple[Verifier, ...], policy: EvidencePolicy | None
+    settings: Settings,
+    *,
+    trust: tuple[Verifier, ...],
+    policy: EvidencePolicy | None,
+    monitor: MonitorFolder | None = None,
 ) -> Round:
     """Read what is due within what is left of the day's budget, and send what was found."""
     async with AsyncExitStack() as stack:
         state = await open_state(settings)
         stack.push_async_callback(state.close)
         sender = sender_of(settings, state)
-        rounds = Rounds(settings, state, trust=trust, policy=policy)
+        rounds = Rounds(settings, state, trust=trust, policy=policy, monitor=monitor)
         now_ns = time.time_ns()
         left = settings.verify.bytes_per_day - await state.read_since(now_ns - DAY_NS, now_ns)
         fresh: list[Alarm] = []

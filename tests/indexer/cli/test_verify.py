@@ -6,12 +6,18 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 
+from sealtape.indexer.monitor.folder import MonitorFolder
 from sealtape.schemas.trust import format_trust
+from sealtape.schemas.verify.violations import Violation
 from tests.factories.deployments import make_site, seal, tree_state
+from tests.factories.logs import grow_log
 from tests.factories.sessions import node_signer, reader
+
+HOUR_NS = 3600 * 10**9
 
 
 def damage(site, payload):
@@ -53,6 +59,42 @@ def test_everything_with_a_live_session(at, recorded):
     (finding,) = report["findings"]
     assert {"layer", "object", "session", "seq", "reason"} <= set(finding)
     assert finding["session"] == recorded.live.session.hex()
+
+
+def acknowledge(run, folder, found):
+    MonitorFolder(folder).add_found([Violation(**each) for each in found], 5)
+    words = ["monitor", "acknowledge", "--state", folder, "--by", "ann", "--reason", "moved house"]
+    assert run(*words).code == 0
+
+
+def test_what_ones_own_monitor_has_acknowledged_is_noted(run, tmp_path):
+    """An outage of hours, once explained, does not make every later run incomplete."""
+    site, folder = make_site(tmp_path / "site"), tmp_path / "office"
+
+    async def fill():
+        for hours in (5, 0):
+            await seal(site, [site.session()])
+            await grow_log(site, clock_ns=lambda ago=hours: time.time_ns() - ago * HOUR_NS)
+
+    asyncio.run(fill())
+    words = ["verify", "--all", "-c", site.config, "--json"]
+    answer = run(*words)
+    assert answer.code == 2
+    (finding,) = answer.json["findings"]
+    found = re.fullmatch(r"entry (\d+) of shard 1", finding["object"])
+    assert finding["reason"].startswith("silent: ")
+    folder.mkdir()
+    assert run(*words, "--monitor", folder).code == 2
+    acknowledge(run, folder, [
+        {"number": 1, "index": int(found[1]), "rule": "silent", "reason": "of that time"},
+    ])  # fmt: skip
+    answer = run(*words, "--monitor", folder)
+    assert (answer.code, answer.json["findings"]) == (0, [])
+    assert any("acknowledged by ann: moved house" in note for note in answer.json["notes"])
+    once = run(*words, "--schedule", "--once", "--monitor", folder)
+    assert (once.code, once.json["verdict"]) == (0, "verified")
+    assert run(*words, "--monitor", tmp_path / "none").code == 64
+    assert run(*words[:1], "ab", *words[2:], "--monitor", folder).code == 64
 
 
 def test_for_people(at, recorded):
