@@ -62,6 +62,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SESSION|BUNDLE",
         help="session id, or its first digits; or the file of an evidence bundle",
     )
+    _add_own(parser)
+    parser.add_argument("--html", metavar="FILE", help="a bundle's report as one HTML page")
+    parser.add_argument("--all", action="store_true", help="everything that is sealed")
+    verify_schedule.add_arguments(parser)
+    parser.add_argument(
+        "--decrypt", action="store_true", help="open every payload with the auditors' key"
+    )
+    parser.add_argument("--deep", action="store_true", help="… and compare the facts with the data")
+    parser.add_argument(
+        "--jobs",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="processes that read segments side by side, without --decrypt (default 1)",
+    )
+    parser.add_argument(
+        "--key", metavar="PLACE", help="the auditors' private key (else the deployment's)"
+    )
+
+
+def _add_own(parser: argparse.ArgumentParser) -> None:
+    """What is the verifier's own, not the deployment's."""
     parser.add_argument(
         "--policy",
         metavar="FILE",
@@ -77,25 +99,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="with --all: your monitor's folder; what was acknowledged there is only noted",
     )
-    parser.add_argument("--html", metavar="FILE", help="a bundle's report as one HTML page")
-    parser.add_argument("--all", action="store_true", help="everything that is sealed")
-    verify_schedule.add_arguments(parser)
     parser.add_argument(
         "--trust", metavar="FILE", help="your own trust file (else the deployment's)"
-    )
-    parser.add_argument(
-        "--decrypt", action="store_true", help="open every payload with the auditors' key"
-    )
-    parser.add_argument("--deep", action="store_true", help="… and compare the facts with the data")
-    parser.add_argument(
-        "--jobs",
-        type=positive,
-        default=1,
-        metavar="N",
-        help="processes that read segments side by side, without --decrypt (default 1)",
-    )
-    parser.add_argument(
-        "--key", metavar="PLACE", help="the auditors' private key (else the deployment's)"
     )
 
 
