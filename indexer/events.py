@@ -13,9 +13,9 @@ import logging
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from sealtape.capture.bus import Bus
 from sealtape.indexer.documents import REFUSED, Reached, SessionFold
 from sealtape.indexer.index import Index, Update
+from sealtape.ingest.events_topic import Sink
 from sealtape.ingest.relay import append_events
 from sealtape.schemas.documents import CommandDocument, SessionDocument
 from sealtape.schemas.errors import FormatError
@@ -53,7 +53,7 @@ class EventSource:
     It may be called for several updates at the same time, as long as they are of other sessions.
     """
 
-    def __init__(self, events: Bus, index: Index) -> None:
+    def __init__(self, events: Sink, index: Index) -> None:
         """Take the bus to write to and the index that the updates go to; both stay open."""
         self.sent = 0
         """Events sent since the start."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from sealtape.capture.bus import Bus, open_bus
+from sealtape.capture.bus import open_bus
 from sealtape.capture.kms import read_private_key
 from sealtape.capture.metrics import open_endpoint
 from sealtape.indexer.events import EventSource
@@ -15,6 +15,7 @@ from sealtape.indexer.index import open_index
 from sealtape.indexer.lane import IndexerStores
 from sealtape.indexer.metrics import IndexerVitals
 from sealtape.indexer.worker import RunningIndexer, Tally, rebuild, start_indexer
+from sealtape.ingest.events_topic import EventsTopic, open_events
 from sealtape.ingest.keyring import open_keyring
 from sealtape.ingest.ledger import open_ledger
 from sealtape.ingest.node import check_keys, read_trust
@@ -74,12 +75,12 @@ async def start_room(
     settings: Settings,
     stores: IndexerStores,
     private: PrivateKey | None,
-    events: Bus,
+    events: EventsTopic,
     about: IndexerVitals,
 ) -> RunningIndexer:
     """Start the indexer as the settings say, on stores that the caller opened and closes.
 
-    What it indexes it tells on the bus `events` before; how it is, `about` tells from now on.
+    What it indexes it tells on `events` before; how it is, `about` tells from now on.
     """
     source = EventSource(events, stores.index)
     running = await start_indexer(
@@ -96,7 +97,11 @@ async def start_room(
         running.snapshot,
         partitions=stores.bus.partitions,
         sent=lambda: source.sent,
-        probes={"bus": lambda: stores.bus.bounds(0), "index": stores.index.positions},
+        probes={
+            "bus": lambda: stores.bus.bounds(0),
+            "index": stores.index.positions,
+            "events": lambda: events.bounds(0),
+        },
     )
     return running
 
@@ -114,7 +119,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         endpoint = await open_endpoint(settings.indexer.metrics, about)
         stack.push_async_callback(endpoint.close)
         stores = await stack.enter_async_context(indexer_stores(settings))
-        events = open_bus(settings.stores.events, Path(settings.base))
+        events = open_events(settings)
         stack.push_async_callback(events.close)
         running = await start_room(settings, stores, private, events, about)
         stack.push_async_callback(running.stop)
@@ -129,7 +134,7 @@ async def rebuild_index(settings: Settings, progress: Callable[[int], None] | No
     """
     private = indexer_key(settings)
     async with indexer_stores(settings) as stores, AsyncExitStack() as stack:
-        events = open_bus(settings.stores.events, Path(settings.base))
+        events = open_events(settings)
         stack.push_async_callback(events.close)
         return await rebuild(
             stores,

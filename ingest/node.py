@@ -17,6 +17,7 @@ from sealtape.capture.metrics import open_endpoint
 from sealtape.ingest.collector import Collector
 from sealtape.ingest.consumer import CONSUMER, INDEXER, Consumer, KeyConsumer
 from sealtape.ingest.crew import Crew
+from sealtape.ingest.events_topic import open_events
 from sealtape.ingest.intake import Stores
 from sealtape.ingest.keyring import Keyring, open_keyring
 from sealtape.ingest.ledger import Ledger, open_ledger
@@ -310,7 +311,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         base = Path(settings.base)
         server = await serve_log(settings.log, base, stores.ledger, stores.vault)
         stack.push_async_callback(server.close)
-        events = open_bus(settings.stores.events, base)
+        events = open_events(settings)
         stack.push_async_callback(events.close)
         relay = start_relay(stores.ledger, events, owner=owner, lease_s=settings.ingest.lease_s)
         stack.push_async_callback(relay.stop)

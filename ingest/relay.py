@@ -11,8 +11,8 @@ import asyncio
 import time
 from collections.abc import Iterable
 
-from sealtape.capture.bus import Bus
 from sealtape.ingest.crew import Hold, Leaving, persist, while_held
+from sealtape.ingest.events_topic import Sink
 from sealtape.ingest.ledger import Ledger
 from sealtape.ingest.ledger.rows import Event
 from sealtape.schemas.ocsf import OcsfEvent, lifecycle_event
@@ -28,7 +28,7 @@ FLUSH_S = 5.0
 TRIM_EVERY_S = 600.0
 
 
-async def append_events(bus: Bus, events: Iterable[OcsfEvent]) -> None:
+async def append_events(bus: Sink, events: Iterable[OcsfEvent]) -> None:
     """Put events on the bus; those with one route keep their order. Raises StoreError."""
     lanes: dict[int, list[tuple[bytes, bytes]]] = {}
     for event in events:
@@ -41,7 +41,7 @@ async def append_events(bus: Bus, events: Iterable[OcsfEvent]) -> None:
 class Relay:
     """Relays while it holds the lease, waits for it while another process does."""
 
-    def __init__(self, ledger: Ledger, events: Bus, *, owner: str, ttl_s: float = 15.0) -> None:
+    def __init__(self, ledger: Ledger, events: Sink, *, owner: str, ttl_s: float = 15.0) -> None:
         """Take the stores, which stay the caller's to close. `owner` is this process's name."""
         self.relayed = 0
         """Events sent since the start; one that was sent twice counts twice."""
@@ -139,6 +139,6 @@ class RunningRelay:
         await self._task
 
 
-def start_relay(ledger: Ledger, events: Bus, *, owner: str, lease_s: float) -> RunningRelay:
+def start_relay(ledger: Ledger, events: Sink, *, owner: str, lease_s: float) -> RunningRelay:
     """Relay in the background; see `Relay`. Stop it after ingest, so that it sends the last too."""
     return RunningRelay(Relay(ledger, events, owner=owner, ttl_s=lease_s))

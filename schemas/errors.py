@@ -22,6 +22,7 @@ programs, `exit_code` what the command line ends with (sysexits.h where it has a
     |  +- StoreFull                    74
     |  +- Exists                       74
     |  +- Missing                      74
+    |  +- Replaced                     74
     |  +- Fenced                       75
     +- Refused                         77   carries reason and protocol_code
     +- TargetError                     69
@@ -167,6 +168,12 @@ class Missing(StoreError):
     code = "missing"
 
 
+class Replaced(StoreError):
+    """Another bus has taken the place of the one that was opened; start the process again."""
+
+    code = "replaced"
+
+
 class Fenced(StoreError):
     """A newer lease holder has gone ahead; this one must stop writing and start over."""
 
@@ -236,6 +243,7 @@ ERRORS: tuple[type[SealtapeError], ...] = (
     StoreFull,
     Exists,
     Missing,
+    Replaced,
     Fenced,
     Refused,
     TargetError,

@@ -36,6 +36,7 @@ from sealtape.capture.files import (
 )
 from sealtape.schemas.errors import (
     Missing,
+    Replaced,
     SettingsError,
     StoreCorrupt,
     StoreError,
@@ -96,7 +97,7 @@ class DirBus:
         """
         self._path = path
         self._retention_s = retention_s
-        self._topic, self._partitions = _describe(path, partitions)
+        self._topic, self._partitions, self._identity = _describe(path, partitions)
         self._lanes = [
             _Lane(
                 PartitionWriter(
@@ -236,7 +237,17 @@ class DirBus:
             idle.append(reader)
 
     async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        """Do something in a thread, if the folder is still the one that was opened."""
+
+        def checked() -> T:
+            if _identity(self._path) != self._identity:
+                raise Replaced(
+                    f"The bus {self._path} was deleted and made anew.",
+                    hint="Start this process again; ingest records what was lost.",
+                )
+            return work()
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, checked)
 
     def _lane(self, partition: int) -> _Lane:
         if self._closed:
@@ -292,14 +303,30 @@ def _folder(path: Path, partition: int) -> Path:
     return path / f"{partition:04d}"
 
 
-def _describe(path: Path, partitions: int | None) -> tuple[str, int]:
-    """Return (topic, partitions) of the bus in a folder, creating it if there is none."""
+def _identity(path: Path) -> tuple[int, int, int]:
+    """Return what tells the folder of a bus from one that was made anew, at little cost.
+
+    The description is written once. Its number alone may be given to the next one's.
+    """
+    with mapped("look at", path):
+        try:
+            found = os.stat(path / "bus.json")  # noqa: PTH116 - every poll does it: no Path objects
+        except FileNotFoundError as exc:
+            raise StoreError(
+                f"The bus {path} is not there any more.",
+                hint="Bring the folder back; when it is lost, `sealtape setup` makes a new one.",
+            ) from exc
+    return found.st_dev, found.st_ino, found.st_mtime_ns
+
+
+def _describe(path: Path, partitions: int | None) -> tuple[str, int, tuple[int, int, int]]:
+    """Return (topic, partitions, identity) of the bus in a folder; it is made if there is none."""
     with mapped("create", path):
         path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
         lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            return _load(path, partitions)
+            return (*_load(path, partitions), _identity(path))
         finally:
             os.close(lock)
 

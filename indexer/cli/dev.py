@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from sealtape.capture.bus import open_bus
 from sealtape.capture.metrics import open_endpoint
 from sealtape.capture.node import RunningCapture, start_capture
 from sealtape.indexer.cli import output
@@ -25,6 +24,7 @@ from sealtape.indexer.node import vitals_of as indexer_vitals
 from sealtape.indexer.schedule.metrics import ScheduleVitals
 from sealtape.indexer.schedule.serving import RunningSchedule, start_schedule
 from sealtape.indexer.worker import RunningIndexer
+from sealtape.ingest.events_topic import open_events
 from sealtape.ingest.node import RunningIngest, limits_of, read_trust, start_ingest, tell
 from sealtape.ingest.node import vitals_of as ingest_vitals
 from sealtape.ingest.relay import start_relay
@@ -93,7 +93,7 @@ async def _serve(settings: Settings, stop: asyncio.Event, *, as_json: bool) -> N
             stack.push_async_callback((await open_endpoint(room.metrics, vitals)).close)
         stores = await stack.enter_async_context(indexer_stores(settings))
         served = await _serve_log(settings, stores, stack)
-        events = open_bus(settings.stores.events, Path(settings.base))
+        events = open_events(settings)
         stack.push_async_callback(events.close)
         owner, lease_s = settings.deployment.node, settings.ingest.lease_s
         relay = start_relay(stores.ledger, events, owner=owner, lease_s=lease_s)

@@ -7,11 +7,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from sealtape.capture.bus import open_bus
+from sealtape.capture.bus import open_bus, prepare_bus
 from sealtape.indexer.events import EventSource
+from sealtape.ingest.events_topic import EventsTopic
 from sealtape.ingest.relay import start_relay
 from sealtape.schemas.errors import StoreBusy
-from tests.factories.kafka_topics import new_topic
+from tests.factories.kafka_topics import delete_topic, new_topic
 from tests.factories.ocsf import problems
 from tests.factories.sessions import build_session
 
@@ -96,6 +97,45 @@ async def test_events_come_when_kafka_is_back(deployment, tmp_path, kafka_alone,
         by_id = {}
         for event in events:
             assert by_id.setdefault(event["metadata"]["uid"], event) == event
+
+
+async def test_events_go_on_in_a_topic_that_was_made_anew(deployment, tmp_path, kafka_server):
+    """Indexer and relay find out by themselves; nobody starts them again."""
+    built = [build_session(commands=3, seed=seed) for seed in range(2)]
+    url = await new_topic(kafka_server.bootstrap, partitions=3, timeout="2s")
+    sink = EventsTopic(url, tmp_path)
+    running = await deployment.start(on_update=EventSource(sink, deployment.index))
+    relay = start_relay(deployment.ledger, sink, owner="relay", lease_s=5.0)
+    try:
+        await deployment.send(built[0])
+        await deployment.seal()
+
+        async def told():
+            return not await deployment.ledger.outbox() and await _indexed(deployment, built[0])
+
+        await until(told)
+        await delete_topic(kafka_server.bootstrap, url)
+        await deployment.send(built[1])
+        await deployment.seal()
+        await asyncio.sleep(1)
+        assert not await _indexed(deployment, built[1])
+        await prepare_bus(url, tmp_path)
+        bus = open_bus(url, tmp_path)
+
+        async def all_told():
+            events = await on(bus)
+            return wanted(built[1:]) <= {e["metadata"]["uid"] for e in events}
+
+        await until(all_told)
+        await bus.close()
+    finally:
+        await relay.stop()
+        await running.stop()
+        await sink.close()
+
+
+async def _indexed(deployment, built):
+    return await deployment.index.progress(built.session.hex()) is not None
 
 
 def wanted(built):

@@ -1,8 +1,12 @@
 import asyncio
+import shutil
 import time
+from dataclasses import replace
 
 import pytest
 
+from sealtape.capture.bus import open_bus
+from sealtape.capture.metrics.asking import readiness_at
 from sealtape.indexer.index import Page
 from sealtape.indexer.node import indexer_key, indexer_stores, rebuild_index, serve
 from sealtape.indexer.query import Query
@@ -10,6 +14,7 @@ from sealtape.schemas.errors import KeyUnavailable, SettingsError, StoreError
 from sealtape.schemas.settings import load_settings
 from sealtape.schemas.trust import format_trust
 from tests.factories.sessions import build_session, node_signer, reader
+from tests.servers.process import free_port
 
 SETTINGS = """
 [deployment]
@@ -73,3 +78,43 @@ async def test_serve_until_told_then_rebuild(settings, deployment):
     tally = await rebuild_index(settings)
     assert (tally.commands, tally.frames) == (3, len(built.frames))
     assert (await deployment.index.session(built.session.hex())).state == "sealed"
+
+
+async def test_events_go_on_when_their_topic_was_made_anew(settings, deployment, tmp_path):
+    """Nobody starts the indexer again for it."""
+    address = f"127.0.0.1:{free_port()}"
+    settings = replace(settings, indexer=replace(settings.indexer, metrics=address))
+    first, second = build_session(seed=61), build_session(seed=62)
+    stop = asyncio.Event()
+    serving = asyncio.create_task(serve(settings, stop))
+    try:
+        await deployment.send(first)
+        await found(deployment, first)
+        await ready(address, events="ok")
+        shutil.rmtree(tmp_path / "events")
+        await deployment.send(second)
+        await ready(address, events="failing: store")
+        events = open_bus(settings.stores.events, tmp_path)
+        await found(deployment, second)
+        await ready(address, events="ok")
+    finally:
+        stop.set()
+        await asyncio.wait_for(serving, 60)
+    assert (await events.bounds(0))[1] > 0
+    await events.close()
+
+
+async def found(deployment, built):
+    async with asyncio.timeout(30):
+        while await deployment.index.progress(built.session.hex()) is None:
+            await asyncio.sleep(0.05)
+
+
+async def ready(address, *, events):
+    async with asyncio.timeout(30):
+        while True:
+            told = await readiness_at(address)
+            if told and told["checks"].get("events") == events:
+                assert told["ready"] == (events == "ok")
+                return
+            await asyncio.sleep(0.05)

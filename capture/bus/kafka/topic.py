@@ -20,7 +20,7 @@ from sealtape.capture.bus.kafka.protocol import MetadataById, id_text
 from sealtape.capture.bus.kafka.trouble import RETRY_S, busy, of_code
 from sealtape.capture.bus.kafka.url import KafkaUrl
 from sealtape.capture.bus.kafka.wire import Address, Wire
-from sealtape.schemas.errors import StoreBusy, StoreError
+from sealtape.schemas.errors import Replaced, StoreBusy, StoreError
 
 __all__ = ["Topic"]
 
@@ -169,7 +169,8 @@ class Topic:
     async def refresh(self) -> None:
         """Ask what the topic is; who asks at the same time shares the answer.
 
-        Raises `StoreError` when it is not there, or another one stands behind its name now.
+        Raises `StoreError` when it is not there, `Replaced` when another one stands behind its
+        name now.
         """
         called = time.monotonic()
         async with self._asking:
@@ -202,7 +203,7 @@ class Topic:
             raise of_code(code, self._what)
         if self.id and topic_id != self.id:
             self.outdate()
-            raise StoreError(
+            raise Replaced(
                 f"{self._what} was deleted and made anew: it is {id_text(topic_id)} now, and was"
                 f" {id_text(self.id)}.",
                 hint="Start this process again; ingest records what was lost.",

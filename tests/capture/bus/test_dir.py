@@ -1,5 +1,6 @@
 import asyncio
 import json
+import shutil
 
 import pytest
 
@@ -7,6 +8,7 @@ from sealtape.capture.bus import open_bus
 from sealtape.capture.bus.dir import DirBus, open_dir_bus
 from sealtape.schemas.errors import (
     FormatError,
+    Replaced,
     SettingsError,
     StoreCorrupt,
     StoreError,
@@ -173,3 +175,37 @@ async def test_the_url_says_how_long_messages_are_kept(tmp_path, option, seconds
 def test_what_the_url_says_wrongly(tmp_path, option):
     with pytest.raises(SettingsError, match="not understood"):
         open_dir_bus(f"dir:bus?{option}", tmp_path)
+
+
+# -- deleted and made anew -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda bus: bus.append(0, [(b"", b"stray")]),
+        lambda bus: bus.read(0, 0, max_bytes=100, wait_s=0),
+        lambda bus: bus.bounds(0),
+        lambda bus: bus.mark("ingest", 0, 1),
+        lambda bus: bus.marks(0),
+        lambda bus: bus.trim(0, []),
+    ],
+    ids=["append", "read", "bounds", "mark", "marks", "trim"],
+)
+async def test_a_running_bus_never_goes_on_in_another_folder(tmp_path, use):
+    bus = open_bus("dir:bus", tmp_path)
+    await bus.append(0, [(b"", b"old")])
+    shutil.rmtree(tmp_path / "bus")
+    for _ in range(2):
+        with pytest.raises(StoreError) as caught:
+            await use(bus)
+        assert not isinstance(caught.value, Replaced)
+        assert "sealtape setup" in caught.value.hint
+    other = open_bus("dir:bus", tmp_path)
+    await other.append(0, [(b"", b"new one"), (b"", b"new two")])
+    for _ in range(2):
+        with pytest.raises(Replaced, match="deleted and made anew"):
+            await use(bus)
+    assert values(await read_all(other)) == [b"new one", b"new two"]
+    await bus.close()
+    await other.close()
