@@ -170,7 +170,7 @@ class IngestVitals:
         return [*build("ingest", self._node), *sheet.families(), *process()]
 
     async def readiness(self) -> Readiness:
-        """Ready is who hears from ledger and bus; one without a share is, as a reserve."""
+        """Ready is who hears from the ledger and every probe; without a share too, as a reserve."""
         if self._snapshot is None:
             return Readiness(ready=False, checks={"stores": "starting"})
         now = self._snapshot()

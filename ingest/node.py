@@ -29,6 +29,7 @@ from sealtape.ingest.snapshot import Counts, IngestSnapshot
 from sealtape.ingest.tlog.opening import RunningLog, log_parts, start_log
 from sealtape.ingest.tlog.serving import serve_log
 from sealtape.ingest.vault import Vault, open_vault
+from sealtape.ingest.vault.standing import Standing
 from sealtape.schemas.errors import SettingsError, StoreError
 from sealtape.schemas.notes import Verifier
 from sealtape.schemas.settings import IngestSettings, Settings
@@ -85,7 +86,8 @@ class RunningIngest:
         self, stores: Stores, worker: str, crew: Crew[Berth], counts: Counts, collector: Collector
     ) -> None:
         """Only `start_ingest` calls this."""
-        self._stores = stores
+        self.stores = stores
+        """What it works on; the caller's to close."""
         self._worker = worker
         self._crew = crew
         self._counts = counts
@@ -103,7 +105,7 @@ class RunningIngest:
 
     async def lag(self) -> int:
         """How far the published positions are behind the bus, in its offsets, all partitions."""
-        bus, ledger = self._stores.bus, self._stores.ledger
+        bus, ledger = self.stores.bus, self.stores.ledger
         behind = 0
         for partition in range(bus.partitions):
             _, end = await bus.bounds(partition)
@@ -328,7 +330,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             lease_s=settings.ingest.lease_s,
         )
         stack.push_async_callback(running.stop, DRAIN_S)
-        tell(about, (stores.keys, stores.bus), running, relay, written)
+        tell(about, running, relay, written)
         await until_stopped(stop, running, relay, *([] if written is None else [written]))
 
 
@@ -354,18 +356,17 @@ def vitals_of(settings: Settings) -> IngestVitals:
 
 def tell(
     about: IngestVitals,
-    buses: tuple[Bus | None, Bus],
     running: RunningIngest,
     relay: RunningRelay,
     written: RunningLog | None,
 ) -> None:
-    """Let `about` tell how this worker is; `buses` are that of keys, if any, and that of frames."""
-    bus = buses[1]
+    """Let `about` tell how this worker is."""
+    bus, keys = running.stores.bus, running.stores.keys
     about.attach(
         running.snapshot,
-        topics=tuple(each.topic for each in buses if each is not None),
+        topics=tuple(each.topic for each in (keys, bus) if each is not None),
         partitions=bus.partitions,
         relayed=lambda: (relay.relay.relayed, relay.relay.oldest_ns),
         log=None if written is None else written.worker.snapshot,
-        probes={"bus": lambda: bus.bounds(0)},
+        probes={"bus": lambda: bus.bounds(0), "vault": Standing(running.stores.vault).ask},
     )

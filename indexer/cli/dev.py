@@ -113,7 +113,7 @@ async def _serve(settings: Settings, stop: asyncio.Event, *, as_json: bool) -> N
             lease_s=lease_s,
         )
         stack.push_async_callback(ingest.stop)
-        tell(sealing, (stores.keys, stores.bus), ingest, relay, log)
+        tell(sealing, ingest, relay, log)
         verifying = await _start_schedule(settings, trusted, stack)
         capture = await start_capture(_asking(settings, served.url), bus=stores.bus)
         stack.callback(_announce(settings, capture).unlink, missing_ok=True)

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import json
 import math
 from dataclasses import replace
@@ -189,6 +190,31 @@ async def test_a_worker_tells_while_it_seals(tmp_path):
         )
         answer = await get(address, "/readyz")
         assert (answer.status, json.loads(answer.body)["ready"]) == (200, True)
+    finally:
+        stop.set()
+        await asyncio.wait_for(serving, 30)
+
+
+async def test_a_worker_whose_vault_refuses_it_is_not_ready(tmp_path):
+    """Also when there is nothing to seal yet."""
+    site = make_site(tmp_path / "site")
+    address = f"127.0.0.1:{free_port()}"
+    (site.folder / "vault").write_text("where the vault wants a folder")
+    settings = replace(site.settings, ingest=replace(site.settings.ingest, metrics=address))
+    stop = asyncio.Event()
+    serving = asyncio.create_task(serve(settings, stop))
+    try:
+        async with asyncio.timeout(30):
+            while True:
+                await asyncio.sleep(0.1)
+                with contextlib.suppress(OSError):
+                    answer = await get(address, "/readyz")
+                    checks = json.loads(answer.body)["checks"]
+                    if "vault" in checks:
+                        break
+                assert not serving.done()
+        assert (answer.status, checks["vault"]) == (503, "failing: store")
+        assert checks["bus"] == "ok"
     finally:
         stop.set()
         await asyncio.wait_for(serving, 30)

@@ -116,7 +116,7 @@ def check_shown(server, kind, seen):
 
 NOT_READY = {
     "kafka": (("ingest", "indexer"), "bus"),
-    "s3": ((), ""),
+    "s3": (("ingest",), "vault"),
     "postgres": (("ingest", "indexer"), "ledger"),
     "opensearch": (("indexer",), "index"),
 }
