@@ -431,12 +431,13 @@ class Lane:
                 async for frame in self._segments.frames(fragment, start, end):
                     if start > record.lo:
                         read.append(frame.leaf())
-                    await self._feed(fold, frame)
+                    await self._feed(fold, frame, fragment.segment_key)
                     if self._pending >= COMMANDS:
                         await self._flush({})
                     await self._desk.breathe()
         except (Missing, FormatError) as error:
-            log.warning("a segment cannot be indexed: %s", error)
+            log.warning("segment %s cannot be indexed: %s", fragment.segment_key, error)
+            self._tally.fail(fragment.segment_key, error)
             self._tally.unreadable += record.hi - max(start, record.lo)
         return read
 
@@ -492,15 +493,20 @@ class Lane:
         await self._seal(fold)
         return fold
 
-    async def _feed(self, fold: SessionFold, frame: Frame) -> None:
+    async def _feed(self, fold: SessionFold, frame: Frame, segment: str = "") -> None:
+        """Fold a frame of the bus, or of a segment."""
         body: bytes | None = b""
         if frame.seq < fold.next_seq(frame.epoch):
             return
         if frame.kind in _READ:
             try:
                 body = await self._desk.keys.open(frame)
-            except (FormatError, KeyUnavailable):
+            except KeyUnavailable:
                 body = None
+            except FormatError as error:
+                body = None
+                if segment:
+                    self._tally.fail(segment, error)
         skipped, pending = fold.skipped, fold.pending
         fold.feed(frame, body)
         self._pending += fold.pending - pending

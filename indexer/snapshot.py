@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sealtape.capture.metrics.sheet import Histogram
+from sealtape.schemas.errors import FormatError, Missing
 
 __all__ = ["FOUND_S", "IndexerSnapshot", "LaneSnapshot", "Tally"]
 
 FOUND_S = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Upper bounds of the time from capture to searchable, in seconds."""
+MAX_FAILED = 1000
+"""Segments that are remembered by name."""
 
 
 @dataclass(slots=True)
@@ -32,6 +35,13 @@ class Tally:
     restarted: int = 0
     """Sessions folded from their beginning: the index held progress of another revision, or the
     bus had brought other frames than those that were sealed."""
+    failed: dict[str, FormatError | Missing] = field(default_factory=dict)
+    """By their keys, segments that are gone or damaged, and what first told so."""
+
+    def fail(self, segment: str, error: FormatError | Missing) -> None:
+        """Note that not all of a segment could be indexed."""
+        if len(self.failed) < MAX_FAILED:
+            self.failed.setdefault(segment, error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,8 @@ from sealtape.indexer.cli import index_setup, output
 from sealtape.indexer.cli.options import read_settings
 from sealtape.indexer.cli.running import add_worker, run_until_signal, worker_name
 from sealtape.indexer.node import rebuild_index, serve
+from sealtape.indexer.snapshot import Tally
+from sealtape.schemas.errors import FormatError, Missing
 
 NAME = "index"
 HELP = "run the indexer, or make the index anew"
@@ -22,7 +24,8 @@ bus's partitions. When one comes or goes, the others take over within seconds; w
 indexer.lease_s.
 
 `sealtape index rebuild` empties the index and makes it again from the ledger, the vault and the
-bus. It is refused while an indexer is at work, and none starts to work before it has ended.
+bus. It is refused while an indexer is at work, and none starts to work before it has ended. What
+can be read is indexed; segments that are gone or damaged are named, and the exit code is 74 or 65.
 
 `sealtape index setup` loads into an OpenSearch cluster what an index needs there: templates; roles,
 if it has users; policies that delete whole indices long after `delete_after`, if it has Index
@@ -63,8 +66,33 @@ def run(args: argparse.Namespace) -> int:
         tally = asyncio.run(rebuild_index(settings, progress.at))
     finally:
         progress.done()
-    if args.json:
-        output.json_line({"frames": tally.frames, "commands": tally.commands})
-    else:
-        print(f"indexed {tally.commands} commands from {tally.frames} frames")
+    _tell(tally, as_json=args.json)
+    _check(tally)
     return 0
+
+
+def _tell(tally: Tally, *, as_json: bool) -> None:
+    if as_json:
+        failed = [
+            {"segment": segment, "code": error.code, "message": error.message}
+            for segment, error in sorted(tally.failed.items())
+        ]
+        output.json_line({"frames": tally.frames, "commands": tally.commands, "failed": failed})
+        return
+    print(f"indexed {tally.commands} commands from {tally.frames} frames")
+    for segment, error in sorted(tally.failed.items()):
+        print(output.line(f"not indexed: {segment}: {error.message}"))
+
+
+def _check(tally: Tally) -> None:
+    """Raise when not all that is sealed could be indexed: damage before what is gone."""
+    failed = sorted(tally.failed.items(), key=lambda each: isinstance(each[1], Missing))
+    if not failed:
+        return
+    (segment, error), count = failed[0], len(failed)
+    name = segment if count == 1 else f"{segment} and others"
+    raise (Missing if isinstance(error, Missing) else FormatError)(
+        f"{count} segment{'s' if count > 1 else ''} could not be indexed: {name}.",
+        hint="The rest is indexed. Say `sealtape verify --all`, bring back what it names from a"
+        " copy of the vault, and rebuild again.",
+    )
