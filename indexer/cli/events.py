@@ -15,7 +15,8 @@ from typing import Any
 from sealtape.capture.bus import Bus, Record, open_bus
 from sealtape.indexer.cli import output
 from sealtape.indexer.cli.options import read_settings
-from sealtape.schemas.errors import Missing, NotFound, StoreBusy
+from sealtape.schemas.errors import Missing, NotFound, StoreBusy, UsageError
+from sealtape.schemas.ocsf.names import CLASSES, EVENT_CODES, class_word
 from sealtape.schemas.settings import Settings
 
 NAME = "events"
@@ -29,7 +30,8 @@ waits while the topic is away, and goes on where it was.
   sealtape events --follow --class statement --class session-refused
   sealtape events --json | jq 'select(.severity_id > 2)'
 
-An event may come twice, with the same id; programs drop the second (docs/consume.md).
+An unknown --class is refused, with a list of those there are. An event may come twice, with the
+same id; programs drop the second (docs/consume.md).
 """
 
 READ_BYTES = 1 << 20
@@ -65,8 +67,21 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _known(name: str) -> str:
+    """What events are compared with, of a `--class`. Raises `UsageError` for what none has."""
+    word = class_word(name)
+    classes = {class_word(kind.name): str(kind.uid) for kind in CLASSES}
+    if word not in {*EVENT_CODES, *classes, *classes.values()}:
+        known = ", ".join(f"{kind} ({number})" for kind, number in classes.items())
+        raise UsageError(
+            f"No event is of the class {name!r}.",
+            hint=f"By event code: {', '.join(EVENT_CODES)}. By OCSF class: {known}.",
+        )
+    return word
+
+
 async def _run(args: argparse.Namespace, settings: Settings) -> None:
-    wanted = frozenset(name.lower().replace(" ", "_") for name in args.classes)
+    wanted = frozenset(map(_known, args.classes))
     show = partial(_show, wanted=wanted, as_json=args.json)
     async with _events(settings) as bus:
         bounds = [await bus.bounds(partition) for partition in range(bus.partitions)]
@@ -164,7 +179,7 @@ def _show(record: Record, *, wanted: frozenset[str], as_json: bool) -> None:
     try:
         event = json.loads(record.value)
         metadata = event["metadata"]
-        code, kind = metadata.get("event_code", ""), event["class_name"].lower().replace(" ", "_")
+        code, kind = metadata.get("event_code", ""), class_word(event["class_name"])
         if wanted and not wanted & {code, kind, str(event["class_uid"])}:
             return
         if as_json:

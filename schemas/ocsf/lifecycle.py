@@ -29,7 +29,7 @@ from sealtape.schemas.ocsf.event import (
     millis,
 )
 
-__all__ = ["SEVERITIES", "lifecycle_event"]
+__all__ = ["LIFECYCLE_CODES", "SEVERITIES", "lifecycle_event"]
 
 Payload: TypeAlias = Mapping[str, Any]
 
@@ -241,3 +241,6 @@ _KINDS: Mapping[str, Callable[[str, str, Payload, int], OcsfEvent]] = {
     "key-wrapped": _key,
     "policy-applied": _policy,
 }
+
+LIFECYCLE_CODES = tuple(_KINDS)
+"""Codes of the events that come from the ledger."""

@@ -113,7 +113,7 @@ def test_a_statement_cannot_steer_the_terminal_nor_fill_it(run, site):
         (["Detection Finding", "session-start"], [0, 3]),
         (["3002"], [0, 2]),
         (["gap", "session-refused"], [2, 3]),
-        (["nothing"], []),
+        (["Base Event", "segment-sealed"], []),
     ],
 )
 def test_classes(run, filled, classes, expected):
@@ -122,6 +122,18 @@ def test_classes(run, filled, classes, expected):
     assert [line["metadata"]["event_code"] for line in answer.lines] == [
         CODES[at] for at in expected
     ]
+
+
+@pytest.mark.parametrize("name", ["nosuch", "statements", "3001", "Databse Activity", ""])
+def test_a_class_that_is_not_known_is_refused(run, filled, name):
+    """Also among known ones, and before anything is read."""
+    answer = run("-c", filled.config, "events", "--class", "gap", "--class", name, "--json")
+    assert (answer.code, answer.out) == (64, "")
+    message = answer.error["message"]
+    assert repr(name) in message
+    assert "session-refused" in message
+    assert "datastore_activity (6005)" in message
+    assert run("-c", filled.config, "events", "--follow", "--class", name).code == 64
 
 
 def test_what_is_no_event_is_named_and_passed_over(run, site):
