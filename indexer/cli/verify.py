@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -53,6 +54,9 @@ exit codes: 0 verified, 1 tampered, 2 incomplete (live, a gap, nothing there), 3
 (which only a bundle's log can show)
 """
 
+JOBS_PER_CPU = 4
+"""Most processes for each CPU: they wait for the vault too, and more of them only take memory."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's own arguments."""
@@ -72,10 +76,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deep", action="store_true", help="… and compare the facts with the data")
     parser.add_argument(
         "--jobs",
-        type=positive,
+        type=_jobs,
         default=1,
         metavar="N",
-        help="processes that read segments side by side, without --decrypt (default 1)",
+        help="processes that read segments side by side, without --decrypt; at most four for each"
+        " CPU (default 1)",
     )
     parser.add_argument(
         "--key", metavar="PLACE", help="the auditors' private key (else the deployment's)"
@@ -102,6 +107,22 @@ def _add_own(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trust", metavar="FILE", help="your own trust file (else the deployment's)"
     )
+
+
+def cpus() -> int:
+    """How many CPUs this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _jobs(text: str) -> int:
+    """Return a number of processes for argparse; each takes a segment's memory."""
+    value, most = positive(text), JOBS_PER_CPU * cpus()
+    if value > most:
+        msg = f"must be at most {most}, four for each CPU that may be used here"
+        raise argparse.ArgumentTypeError(msg)
+    return value
 
 
 def run(args: argparse.Namespace) -> int:

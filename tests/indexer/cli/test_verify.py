@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from sealtape.indexer.cli.verify import cpus
 from sealtape.indexer.monitor.folder import MonitorFolder
 from sealtape.schemas.trust import format_trust
 from sealtape.schemas.verify.violations import Violation
@@ -276,6 +277,17 @@ def test_several_processes_find_the_same(run, copied, recorded):
         if state == "whole":
             damage(copied, recorded.grace.frames[2].payload)
     assert one.code == 1
+
+
+@pytest.mark.parametrize("jobs", ["9999999", str(4 * cpus() + 1)])
+def test_no_more_processes_than_a_few_for_each_cpu(at, jobs):
+    answer = at("verify", "--all", "--jobs", jobs)
+    assert (answer.code, answer.out) == (64, "")
+    assert f"at most {4 * cpus()}, four for each CPU" in answer.err
+
+
+def test_as_many_processes_as_that(at):
+    assert at("verify", "--all", "--jobs", str(4 * cpus())).code == at("verify", "--all").code
 
 
 @pytest.mark.parametrize("word", ["--decrypt", "--deep"])
