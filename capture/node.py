@@ -180,6 +180,7 @@ def _check_alike(bus: Bus, keys: Bus) -> None:
 
 def _identity(settings: Settings, number: int, boot: bytes) -> NodeIdentity:
     keys = settings.keys
+    _say_unread(settings)
     return NodeIdentity(
         log=settings.deployment.log,
         node=settings.deployment.node,
@@ -189,6 +190,17 @@ def _identity(settings: Settings, number: int, boot: bytes) -> NodeIdentity:
         auditors=_readers(settings, "auditor", keys.auditors),
         indexers=_readers(settings, "indexer", keys.indexers),
     )
+
+
+def _say_unread(settings: Settings) -> None:
+    """Warn when recordings are encrypted and wrapped to no auditor, as `sealtape doctor` does."""
+    encrypted = sorted(name for name, kept in settings.retention.items() if kept.encryption)
+    if encrypted and not settings.keys.auditors:
+        _log.warning(
+            "Nothing is wrapped to the auditors: nobody will ever read what is recorded in %s."
+            " Name their public keys in keys.auditors.",
+            ", ".join(encrypted),
+        )
 
 
 def _readers(settings: Settings, purpose: str, paths: Sequence[str]) -> list[PublicKey]:

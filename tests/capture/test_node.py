@@ -103,6 +103,24 @@ async def test_nothing_is_wrapped_to_a_key_in_a_place_that_is_not_its_own(lab, k
         await start_capture(lab.settings)
 
 
+@pytest.mark.parametrize(
+    ("auditors", "encryption", "warned"),
+    [("", "true", True), ("", "false", False), ('"keys/auditor.pub"', "true", False)],
+)
+async def test_what_nobody_will_ever_open_is_said_at_the_start(
+    lab, caplog, auditors, encryption, warned
+):
+    more = f"\n[keys]\nauditors = [{auditors}]\n[retention.standard]\nencryption = {encryption}\n"
+    lab.path.write_text(lab.path.read_text() + more)
+    running = await start_capture(lab.settings)
+    await running.stop()
+    found = [r for r in caplog.records if "auditors" in r.getMessage()]
+    assert [r.levelname for r in found] == ["WARNING"] * warned
+    if warned:
+        assert "Name their public keys in keys.auditors." in found[0].getMessage()
+        assert "standard" in found[0].getMessage()
+
+
 async def test_a_bus_that_is_away_does_not_keep_a_node_down(lab):
     with_keys(lab, f"kafka://127.0.0.1:{free_port()}/keys?partitions=1&tls=disable&timeout=1s")
     running = await start_capture(lab.settings)
