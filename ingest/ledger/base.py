@@ -254,6 +254,13 @@ class Ledger(Protocol):
         """Where entries of these names are: (shard number, index). The empty name is nowhere."""
         ...
 
+    async def log_seals(self, number: int, first: int, end: int) -> tuple[int, LogEntry | None]:
+        """How many entries of a shard in [first, end) are named `seal/…`, and the first of them.
+
+        MUST hand out no other entry: there may be many millions.
+        """
+        ...
+
     async def log_statements(
         self, number: int, first: int = 0, limit: int = 1000
     ) -> list[LogEntry]:

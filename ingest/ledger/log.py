@@ -78,6 +78,13 @@ class SqliteLog:
 
         return await self._database.read(work)
 
+    async def log_seals(self, number: int, first: int, end: int) -> tuple[int, LogEntry | None]:
+        """How many seals there are, and the first; see `Ledger`."""
+        [(count, *row)] = await self._database.read(
+            lambda connection: connection.execute(_SEALS, (number, first, end)).fetchall()
+        )
+        return count, LogEntry(*row) if count else None
+
     async def log_statements(
         self, number: int, first: int = 0, limit: int = 1000
     ) -> list[LogEntry]:
@@ -183,6 +190,13 @@ def _state(connection: sqlite3.Connection) -> LogState:
 
 
 # "0" is the character behind "/": these are the names that begin with `statement/`.
+_SEALS = """
+WITH found AS (
+  SELECT count(*) AS n, min(idx) AS first FROM log_entry
+  WHERE number=?1 AND idx>=?2 AND idx<?3 AND name > 'seal/' AND name < 'seal0'
+)
+SELECT n, idx, name, entry FROM found LEFT JOIN log_entry ON number=?1 AND idx=first
+"""
 _STATEMENTS = """
 SELECT idx, name, entry FROM log_entry INDEXED BY log_entry_name
 WHERE name > 'statement/' AND name < 'statement0' AND name <> '' AND number=? AND idx>=?

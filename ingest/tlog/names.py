@@ -29,7 +29,6 @@ from sealtape.schemas.tlog.records import (
 
 __all__ = [
     "NO_OFFSET",
-    "SEAL",
     "name_of",
     "open_name",
     "seal_name",
@@ -39,8 +38,6 @@ __all__ = [
 
 NO_OFFSET: Final = -1
 """The offset of an incident that was not found on the bus."""
-SEAL: Final = "seal/"
-"""What the names of seals begin with."""
 
 
 def name_of(entry: Entry, index: int, number: int) -> str:
@@ -69,7 +66,7 @@ def open_name(session: bytes, epoch: int) -> str:
 
 def seal_name(session: bytes, epoch: int) -> str:
     """The name of the entry that seals an epoch."""
-    return f"{SEAL}{session.hex()}/{epoch}"
+    return f"seal/{session.hex()}/{epoch}"
 
 
 def segment_name(record: bytes) -> str:

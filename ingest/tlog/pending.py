@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from sealtape.ingest.ledger import Ledger
-from sealtape.ingest.tlog.names import SEAL
 from sealtape.schemas.tlog.records import SessionSeal, parse_entry
 
 __all__ = ["PendingSeals", "Seals", "read_seals", "seals_among"]
 
-PAGE: Final = 1000
 STRETCHES: Final = 4096
 """Most stretches that are told apart. Witnesses are asked about the newest checkpoint, so that
 those at the beginning leave together."""
@@ -67,13 +65,7 @@ def seals_among(entries: Sequence[object]) -> Seals:
 
 async def read_seals(ledger: Ledger, number: int, first: int, end: int) -> Seals:
     """The seals among the entries [first, end) of a shard, from the ledger."""
-    found = Seals()
-    while first < end:
-        rows = await ledger.log_entries(number, first, min(PAGE, end - first))
-        if not rows:
-            break
-        sealed = [row.entry for row in rows if row.name.startswith(SEAL)]
-        if sealed:
-            found += Seals(len(sealed), seals_among([parse_entry(sealed[0])]).oldest_ns)
-        first = rows[-1].index + 1
-    return found
+    count, oldest = await ledger.log_seals(number, first, end)
+    if oldest is None:
+        return Seals()
+    return Seals(count, seals_among([parse_entry(oldest.entry)]).oldest_ns)

@@ -190,6 +190,29 @@ class LedgerLogConformance:
         assert await ledger.log_statements(1, 4) == await ledger.log_statements(3) == []
         assert [item.index for item in await ledger.log_statements(2)] == [1]
 
+    async def test_seals_are_counted_and_only_the_first_is_handed_out(self, ledger: Ledger):
+        lease = await writer(ledger)
+        names = [
+            "log/1",
+            "seal/b",
+            "",
+            "seal/a",
+            "seal",
+            "seal0",
+            "seam/",
+            "statement/seal/",
+            "seal/c",
+        ]
+        first = entries(0, *names)
+        await ledger.log_append(lease, 1, 0, first, b"c")
+        await ledger.log_append(lease, 2, 0, entries(0, "log/2", "seal/d"), b"d")
+        assert await ledger.log_seals(1, 0, 100) == (3, first[1])
+        assert await ledger.log_seals(1, 2, 9) == (2, first[3])
+        assert await ledger.log_seals(1, 1, 8) == (2, first[1])
+        assert await ledger.log_seals(1, 4, 8) == await ledger.log_seals(3, 0, 9) == (0, None)
+        assert await ledger.log_seals(1, 8, 8) == await ledger.log_seals(1, 9, 0) == (0, None)
+        assert (await ledger.log_seals(2, 0, 2))[0] == 1
+
     # -- what has no seal
 
     async def test_epochs_that_may_be_final_are_unsealed(self, ledger: Ledger, clock):

@@ -91,6 +91,11 @@ class PostgresLog:
         )
         return {row[0]: (row[1], row[2]) for row in rows}
 
+    async def log_seals(self, number: int, first: int, end: int) -> tuple[int, LogEntry | None]:
+        """How many seals there are, and the first; see `Ledger`."""
+        [(count, *row)] = await self._database.fetch(_SEALS, number, first, end)
+        return count, LogEntry(*row) if count else None
+
     async def log_statements(
         self, number: int, first: int = 0, limit: int = 1000
     ) -> list[LogEntry]:
@@ -172,6 +177,13 @@ INSERT INTO inbox (kind, payload, at_ns)
 VALUES ($1, $2, (extract(epoch FROM clock_timestamp()) * 1000000000)::bigint) RETURNING id
 """
 # "0" is the character behind "/": these are the names that begin with `statement/`.
+_SEALS = """
+WITH found AS (
+  SELECT count(*) AS n, min(idx) AS first FROM log_entry
+  WHERE number = $1 AND idx >= $2 AND idx < $3 AND name > 'seal/' AND name < 'seal0'
+)
+SELECT n, idx, name, entry FROM found LEFT JOIN log_entry ON number = $1 AND idx = first
+"""
 _STATEMENTS = """
 SELECT idx, name, entry FROM log_entry
 WHERE name > 'statement/' AND name < 'statement0' AND name <> '' AND number = $1 AND idx >= $2
