@@ -177,20 +177,22 @@ class BucketVault:
         if folder and not is_key(folder):
             return
         cursor = after if is_key(after) else ""
-        page = [cursor] * _PAGE
-        while len(page) == _PAGE:
+        more = True
+        while more:
             page = await self._plain(partial(self._page, folder, cursor), "a listing")
-            for key in page:
+            more, last = len(page) == _PAGE, cursor
+            for key, size in page:
                 if key <= cursor:
-                    raise StoreError(
-                        f"The vault {self._name} does not list keys in ascending order.",
-                        hint="Directory buckets of S3 cannot be a vault.",
-                    )
+                    if size:
+                        raise self._unordered()
+                    continue  # `a/`, the folder of another tool, without the slash and so too late
                 cursor = key
                 if key > after and key.startswith(prefix) and is_key(key):
                     yield key
                 if key > prefix and not key.startswith(prefix):
                     return
+            if more and cursor == last:
+                raise self._unordered()
 
     async def erase(self, key: str) -> None:
         """Remove an object; see `Vault.erase`."""
@@ -321,10 +323,16 @@ class BucketVault:
         # The answer to HEAD has no body; only one to GET says whether the bucket is there.
         return await self._plain(lambda: self._reading.get_async(key), f"a get of {key}")
 
-    async def _page(self, folder: str, after: str) -> list[str]:
+    def _unordered(self) -> StoreError:
+        return StoreError(
+            f"The vault {self._name} does not list keys in ascending order.",
+            hint="Directory buckets of S3 cannot be a vault.",
+        )
+
+    async def _page(self, folder: str, after: str) -> list[tuple[str, int]]:
         listing = self._reading.list(folder or None, offset=after or None, chunk_size=_PAGE)
         async for objects in listing:
-            return [found["path"] for found in objects]
+            return [(found["path"], found["size"]) for found in objects]
         return []
 
     async def _plain(self, request: Callable[[], Awaitable[T]], doing: str) -> T:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from obstore.exceptions import BaseError, UnauthenticatedError
+from obstore.exceptions import BaseError, InvalidPathError, UnauthenticatedError
 
 from sealtape.schemas.errors import Exists, Missing, StoreBusy, StoreError, StoreFull
 
@@ -26,6 +26,8 @@ _STATUS = re.compile(r"status code: (\d{3})\b")
 _CODE = re.compile(r"<Code>([A-Za-z0-9_.]{1,64})</Code>")
 _FULL = {"QuotaExceeded", "XMinioStorageFull", "EntityTooLarge", "InsufficientStorage"}
 _THROTTLED = {"SlowDown", "TooManyRequests", "RequestLimitExceeded", "ServerBusy", "Throttling"}
+# S3's word for a body that came too slowly: a 400, and yet the next one may pass.
+_SLOW = {"RequestTimeout"}
 # A conditional write met another one in progress: nothing is said about who created the object.
 _RACING = {"ConditionalRequestConflict", "OperationAborted"}
 _NO_BUCKET = {"NoSuchBucket", "ContainerNotFound"}
@@ -35,12 +37,21 @@ _WRONG_KEY = {
     "SignatureDoesNotMatch",
     "InvalidToken",
     "ExpiredToken",
+    "ExpiredTokenException",
+    "TokenRefreshRequired",
     "AuthenticationFailed",
 }
+_REDIRECTIONS = {301, 302, 307, 308}
+_ELSEWHERE = {"PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed"}
 _UNTRUSTED = "its certificate is not trusted"
 _PLAINTEXT = "the endpoint is http:// and allow_http is not set"
+_REDIRECTS = "it redirects to another place"
+_NO_CREDENTIALS = "the credentials could not be had"
+_ODD_NAME = re.compile(r"Path (\".{0,300}?\")", re.DOTALL)
 # Words of obstore (reqwest, hyper, rustls) and botocore, and what they mean.
 _NETWORK = (
+    ("Error when retrieving credentials", _NO_CREDENTIALS),
+    ("Received redirect without LOCATION", _REDIRECTS),
     ("CertificateRequired", _UNTRUSTED),
     ("UnknownIssuer", _UNTRUSTED),
     ("InvalidCertificate", _UNTRUSTED),
@@ -67,11 +78,13 @@ class Fault:
         status: HTTP status, 0 when there was no answer.
         code: the store's own word for it, empty where it gave none.
         reason: what happened to the connection, where there was no answer.
+        odd: the name of an object that no vault gives and the client cannot read, quoted.
     """
 
     status: int = 0
     code: str = ""
     reason: str = ""
+    odd: str = ""
 
     @property
     def exists(self) -> bool:
@@ -91,8 +104,9 @@ class Fault:
     @property
     def again(self) -> bool:
         """It may pass by itself."""
-        throttled = self.status in {408, 429} or self.code in _THROTTLED | _RACING
-        return throttled or (self.unsure and self.reason not in {_UNTRUSTED, _PLAINTEXT})
+        throttled = self.status in {408, 429} or self.code in _THROTTLED | _RACING | _SLOW
+        final = self.odd or self.reason in {_UNTRUSTED, _PLAINTEXT, _REDIRECTS}
+        return throttled or (self.unsure and not final)
 
     @property
     def unsure(self) -> bool:
@@ -115,6 +129,8 @@ class Fault:
             f"answered {self.status}{f' ({self.code})' if self.code else ''} to {doing}."
             if self.status
             else f"gave no answer to {doing}: {self.reason or 'the connection failed'}."
+            if not self.odd
+            else f"holds an object whose name stops {doing}: {self.odd}."
         )
         context: dict[str, Any] = {"vault": name, "status": self.status, "store_code": self.code}
         if self.exists:
@@ -136,6 +152,10 @@ class Fault:
             return "This host's clock is wrong: set it."
         if self.status == 403:
             return "These credentials may not do that: see the policies in docs/vault.md."
+        if self.odd:
+            return "Remove it: no vault gives such names."
+        if self.reason == _REDIRECTS or self.status in _REDIRECTIONS or self.code in _ELSEWHERE:
+            return "The bucket is in another region or place: check region= and endpoint=."
         if self.reason == _UNTRUSTED:
             return "Name the store's CA with ?ca=FILE."
         if self.reason == _PLAINTEXT:
@@ -153,6 +173,11 @@ def fault_of(error: BaseException) -> Fault:
         return Fault(int(status[1]), code[1] if code else "")
     if isinstance(error, FileNotFoundError):
         return Fault(404)
+    if isinstance(error, InvalidPathError):
+        name = _ODD_NAME.search(text)
+        return Fault(odd=ascii(name[1])[1:-1] if name else "unknown")
+    if "External AWS credential provider" in text:
+        return Fault(reason=_NO_CREDENTIALS)
     if isinstance(error, UnauthenticatedError):
         return Fault(401, "AuthenticationFailed")
     return Fault(reason=_network(text))
@@ -160,11 +185,13 @@ def fault_of(error: BaseException) -> Fault:
 
 def fault_of_botocore(error: Exception) -> Fault:
     """Read an error of botocore: `ClientError`s hold an answer, all others mean there was none."""
+    if isinstance(error, RecursionError):
+        return Fault(reason=_REDIRECTS)
     response: Mapping[str, Any] | None = getattr(error, "response", None)
     if not response:
         return Fault(reason=_network(str(error)))
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    return Fault(status, str(response.get("Error", {}).get("Code", "")))
+    return Fault(status, str(response.get("Error", {}).get("Code") or ""))
 
 
 def _network(text: str) -> str:

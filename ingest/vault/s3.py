@@ -142,7 +142,7 @@ def _session(url: str, base: Path) -> tuple[botocore.session.Session, _Place]:
         )
     if secret:
         session.set_credentials(parsed.user, secret)
-    place = _place(parsed, base, str(session.get_config_variable("region") or "us-east-1"))
+    place = _place(parsed, base, session)
     if session.get_credentials() is None:
         raise SettingsError(
             f"There are no credentials for {parsed.text_form!r}.",
@@ -151,13 +151,13 @@ def _session(url: str, base: Path) -> tuple[botocore.session.Session, _Place]:
     return session, place
 
 
-def _place(url: StoreUrl, base: Path, region: str) -> _Place:
+def _place(url: StoreUrl, base: Path, session: botocore.session.Session) -> _Place:
     bucket, prefix = ",".join(url.hosts), url.path.strip("/")
     if len(url.hosts) != 1 or ":" in bucket:
         raise SettingsError(f"{url.text_form!r} must name one bucket: s3://BUCKET/PREFIX.")
     if prefix and not is_key(prefix):
         raise SettingsError(f"{url.text_form!r}: its path cannot be a prefix of keys.")
-    endpoint = url.text("endpoint") or os.environ.get("AWS_ENDPOINT_URL_S3", "")
+    endpoint = (url.text("endpoint") or _configured_endpoint(session)).rstrip("/")
     if endpoint.startswith("http:") and not url.flag("allow_http"):
         raise SettingsError(
             f"{url.text_form!r}: the endpoint is not https.",
@@ -169,11 +169,34 @@ def _place(url: StoreUrl, base: Path, region: str) -> _Place:
         bucket=bucket,
         prefix=prefix,
         endpoint=endpoint,
-        region=url.text("region") or region,
+        region=url.text("region") or str(session.get_config_variable("region") or "us-east-1"),
         path_style=url.flag("path_style", default=bool(endpoint)),
         ca=str(base / ca) if ca else "",
         timeout_s=url.duration("timeout", 20.0),
     )
+
+
+def _configured_endpoint(session: botocore.session.Session) -> str:
+    """What environment and profile name, in botocore's order. Each client would read its own."""
+    profile = session.get_scoped_config()
+    services = session.full_config.get("services", {}).get(profile.get("services", ""), {})
+    named = (
+        os.environ.get("AWS_ENDPOINT_URL_S3"),
+        os.environ.get("AWS_ENDPOINT_URL"),
+        services.get("s3", {}).get("endpoint_url"),
+        profile.get("endpoint_url"),
+    )
+    return str(next(filter(None, named), ""))
+
+
+def _endpoint(place: _Place) -> S3Config:
+    """The endpoint as obstore takes it: with the bucket before it where that is not in the path."""
+    if not place.endpoint:
+        return {}
+    scheme, slashes, rest = place.endpoint.partition("://")
+    bucket = "" if place.path_style else f"{place.bucket}."
+    # Not `endpoint`: obstore would let the variable AWS_ENDPOINT_URL_S3 go before it.
+    return {"aws_endpoint_url_s3": f"{scheme}{slashes}{bucket}{rest}"}
 
 
 def _vault(session: botocore.session.Session, place: _Place) -> S3Vault:
@@ -182,10 +205,13 @@ def _vault(session: botocore.session.Session, place: _Place) -> S3Vault:
         "region": place.region,
         "virtual_hosted_style_request": not place.path_style,
         "checksum_algorithm": "SHA256",
+        # Said, since obstore takes what is not from variables AWS_… that only it knows.
+        "conditional_put": "etag",
+        "skip_signature": False,
+        "s3_express": False,
+        **_endpoint(place),
         **_encryption(place.url),
     }
-    if place.endpoint:
-        config["endpoint"] = place.endpoint
     client: ClientConfig = {
         "connect_timeout": CONNECT_TIMEOUT,
         "timeout": timedelta(hours=1),  # bounded elsewhere: by what a request has to carry
@@ -219,7 +245,8 @@ def _native(session: botocore.session.Session, place: _Place) -> S3Native:
         connect_timeout=CONNECT_TIMEOUT.total_seconds(),
         read_timeout=place.timeout_s,
         retries={"mode": "standard", "total_max_attempts": 3},
-        s3={"addressing_style": "path" if place.path_style else "auto"},
+        s3={"addressing_style": _style(place)},
+        ignore_configured_endpoint_urls=True,
         # Not every store that speaks S3 knows the newer checksums; parts carry a SHA-256 anyway.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
@@ -242,6 +269,10 @@ def _native(session: botocore.session.Session, place: _Place) -> S3Native:
         encryption=_encryption_headers(place.url),
         multipart_over=place.url.whole("multipart", 96 << 20, 5 << 20, 5 << 30),
     )
+
+
+def _style(place: _Place) -> str:
+    return "path" if place.path_style else "virtual" if place.endpoint else "auto"
 
 
 def _encryption(url: StoreUrl) -> S3Config:

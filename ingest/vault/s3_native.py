@@ -30,6 +30,8 @@ PART_BYTES = 16 << 20
 THREADS = 4
 ABANDONED = timedelta(hours=24)
 LOCKED_RETRY_S = 3600.0
+# A store that redirects everything is asked by botocore for its region without end.
+FOREIGN = (ClientError, BotoCoreError, RecursionError)
 
 
 class S3Native:
@@ -120,7 +122,7 @@ class S3Native:
                     MultipartUpload={"Parts": parts},
                     IfNoneMatch="*",
                 )
-            except (ClientError, BotoCoreError) as error:
+            except FOREIGN as error:
                 fault = fault_of_botocore(error)
                 # botocore sends it again when an answer is lost; then the upload is gone, or the
                 # object that is there is our own.
@@ -145,7 +147,7 @@ class S3Native:
             self._client.abort_multipart_upload(
                 Bucket=self._bucket, Key=self.prefix + key, UploadId=upload
             )
-        except (ClientError, BotoCoreError):
+        except FOREIGN:
             return False  # `tidy` finds it tomorrow
         return True
 
@@ -181,7 +183,7 @@ class S3Native:
             which = {} if version is None else {"VersionId": version}
             try:
                 self._client.delete_object(Bucket=self._bucket, Key=name, **which)
-            except (ClientError, BotoCoreError) as error:
+            except FOREIGN as error:
                 raise self._not_erased(key, version, fault_of_botocore(error)) from error
 
     def _versions(self, name: str) -> Iterator[str | None]:
@@ -244,7 +246,7 @@ class S3Native:
             try:
                 if found := look(key, which):
                     return found
-            except (ClientError, BotoCoreError):
+            except FOREIGN:
                 continue  # none, or not ours to ask; then it is told as the refusal that it is
         return ""
 
@@ -266,7 +268,7 @@ class S3Native:
     def _retention(self, key: str) -> datetime | None:
         try:
             answer = self._client.get_object_retention(Bucket=self._bucket, Key=self._at(key))
-        except (ClientError, BotoCoreError) as error:
+        except FOREIGN as error:
             fault = fault_of_botocore(error)
             if fault.code == "NoSuchObjectLockConfiguration":
                 return None
@@ -284,7 +286,7 @@ class S3Native:
                 answer: Mapping[str, Any] = getattr(self._client, request)(
                     Bucket=self._bucket, **arguments
                 )
-            except (ClientError, BotoCoreError) as error:
+            except FOREIGN as error:
                 return fault_of_botocore(error)
             return answer
 
@@ -325,7 +327,7 @@ class S3Native:
             answer: Mapping[str, Any] = getattr(self._client, request)(
                 Bucket=self._bucket, **arguments
             )
-        except (ClientError, BotoCoreError) as error:
+        except FOREIGN as error:
             raise fault_of_botocore(error).error(self.name, doing) from error
         return answer
 
@@ -334,7 +336,7 @@ class S3Native:
             yield from self._client.get_paginator(request).paginate(
                 Bucket=self._bucket, Prefix=prefix
             )
-        except (ClientError, BotoCoreError) as error:
+        except FOREIGN as error:
             fault = fault_of_botocore(error)
             if fault.unknown_request:
                 raise _UnknownRequest from error

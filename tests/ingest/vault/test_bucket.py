@@ -33,6 +33,17 @@ def listings(request):
     return "list-type" in request.query
 
 
+def listing(names, size=1):
+    """A store's answer that lists these names."""
+    entries = "".join(
+        f"<Contents><Key>{name}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
+        f"<ETag>x</ETag><Size>{size}</Size><StorageClass>STANDARD</StorageClass></Contents>"
+        for name in names
+    )
+    body = f"<ListBucketResult><Name>b</Name><IsTruncated>false</IsTruncated>{entries}"
+    return f"{body}</ListBucketResult>".encode()
+
+
 def anything(request):
     return True
 
@@ -236,16 +247,30 @@ class TestReading:
         assert [key async for key in vault.keys("", after="a/1")] == ["a/2", "b/1"]
 
     async def test_a_listing_out_of_order_is_refused(self, vault, proxy):
-        names = ["deep/prefix/b", "deep/prefix/a"]
-        entries = "".join(
-            f"<Contents><Key>{name}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
-            "<ETag>x</ETag><Size>1</Size><StorageClass>STANDARD</StorageClass></Contents>"
-            for name in names
-        )
-        body = f"<ListBucketResult><Name>b</Name><IsTruncated>false</IsTruncated>{entries}"
-        proxy.answer(listings, "200 OK", f"{body}</ListBucketResult>".encode())
+        proxy.answer(listings, "200 OK", listing(["deep/prefix/b", "deep/prefix/a"]))
         with pytest.raises(StoreError, match="ascending"):
             _ = [key async for key in vault.keys("")]
+
+    async def test_a_listing_that_does_not_go_on_is_refused(self, vault, proxy, monkeypatch):
+        monkeypatch.setattr(module, "_PAGE", 1)
+        proxy.answer(listings, "200 OK", listing(["deep/prefix/"], size=0))
+        with pytest.raises(StoreError, match="ascending"):
+            _ = [key async for key in vault.keys("")]
+
+    async def test_folders_of_other_tools_are_passed_over(self, vault, proxy):
+        """Empty objects that end in a slash, as consoles make them."""
+        names = ["deep/prefix/", "deep/prefix/a-b", "deep/prefix/a/", "deep/prefix/a/1"]
+        proxy.answer(listings, "200 OK", listing(names, size=0))
+        assert [key async for key in vault.keys("")] == ["a-b", "a/1"]
+
+    @pytest.mark.parametrize(("name", "shown"), [("a//x", "a//x"), ("a/&#10;x", r"a/\nx")])
+    async def test_a_name_that_stops_a_listing_is_told(self, vault, proxy, name, shown):
+        proxy.answer(listings, "200 OK", listing([f"deep/prefix/{name}"]), times=99)
+        with pytest.raises(StoreError, match="whose name stops a listing") as caught:
+            _ = [key async for key in vault.keys("")]
+        assert type(caught.value) is StoreError
+        assert shown in caught.value.message
+        assert "Remove it" in caught.value.hint
 
     async def test_what_is_no_key_is_not_listed(self, vault, raw):
         bucket = vault._name.split("/")[2]

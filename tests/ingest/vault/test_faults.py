@@ -28,6 +28,7 @@ def answered(status, code=""):
         (507, "", StoreFull),
         (429, "", StoreBusy),
         (503, "SlowDown", StoreBusy),
+        (400, "RequestTimeout", StoreBusy),
         (500, "InternalError", StoreBusy),
         (400, "InvalidRequest", StoreError),
     ],
@@ -46,6 +47,8 @@ def test_an_answer_has_its_error(status, code, kind):
     [
         (404, "NoSuchBucket", "setup"),
         (403, "InvalidAccessKeyId", "access key"),
+        (400, "TokenRefreshRequired", "access key"),
+        (400, "AuthorizationHeaderMalformed", "region="),
         (401, "", "access key"),
         (403, "RequestTimeTooSkewed", "clock"),
         (403, "AccessDenied", "docs/vault.md"),
