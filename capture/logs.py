@@ -42,9 +42,15 @@ _SECRETS: Final = (
     (re.compile(r"\beyJ[\w-]{4,}\.[\w-]+(?:\.[\w-]*)*"), ""),
     (re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s@]+(?=@)", re.IGNORECASE), r"\1"),
     (
-        re.compile(r"(\b(?:authorization|cookie)[\"']?\s*[:=]\s*)[^\r\n]+", re.IGNORECASE),
+        re.compile(
+            r"(\b(?:authorization|cookie|x-vault-token|x-amz-security-token)[\"']?\s*[:=]\s*)"
+            r"[^\r\n]+",
+            re.IGNORECASE,
+        ),
         r"\1",
     ),
+    # S3 repeats a session token that it does not take.
+    (re.compile(r"(<Token[\w-]*>)[^<]+"), r"\1"),
     (re.compile(r"(\b(?:bearer|basic)\s+)[\w.~+/=-]{6,}", re.IGNORECASE), r"\1"),
     (
         re.compile(

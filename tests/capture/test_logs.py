@@ -54,6 +54,9 @@ LEAKS = [
     f"header bearer {PASSWORD}",
     f"Cookie: session={PASSWORD}; other={PASSWORD}",
     f"aws_secret_access_key={PASSWORD}",
+    f"400 Bad Request: <Error><Code>ExpiredToken</Code><Token-0>{PASSWORD}</Token-0></Error>",
+    f"<CanonicalRequest>PUT\nx-amz-security-token:{PASSWORD}\n</CanonicalRequest>",
+    f"X-Vault-Token: {PASSWORD}",
 ]
 
 
