@@ -111,6 +111,7 @@ class Database:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"sqlite-{path.stem}")
         self._connection: sqlite3.Connection | None = None
         self._copy: tempfile.TemporaryDirectory[str] | None = None
+        self._layout = 0
 
     @classmethod
     async def open(
@@ -187,6 +188,8 @@ class Database:
             return work(connection)
         connection.execute(begin)
         try:
+            # Another process, of a newer version, may have changed it since it was opened.
+            self._check_version(self._layout)
             result = work(connection)
             connection.execute("COMMIT")
         except BaseException:
@@ -202,7 +205,8 @@ class Database:
             self._connection = self._connect_writing()
             for number, script in migrations:
                 self._migrate(number, script)
-        self._check_version(len(migrations))
+        self._layout = len(migrations)
+        self._check_version(self._layout)
 
     def _connect_writing(self) -> sqlite3.Connection:
         if not self.path.exists():

@@ -72,6 +72,21 @@ async def test_migrations_run_once_and_in_order(tmp_path):
         await Database.open(path, [ONE])
 
 
+async def test_what_another_version_has_changed_is_not_written_any_more(tmp_path):
+    """Nor read: what an old version does to a newer layout nobody has looked at."""
+    path = tmp_path / "x.db"
+    old = await Database.open(path, [ONE])
+    await old.write(lambda c: c.execute("INSERT INTO a VALUES (3)"))
+    new = await Database.open(path, [ONE, TWO])
+    for attempt in (old.write(lambda c: c.execute("INSERT INTO a VALUES (4)")), old.read(rows)):
+        with pytest.raises(StoreError, match="layout 2") as caught:
+            await attempt
+        assert "version of Sealtape" in caught.value.hint
+    assert await new.read(rows) == [1, 2, 3]
+    await old.close()
+    await new.close()
+
+
 async def test_a_failed_migration_leaves_the_layout_before(tmp_path):
     path = tmp_path / "x.db"
     await (await Database.open(path, [ONE])).close()
