@@ -25,7 +25,7 @@ from typing import Any
 from sealtape.indexer.index.base import Hits, Page, Update
 from sealtape.indexer.index.opensearch import documents
 from sealtape.indexer.index.opensearch.client import BUSY_S, Cluster
-from sealtape.indexer.index.opensearch.layout import Layout, Place
+from sealtape.indexer.index.opensearch.layout import Layout, Place, is_newer
 from sealtape.indexer.index.opensearch.removal import Removal, joined
 from sealtape.indexer.index.opensearch.search import (
     READ,
@@ -410,6 +410,14 @@ async def _together(*parts: Coroutine[Any, Any, Any]) -> list[Any]:
     return results(tasks)
 
 
+def newer_templates(name: str) -> StoreError:
+    """What is said to a version that is older than the cluster's templates."""
+    return StoreError(
+        f"The template {name} in OpenSearch is of a newer version of Sealtape.",
+        hint="Use that version, here too.",
+    )
+
+
 async def check_layout(cluster: Cluster, layout: Layout) -> None:
     """Raise StoreError unless the templates of this version are there."""
     hint = "Run `sealtape index setup`, or `sealtape setup`."
@@ -422,6 +430,8 @@ async def check_layout(cluster: Cluster, layout: Layout) -> None:
             raise StoreError(
                 f"OpenSearch is not prepared: it has no index template {name}.", hint=hint
             )
+        if is_newer(there[name]):
+            raise newer_templates(name)
         if there[name] != wanted["_meta"]:
             raise StoreError(
                 f"The index template {name} is of another version of Sealtape.",

@@ -24,7 +24,7 @@ from sealtape.indexer import tokens
 from sealtape.schemas.errors import SettingsError
 from sealtape.schemas.layout import check_name, day_of
 
-__all__ = ["LAYOUT", "Layout", "Place"]
+__all__ = ["LAYOUT", "Layout", "Place", "is_newer"]
 
 LAYOUT = 2
 """Changes when templates do: an index made by another version has to be rebuilt."""
@@ -164,6 +164,13 @@ class Layout:
                 body["template"] = {"settings": {"index": {"number_of_shards": "1"}}}
             found[name] = body
         return found
+
+
+def is_newer(meta: object) -> bool:
+    """Whether a template's `_meta` was written by a version that is newer than this one."""
+    return isinstance(meta, dict) and any(
+        isinstance(meta.get(name), int) and meta[name] > _META[name] for name in ("layout", "words")
+    )
 
 
 _META: Json = {"product": "sealtape", "layout": LAYOUT, "words": tokens.VERSION}

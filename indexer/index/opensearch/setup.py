@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from sealtape.indexer.index.opensearch.adapter import parse_url, store_url
+from sealtape.indexer.index.opensearch.adapter import newer_templates, parse_url, store_url
 from sealtape.indexer.index.opensearch.client import Cluster
 from sealtape.indexer.index.opensearch.dashboards import saved_objects
-from sealtape.indexer.index.opensearch.layout import Layout
+from sealtape.indexer.index.opensearch.layout import Layout, is_newer
 from sealtape.indexer.index.opensearch.policies import policies
 from sealtape.indexer.index.opensearch.roles import roles
 from sealtape.schemas.errors import SettingsError, StoreError
@@ -60,6 +60,12 @@ async def prepare_cluster(
 
 async def _templates(cluster: Cluster, layout: Layout) -> str:
     components, indices = layout.component_templates(), layout.index_templates()
+    for kind in ("component_template", "index_template"):
+        path = f"/_{kind}/{layout.prefix}-*"
+        answer = await cluster.request("GET", path, missing_ok=True) or {}
+        for item in answer.get(f"{kind}s", ()):
+            if is_newer(item[kind].get("_meta")):
+                raise newer_templates(item["name"])
     for name, body in components.items():
         await cluster.request("PUT", f"/_component_template/{name}", body)
     for name, body in indices.items():

@@ -35,6 +35,26 @@ async def test_preparing_twice_is_preparing_once(opensearch_server, fresh):
     await (await open_index(url, HERE)).close()
 
 
+@pytest.mark.parametrize("newer", [{"layout": 99}, {"words": 99}])
+async def test_a_newer_versions_templates_stay(opensearch_server, fresh, newer):
+    """An old version's setup, run again by a host that was left behind."""
+    url = opensearch_server.index_url(fresh)
+    await prepare_cluster(url, HERE)
+    (path, body), *_ = (
+        (f"/_index_template/{item['name']}", item["index_template"])
+        for item in opensearch_server.ask("GET", f"/_index_template/{fresh}-*")["index_templates"]
+    )
+    body["_meta"] |= newer
+    opensearch_server.ask("PUT", path, body)
+    with pytest.raises(StoreError, match="newer version") as caught:
+        await prepare_cluster(url, HERE)
+    assert "setup" not in caught.value.hint
+    (kept,) = opensearch_server.ask("GET", path)["index_templates"]
+    assert kept["index_template"]["_meta"] == body["_meta"]
+    with pytest.raises(StoreError, match="newer version"):
+        await open_index(url, HERE)
+
+
 async def test_what_cannot_be_loaded_is_said(opensearch_server, fresh):
     nobody = f"http://127.0.0.1:{free_port()}"
     done = await prepare_cluster(
