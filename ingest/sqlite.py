@@ -93,7 +93,8 @@ def _translate(error: sqlite3.Error, path: Path) -> StoreError:
         return StoreBusy(
             f"{path.name} is locked by another process.", retry_after_s=1.0, path=str(path)
         )
-    if code == sqlite3.SQLITE_FULL:
+    exactly = getattr(error, "sqlite_errorcode", None)
+    if code == sqlite3.SQLITE_FULL or exactly == sqlite3.SQLITE_IOERR_SHMSIZE:
         return StoreFull(f"No room to write {path.name}.", hint="Free disk space.", path=str(path))
     if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
         return StoreCorrupt(f"{path.name} is damaged: {error}.", path=str(path))
@@ -214,10 +215,14 @@ class Database:
         connection = sqlite3.connect(
             self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
-        _write_ahead(connection)
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA secure_delete=ON")
-        connection.execute("PRAGMA foreign_keys=ON")
+        try:
+            _write_ahead(connection)
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA secure_delete=ON")
+            connection.execute("PRAGMA foreign_keys=ON")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _connect_read_only(self) -> sqlite3.Connection:
@@ -288,7 +293,8 @@ class Database:
                 connection.execute(f"PRAGMA user_version={number}")
             connection.execute("COMMIT")
         except BaseException:
-            connection.execute("ROLLBACK")
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
             raise
 
     def _check_version(self, expected: int) -> None:

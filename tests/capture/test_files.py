@@ -70,6 +70,23 @@ def test_a_closed_file_fails_as_a_store(tmp_path):
         file.write([b"x"])
 
 
+def test_an_atomic_write_that_fails_leaves_no_draft(tmp_path, monkeypatch):
+    """On a full disk each attempt would take what room comes free."""
+    write_atomic(tmp_path / "f", b"one")
+    real = os.write
+
+    def write(fd, data):
+        if len(data) < 10:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(fd, data[:10])
+
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(StoreFull):
+        write_atomic(tmp_path / "f", bytes(15))
+    assert (tmp_path / "f").read_bytes() == b"one"
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
 def test_atomic_writes_leave_no_draft(tmp_path):
     write_atomic(tmp_path / "f", b"one")
     write_atomic(tmp_path / "f", b"two" * 10000)

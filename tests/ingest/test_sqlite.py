@@ -8,7 +8,13 @@ import time
 import pytest
 
 from sealtape.ingest import sqlite as module
-from sealtape.ingest.sqlite import Database, check_database, load_migrations, sqlite_path
+from sealtape.ingest.sqlite import (
+    Database,
+    check_database,
+    load_migrations,
+    sqlite_path,
+    translated,
+)
 from sealtape.schemas.errors import (
     SettingsError,
     StoreBusy,
@@ -128,6 +134,22 @@ async def test_a_full_disk_is_said(database):
     with pytest.raises(StoreFull):
         await database.write(lambda c: c.execute("INSERT INTO a VALUES (zeroblob(100000))"))
     assert await database.read(rows) == [1, 2]
+
+
+async def test_a_migration_that_sqlite_has_undone_itself_says_why(tmp_path):
+    """It does so where a full disk took it by surprise, too."""
+    script = (
+        "CREATE TABLE b (y UNIQUE); INSERT INTO b VALUES (1); INSERT OR ROLLBACK INTO b VALUES (1);"
+    )
+    with pytest.raises(StoreError, match="UNIQUE"):
+        await Database.open(tmp_path / "x.db", [ONE, (2, script)])
+
+
+def test_no_room_for_the_shared_memory_is_a_full_disk(tmp_path):
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+    with pytest.raises(StoreFull), translated(tmp_path / "x.db"):
+        raise error
 
 
 async def test_a_damaged_file_is_said(tmp_path):
