@@ -14,7 +14,13 @@ from sealtape.indexer.cli import output, verify_bundle, verify_schedule
 from sealtape.indexer.cli.options import positive, read_settings
 from sealtape.indexer.cli.sealed import session_of
 from sealtape.indexer.cli.stores import auditor_key, keyring_of, ledger_of
-from sealtape.indexer.cli.verify_log import keep_seen, log_trust, monitor_of, trusted_nodes
+from sealtape.indexer.cli.verify_log import (
+    keep_seen,
+    log_trust,
+    monitor_of,
+    trusted_nodes,
+    worth_keeping,
+)
 from sealtape.indexer.contents import ContentChecker
 from sealtape.indexer.deep import deep_checks
 from sealtape.indexer.judging import JudgePool
@@ -23,6 +29,7 @@ from sealtape.schemas.errors import UsageError
 from sealtape.schemas.layout import SEGMENT_PREFIX
 from sealtape.schemas.settings import Settings
 from sealtape.schemas.verify import Report
+from sealtape.schemas.verify.log_state import SeenLog
 
 NAME = "verify"
 HELP = "verify one session, everything that is sealed, or an evidence bundle"
@@ -141,16 +148,18 @@ def run(args: argparse.Namespace) -> int:
     if args.jobs > 1 and (args.decrypt or args.deep or args.key):
         msg = "--jobs reads without a key."
         raise UsageError(msg, hint="Leave it out to open payloads; one process then does all.")
-    report = asyncio.run(_verify(args))
+    report, seen = asyncio.run(_verify(args))
     with output.verdict():
         if args.json:
             output.json_line(report.to_json())
         else:
             _print(report)
+    keep_seen(args.since, seen)
     return report.exit_code
 
 
-async def _verify(args: argparse.Namespace) -> Report:
+async def _verify(args: argparse.Namespace) -> tuple[Report, SeenLog | None]:
+    """The report, and what is to be kept of the log."""
     settings = read_settings(args)
     vault = await open_vault(settings.stores.vault, Path(settings.base))
     # Listed first: what is sealed while we look is then not taken for a stranger.
@@ -184,9 +193,8 @@ async def _verify(args: argparse.Namespace) -> Report:
             )
             if args.all:
                 report = await audit.everything(listed)
-                keep_seen(args.since, audit.log.seen, report)
-                return report
-            return await audit.session(await session_of(ledger, args.session))
+                return report, worth_keeping(args.since, audit.log.seen, report)
+            return await audit.session(await session_of(ledger, args.session)), None
     finally:
         progress.done()
         await vault.close()

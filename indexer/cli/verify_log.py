@@ -19,7 +19,15 @@ from sealtape.schemas.verify import Report
 from sealtape.schemas.verify.findings import Verdict
 from sealtape.schemas.verify.log_state import SeenLog
 
-__all__ = ["keep_seen", "log_trust", "monitor_of", "policy_of", "read_policy", "trusted_nodes"]
+__all__ = [
+    "keep_seen",
+    "log_trust",
+    "monitor_of",
+    "policy_of",
+    "read_policy",
+    "trusted_nodes",
+    "worth_keeping",
+]
 
 DEFAULT_POLICY: Final = "policy.toml"
 """In a deployment's folder. Like its trust file it is a beginning, to be copied away from there."""
@@ -97,11 +105,17 @@ def read_seen(path: str | None) -> SeenLog | None:
         ) from exc
 
 
-def keep_seen(path: str | None, seen: SeenLog | None, report: Report) -> None:
-    """Keep what this run has seen, unless something was wrong: then the old state is evidence."""
+def worth_keeping(path: str | None, seen: SeenLog | None, report: Report) -> SeenLog | None:
+    """What this run has seen, unless something was wrong: then the old state is evidence."""
     if not path or seen is None:
-        return
+        return None
     if report.verdict == Verdict.TAMPERED:
         report.note(f"{path} stays as it was: it shows what was seen before")
-        return
-    write_atomic(Path(path), seen.to_json())
+        return None
+    return seen
+
+
+def keep_seen(path: str | None, seen: SeenLog | None) -> None:
+    """Write the state, after the verdict was told: that must not be lost with it."""
+    if path and seen is not None:
+        write_atomic(Path(path), seen.to_json())

@@ -62,7 +62,7 @@ def test_the_state_of_an_earlier_run(tmp_path):
     path = tmp_path / "seen"
     assert verify_log.read_seen(None) is None
     assert verify_log.read_seen(str(path)) is None
-    verify_log.keep_seen(str(path), SEEN, Report(sessions=1))
+    verify_log.keep_seen(str(path), SEEN)
     assert verify_log.read_seen(str(path)) == SEEN
     path.write_bytes(path.read_bytes() + b"x")
     with pytest.raises(UsageError, match="not the state"):
@@ -71,18 +71,21 @@ def test_the_state_of_an_earlier_run(tmp_path):
 
 def test_the_state_that_cannot_be_written(tmp_path):
     with pytest.raises(StoreError, match="seen"):
-        verify_log.keep_seen(str(tmp_path / "none" / "seen"), SEEN, Report(sessions=1))
+        verify_log.keep_seen(str(tmp_path / "none" / "seen"), SEEN)
 
 
 def test_the_state_stays_when_something_is_wrong(tmp_path):
     path = tmp_path / "seen"
     report = Report(sessions=1)
     report.tampered("log", "log", "rolled back")
-    verify_log.keep_seen(str(path), SEEN, report)
-    assert not path.exists()
+    assert verify_log.worth_keeping(str(path), SEEN, report) is None
     assert "shows what was seen before" in report.notes[0]
-    verify_log.keep_seen(None, SEEN, Report())
-    verify_log.keep_seen(str(path), None, Report())
+    good = Report(sessions=1)
+    assert verify_log.worth_keeping(str(path), SEEN, good) == SEEN
+    assert verify_log.worth_keeping(None, SEEN, good) is None
+    assert verify_log.worth_keeping(str(path), None, good) is None
+    verify_log.keep_seen(None, SEEN)
+    verify_log.keep_seen(str(path), None)
     assert not path.exists()
 
 
@@ -93,6 +96,9 @@ def test_at_the_command_line(logged, tmp_path, run):
     assert answer.code == 0, answer
     assert SeenLog.from_json(state.read_bytes()).checkpoints[0].size > 3
     assert run("-c", config, "verify", "--all", "--since", str(state)).code == 0
+    lost = run("-c", config, "verify", "--all", "--since", str(tmp_path / "none" / "seen"))
+    assert (lost.code, "VERIFIED" in lost.out) == (74, True), lost
+    assert "none/seen" in lost.err
     far = SeenLog.of(
         logged.settings.deployment.log,
         [Checkpoint(f"{logged.settings.deployment.log}/1", 10_000, b"\1" * 32)],
