@@ -102,6 +102,7 @@ async def start_capture(
         worker = _worker(settings, identity, key, bus, keys)
         if view is not None:
             worker.watch(view)
+        about.begin(worker)
         await worker.start()
         undo.push_async_callback(worker.stop)
         gateway = Gateway(settings=settings, worker=worker, number=number, shared=shared)

@@ -49,6 +49,7 @@ from sealtape.schemas.tlog.receipts import Ended
 
 SESSION_SIZE = 16
 ADOPT_AGAIN_S = 5.0
+SAY_AGAIN_S = 60.0
 BEACON_S = 1.0
 """How long a start waits for the first beacon, so that the journal's OPEN has one."""
 T = TypeVar("T")
@@ -125,6 +126,7 @@ class Worker:
         self._opened_journal = False
         self._broken: StoreError | None = None
         self._draining = False
+        self._said_ns = 0
 
     # -- life --------------------------------------------------------------------------------------
 
@@ -450,6 +452,7 @@ class Worker:
     def spool_fails(self, outlet: Outlet, error: StoreError) -> None:
         """Stall the sessions of a level, or let them go on unrecorded where the terms say so."""
         _log.error("The spool cannot be written: %s", error)
+        self._said_ns = outlet.failing_since
         for recorder in list(outlet.live.values()):
             if recorder.subject.terms.on_failure == "continue" or not recorder.number:
                 recorder.begin_gap()
@@ -459,6 +462,16 @@ class Worker:
                 recorder.stall("spool")
         if self._opened_journal:
             self.journal.event("spool-failing", {"level": outlet.level, "error": error.code})
+
+    def _say_failing(self, now: int) -> None:
+        """Say again that the spool fails: nobody may have seen the first line."""
+        for outlet in self._outlets.values():
+            if outlet.failing is None or now - self._said_ns < SAY_AGAIN_S * 1e9:
+                continue
+            self._said_ns = now
+            seconds = (now - outlet.failing_since) / 1e9
+            text = "The spool has not been writable for %.0f s: %s"
+            _log.error(text, seconds, outlet.failing)
 
     def spool_works(self, outlet: Outlet) -> None:
         _log.warning("The spool can be written again.")
@@ -497,6 +510,7 @@ class Worker:
             if now - looked_ns >= 1_000_000_000:
                 looked_ns = now
                 self._watch_clock()
+                self._say_failing(now)
 
     def _cut_old(self, now: int) -> None:
         limit = now - self._pace.frame_ms * 750_000  # looked at four times in that time

@@ -109,6 +109,10 @@ class CaptureVitals:
         self._gateway: Gateway | None = None
         self._expires_s = 0.0
 
+    def begin(self, worker: Worker) -> None:
+        """Tell about a worker that is about to start, which may have to wait for room."""
+        self._worker = worker
+
     def attach(self, worker: Worker, gateway: Gateway, *, expires_s: float) -> None:
         """Tell about these from now on; `expires_s` is when the certificate does, in Unix time."""
         self._worker, self._gateway, self._expires_s = worker, gateway, expires_s
@@ -116,9 +120,10 @@ class CaptureVitals:
     async def families(self) -> Iterable[Metric]:
         sheet = Sheet([each for each in MEASURES if each is not RESTARTS], worker=self._label)
         sheet.put(WORKER_UP, 1)
-        if self._worker is not None and self._gateway is not None:
-            sheet.put(CERTIFICATE, self._expires_s)
+        if self._worker is not None:
             _of_worker(sheet, self._worker)
+        if self._gateway is not None:
+            sheet.put(CERTIFICATE, self._expires_s)
             _of_gateway(sheet, self._gateway)
         about = build("capture", self._node, worker=self._label)
         return [*about, *sheet.families(), *process(worker=self._label)]
@@ -126,17 +131,20 @@ class CaptureVitals:
     async def readiness(self) -> Readiness:
         """Ready is who would take a new session: a bus that is away fills the spool meanwhile."""
         worker, gateway = self._worker, self._gateway
-        if worker is None or gateway is None:
+        if worker is None:
             return Readiness(ready=False, checks={"listening": "starting"})
         health = worker.health()
-        draining = gateway.closing or health.state == "draining"
         failing = health.state == "failing"
         checks = {
-            "listening": "draining" if draining else "ok",
+            "listening": "starting",
             "spool": f"failing: {health.code}" if failing else "ok",
             "bus": f"failing: {health.code}" if health.state == "bus-failing" else "ok",
-            "identity": "keys cannot be fetched" if gateway.keys.error else "ok",
         }
+        if gateway is None:
+            return Readiness(ready=False, checks=checks)
+        draining = gateway.closing or health.state == "draining"
+        checks["listening"] = "draining" if draining else "ok"
+        checks["identity"] = "keys cannot be fetched" if gateway.keys.error else "ok"
         return Readiness(ready=not (draining or failing), checks=checks)
 
 

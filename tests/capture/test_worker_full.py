@@ -57,3 +57,24 @@ async def test_a_spool_is_adopted_when_its_disk_has_room_again(
     assert told.closes[1].reason == "aborted"
     assert told.stream(CLIENT_IN) == b"select 1"
     await bus.close()
+
+
+async def test_a_worker_that_waits_for_room_says_so_again_and_again(
+    tmp_path, failing_files, monkeypatch, caplog
+):
+    """Who looks at the log after a night finds it there, also while the worker still starts."""
+    monkeypatch.setattr(worker_module, "SAY_AGAIN_S", 0.1)
+    stage, disk = Stage(tmp_path, frame_ms=40, grace_s=0.5), failing_files(room=0)
+    bus = stage.bus()
+    starting = asyncio.create_task(stage.worker(bus, create=disk.create))
+    await until(lambda: caplog.text.count("has not been writable for") >= 2)
+    assert "No space left" in caplog.messages[-1]
+    assert not starting.done()
+    disk.room = 1 << 30
+    async with asyncio.timeout(60):
+        worker = await starting
+    told = len(caplog.messages)
+    await asyncio.sleep(1.5)
+    assert not any("writable for" in message for message in caplog.messages[told:])
+    assert await worker.stop()
+    await bus.close()

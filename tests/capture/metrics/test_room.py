@@ -3,6 +3,7 @@ import contextlib
 import json
 import os
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -21,6 +22,7 @@ from tests.capture.postgres.gateway_world import psql
 from tests.capture.stage import CLASS, Stage, open_on, until
 from tests.factories.log_host import log_host
 from tests.servers.postgres import shared_server
+from tests.servers.process import free_port
 
 SHOP = [("protocol", "postgres"), ("target", "shop")]
 
@@ -94,6 +96,23 @@ async def test_the_endpoint_is_there_before_the_worker_and_goes_with_a_failed_st
     found = await scrape(vitals)
     assert value(found, "worker_up") == 1
     assert value(found, "spool_bytes") is None
+
+
+async def test_a_node_that_waits_for_room_says_so_before_it_has_started(lab):
+    """Its disk has none, so the worker waits with its journal; the endpoint is asked meanwhile."""
+    metrics = f"127.0.0.1:{free_port()}"
+    capture = replace(lab.settings.capture, spool_limit=100, metrics=metrics)
+    starting = asyncio.create_task(start_capture(replace(lab.settings, capture=capture)))
+    await asyncio.sleep(1)
+    assert not starting.done()
+    ready = json.loads((await get(metrics, "/readyz")).body)
+    assert not ready["ready"]
+    assert ready["checks"]["listening"] == "starting"
+    assert ready["checks"]["spool"] == "failing: store-full"
+    assert value((await get(metrics, "/metrics")).samples(), "spool_failing") == 1
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
 
 
 @pytest.fixture
