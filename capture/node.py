@@ -19,7 +19,7 @@ from sealtape.capture.metrics.endpoint import Endpoint, open_endpoint
 from sealtape.capture.metrics.link import Reply
 from sealtape.capture.metrics.room import CaptureVitals
 from sealtape.capture.postgres.gateway import Gateway
-from sealtape.capture.receipts.view import open_view
+from sealtape.capture.receipts.view import LogView, open_view
 from sealtape.capture.recorder import Pace
 from sealtape.capture.spool.folder import Spool
 from sealtape.capture.worker import Worker
@@ -99,9 +99,7 @@ async def start_capture(
         if settings.stores.keys:
             keys = await _open(settings.stores.keys, settings, own)
             _check_alike(bus, keys)
-        worker = _worker(settings, identity, key, bus, keys)
-        if view is not None:
-            worker.watch(view)
+        worker = _worker(settings, identity, key, bus, keys, view)
         about.begin(worker)
         await worker.start()
         undo.push_async_callback(worker.stop)
@@ -118,7 +116,12 @@ async def start_capture(
 
 
 def _worker(
-    settings: Settings, identity: NodeIdentity, key: bytes, bus: Bus, keys: Bus | None
+    settings: Settings,
+    identity: NodeIdentity,
+    key: bytes,
+    bus: Bus,
+    keys: Bus | None,
+    view: LogView | None,
 ) -> Worker:
     spool = Spool(
         Path(settings.base, settings.capture.spool),
@@ -128,7 +131,7 @@ def _worker(
         key=key,
         limit=settings.capture.spool_limit,
     )
-    return Worker(
+    worker = Worker(
         bus=bus,
         keys=keys,
         spool=spool,
@@ -137,6 +140,9 @@ def _worker(
         pace=_pace(settings),
         counts=Counts(settings.targets),
     )
+    if view is not None:
+        worker.watch(view)
+    return worker
 
 
 async def _tell(
