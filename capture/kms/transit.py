@@ -151,7 +151,10 @@ class TransitKms:
         try:
             connection.request("POST", f"/v1/{self.mount}/{operation}/{self.name}", body, headers)
             response = connection.getresponse()
-            return response.status, response.read(MAX_ANSWER)
+            answer = response.read(MAX_ANSWER)
+            if response.length and len(answer) < MAX_ANSWER:  # what read(n) says nothing of
+                raise http.client.IncompleteRead(b"")
+            return response.status, answer
         finally:
             connection.close()
 
@@ -180,8 +183,10 @@ class TransitKms:
 
     def _refused(self, operation: str, status: int) -> KeyUnavailable:
         hints = {
-            400: "The key is another one, the file was changed, or the key's type has no "
-            "associated data; aes256-gcm96 has.",
+            307: "It is a standby that sends its callers on: name the active one.",
+            400: "The key is another one or was deleted, its min_decryption_version is above the "
+            "file's, the file was changed, or the key's type has no associated data; "
+            "aes256-gcm96 has.",
             403: f"The token is wrong or has expired, or may not post to "
             f"{self.mount}/{operation}/{self.name}.",
             404: "There is no such engine or key there.",

@@ -15,7 +15,7 @@ from sealtape.schemas.errors import Exists, FormatError, KeyUnavailable, Setting
 from sealtape.schemas.sealed import SealedKey
 from sealtape.schemas.wraps import X25519, generate
 from tests.conformance.kms import KmsConformance
-from tests.servers.http_faults import fault_proxy
+from tests.servers.http_faults import Rule, fault_proxy
 
 PRIVATE, _ = generate("auditor", X25519, os.urandom)
 
@@ -72,6 +72,20 @@ class TestWhatIsKept:
     def test_rotation_of_the_servers_key_opens_it_still(self, place, key, openbao_server, tmp_path):
         openbao_server.call("POST", f"transit/keys/{key}/rotate")
         assert read_private_key(place, tmp_path) == PRIVATE
+
+    def test_a_version_that_the_server_opens_no_more(self, place, key, openbao_server, tmp_path):
+        openbao_server.call("POST", f"transit/keys/{key}/rotate")
+        openbao_server.call("POST", f"transit/keys/{key}/config", min_decryption_version=2)
+        with pytest.raises(KeyUnavailable, match="400") as caught:
+            read_private_key(place, tmp_path)
+        assert "min_decryption_version" in caught.value.hint
+
+    def test_a_key_that_the_server_has_deleted(self, place, key, openbao_server, tmp_path):
+        openbao_server.call("POST", f"transit/keys/{key}/config", deletion_allowed=True)
+        openbao_server.call("DELETE", f"transit/keys/{key}")
+        with pytest.raises(KeyUnavailable, match=r"400|404") as caught:
+            read_private_key(place, tmp_path)
+        assert "deleted" in caught.value.hint
 
     def test_an_id_that_was_changed_does_not_open(self, place, tmp_path):
         path = tmp_path / "auditor.sealed"
@@ -245,6 +259,29 @@ class TestAnswers:
         proxy.reset(lambda _: True)
         proxy.answer(lambda _: True, "200 OK", b'{"data": {"plaintext": "' + raw + b'"}}')
         assert await self.ask(kms.read) == PRIVATE
+
+    async def test_an_answer_that_was_cut_off_is_asked_for_again(self, kms, proxy):
+        raw = base64.b64encode(PRIVATE.raw)
+        body = b'{"data": {"plaintext": "' + raw + b'"}}'
+
+        async def cut(_, request, sent, reader, writer):
+            head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            writer.write(head + body[:30])
+            await writer.drain()
+            return False
+
+        proxy.rules.append(Rule(lambda _: True, cut, 1))
+        proxy.answer(lambda _: True, "200 OK", body)
+        assert await self.ask(kms.read) == PRIVATE
+        proxy.rules.append(Rule(lambda _: True, cut, 9))
+        with pytest.raises(KeyUnavailable, match="no answer"):
+            await self.ask(kms.read)
+
+    async def test_a_standby_that_sends_on_is_told(self, kms, proxy):
+        proxy.answer(lambda _: True, "307 Temporary Redirect", headers=["Location: https://a/"])
+        with pytest.raises(KeyUnavailable, match="307") as caught:
+            await self.ask(kms.read)
+        assert "active" in caught.value.hint
 
     async def test_what_does_not_pass_is_not(self, kms, proxy):
         proxy.answer(lambda _: True, "418 I am a teapot", times=9)
