@@ -134,7 +134,7 @@ class Fault:
         )
         context: dict[str, Any] = {"vault": name, "status": self.status, "store_code": self.code}
         if self.exists:
-            return Exists(what, **context)
+            return Exists(what, hint=self._hint(), **context)
         if self.missing:
             return Missing(what, **context)
         if self.code in _FULL or self.status == 507:
@@ -144,6 +144,8 @@ class Fault:
         return StoreError(what, hint=self._hint(), **context)
 
     def _hint(self) -> str:
+        if self.code == "BucketAlreadyExists":
+            return "Somebody else's bucket has this name: choose another name."
         if self.code in _NO_BUCKET:
             return "Create the bucket, or run `sealtape setup`."
         if self.code in _WRONG_KEY or self.status == 401:

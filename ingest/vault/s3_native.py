@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from sealtape.ingest.serving import together
 from sealtape.ingest.vault.base import Buffer
 from sealtape.ingest.vault.bucket import TOKEN
-from sealtape.ingest.vault.faults import Fault, fault_of_botocore
+from sealtape.ingest.vault.faults import RETRY_AFTER_S, Fault, fault_of_botocore
 from sealtape.schemas.errors import Exists, Missing, StoreBusy, StoreError
 
 __all__ = ["S3Native"]
@@ -131,6 +131,9 @@ class S3Native:
                     return
                 if fault.exists:
                     raise Exists(f"The vault holds {key} already.", key=key) from None
+                if fault.code == "NoSuchUpload":
+                    told = f"The upload of {key} to {self.name} was aborted by somebody else."
+                    raise StoreBusy(told, retry_after_s=RETRY_AFTER_S, key=key) from error
                 raise fault.error(self.name, f"the end of an upload of {key}") from error
 
         await self._run(complete)
@@ -156,12 +159,15 @@ class S3Native:
 
         def abort_old() -> int:
             limit = datetime.now(UTC) - ABANDONED
-            old = [
-                (str(found["Key"]), str(found["UploadId"]))
-                for page in self._pages("list_multipart_uploads", self.prefix)
-                for found in page.get("Uploads", ())
-                if found["Initiated"] < limit
-            ]
+            try:
+                old = [
+                    (str(found["Key"]), str(found["UploadId"]))
+                    for page in self._pages("list_multipart_uploads", self.prefix)
+                    for found in page.get("Uploads", ())
+                    if found["Initiated"] < limit
+                ]
+            except _UnknownRequest:
+                return 0
             cut = len(self.prefix)
             return sum(self._abort(key[cut:], upload) for key, upload in old)
 
@@ -303,6 +309,8 @@ class S3Native:
         if self._region != "us-east-1":
             wanted["CreateBucketConfiguration"] = {"LocationConstraint": self._region}
         made = await self.facts("create_bucket", **wanted)
+        if isinstance(made, Fault) and made.code == "BucketAlreadyOwnedByYou":
+            return []  # another was first
         if isinstance(made, Fault):
             raise made.error(self.name, "the creation of the bucket")
         done = [f"created the bucket {self._bucket}{' with object lock' * self.locks}"]
