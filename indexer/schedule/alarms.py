@@ -17,7 +17,7 @@ from sealtape.capture.outbound import Destination, OutboundError, destination, p
 from sealtape.capture.postgres.credential import credential_of
 from sealtape.capture.postgres.target import Credential
 from sealtape.indexer.schedule.state import State, Waiting
-from sealtape.schemas.errors import SealtapeError
+from sealtape.schemas.errors import SealtapeError, StoreError
 from sealtape.schemas.settings import Settings
 from sealtape.schemas.verification import SIGNATURE, signature
 
@@ -61,6 +61,7 @@ class AlarmSender:
         self._longest_s = longest_s
         self._clock = clock
         self._more = asyncio.Event()
+        self._taken: set[int] = set()
         self.sent = 0
         self.failures = 0
         self.waiting = 0
@@ -93,23 +94,33 @@ class AlarmSender:
         return False
 
     async def _sweep(self) -> bool:
-        """Try each alarm that waits; whether all were taken."""
+        """Try each alarm that waits; whether all were taken, and that is written down."""
+        try:
+            taken = await self._each()
+            self.waiting = await self._state.waiting_count()
+        except StoreError as error:  # a full disk, say: it must not end the verifier
+            log.warning("what the webhook has taken cannot be written down: %s", error)
+            return False
+        return taken and not self.waiting
+
+    async def _each(self) -> bool:
         taken = True
         for item in await self._state.waiting(PAGE):
-            try:
-                status = await self._post(item)
-            except (OutboundError, SealtapeError, OSError) as error:
-                self._failed(str(error))
-                taken = False
-                break  # the others would fare no better
-            if 200 <= status < 300:
-                await self._state.sent(item.id)
+            if item.id not in self._taken:
+                try:
+                    status = await self._post(item)
+                except (OutboundError, SealtapeError, OSError) as error:
+                    self._failed(str(error))
+                    return False  # the others would fare no better
+                if not 200 <= status < 300:
+                    self._failed(f"it answers {status}")
+                    taken = False
+                    continue
                 self.sent += 1
-            else:
-                self._failed(f"it answers {status}")
-                taken = False
-        self.waiting = await self._state.waiting_count()
-        return taken and not self.waiting
+                self._taken.add(item.id)
+            await self._state.sent(item.id)
+            self._taken.discard(item.id)
+        return taken
 
     async def _post(self, item: Waiting) -> int:
         body = item.alarm.to_json()

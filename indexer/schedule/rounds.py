@@ -25,7 +25,7 @@ from sealtape.ingest.ledger.rows import SegmentRow
 from sealtape.ingest.tlog.publish import checkpoint_of
 from sealtape.ingest.tlog.store import CHECKPOINT, LogStore
 from sealtape.ingest.vault import Vault, open_vault
-from sealtape.schemas.errors import FormatError
+from sealtape.schemas.errors import FormatError, StoreError
 from sealtape.schemas.evidence import EvidencePolicy
 from sealtape.schemas.layout import SEGMENT_PREFIX
 from sealtape.schemas.notes import Verifier
@@ -210,10 +210,16 @@ class Rounds:
         self, records: Sequence[Verification], found: Found, *, seen: SeenLog | None = None
     ) -> list[Alarm]:
         send = bool(self._settings.verify.webhook)
-        fresh = await self._state.keep(records, found, seen=seen, send=send)
-        for alarm in fresh:
-            self.tally.found[alarm.finding.verdict] += 1
-            log.error(EVENT, extra={"finding": alarm.id.hex(), **_told(alarm.finding)})
+        try:
+            fresh = await self._state.keep(records, found, seen=seen, send=send)
+        except StoreError:
+            # Nothing remembers them now, so they are told, and told again by the next step.
+            alarms = [alarm for _, alarm in found.values()]
+            self.standing |= Counter(alarm.finding.verdict for alarm in alarms)
+            _tell(alarms)
+            raise
+        self.tally.found.update(alarm.finding.verdict for alarm in fresh)
+        _tell(fresh)
         return fresh
 
     def _alarms(self, audit: PartAudit, now_ns: int) -> Found:
@@ -240,6 +246,11 @@ class Rounds:
             verdict=gravest(set(own)),
             log=checked,
         )
+
+
+def _tell(alarms: Sequence[Alarm]) -> None:
+    for alarm in alarms:
+        log.error(EVENT, extra={"finding": alarm.id.hex(), **_told(alarm.finding)})
 
 
 def _told(finding: Finding) -> dict[str, object]:

@@ -97,6 +97,22 @@ async def test_one_that_is_away_is_tried_until_it_is_back(state):
         assert len(hook.verified(SECRET)) == 2, "a new start sends what waits"
 
 
+async def test_what_was_taken_and_cannot_be_written_down_is_not_sent_again(state, caplog):
+    """As on a full disk, which must not end the sender either."""
+    await wait_for(state, alarm("a"), alarm("b"))
+    await state._database.direct(lambda connection: connection.execute("PRAGMA query_only=1"))
+    async with webhook() as hook:
+        sending = sender(state, hook.url)
+        async with running(sending), asyncio.timeout(60):
+            while caplog.text.count("readonly") < 3:
+                await asyncio.sleep(0.01)
+            await state._database.direct(lambda c: c.execute("PRAGMA query_only=0"))
+            while await state.waiting_count():
+                await asyncio.sleep(0.01)
+        assert [each.finding.object for each in hook.verified(SECRET)] == ["a", "b"]
+    assert sending.sent == 2
+
+
 async def test_it_is_woken(state):
     async with webhook() as hook:
         sending = sender(state, hook.url)

@@ -274,3 +274,24 @@ async def test_a_log_that_stood_still_is_told_once_and_ends_when_it_went_on(site
         clock.now_ns += SOON_NS
         assert (await rounds.step(0)).fresh == ()
         assert await state.standing() == []
+
+
+async def test_a_finding_that_cannot_be_kept_is_told_all_the_same(site, clock, caplog):
+    """A full disk, or one that is read-only: each step tells it, and the alert can fire."""
+    async with rounds_of(site, clock) as (rounds, state):
+        await rounds.step(0)  # the pass
+        for path in site.objects():
+            overwrite(path, path.read_bytes()[:-1] + b"?")
+        database = state._database
+        await database.direct(lambda connection: connection.execute("PRAGMA query_only=1"))
+        for number in (1, 2):
+            with pytest.raises(StoreError, match="readonly"):
+                await rounds.step(1 << 30)
+            told = [record for record in caplog.records if record.message == EVENT]
+            names = {record.finding for record in told}
+            assert len(told) == number * len(names) > 0
+            assert told[-1].verdict == "tampered"
+            assert rounds.standing["tampered"] == len(names)
+        await database.direct(lambda connection: connection.execute("PRAGMA query_only=0"))
+        assert {alarm.id.hex() for alarm in (await rounds.step(1 << 30)).fresh} == names
+        assert rounds.standing["tampered"] == len(names)
