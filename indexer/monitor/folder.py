@@ -149,18 +149,24 @@ class MonitorFolder:
 
     def add_found(self, violations: Iterable[Violation], at_ns: int) -> list[Violation]:
         """Remember those that were not known; returns them."""
+        new, lines, last = self.unknown(violations), [], self._last
+        for violation in new:
+            line = {"at_ns": str(at_ns), "prev": last.hex(), **violation.members()}
+            lines.append(canonical.encode(line))
+            last = sha256(lines[-1]).digest()
+        self._append(_FOUND, lines)
+        self._last = last
+        self._found += [Found(violation, at_ns) for violation in new]
+        return new
+
+    def unknown(self, violations: Iterable[Violation]) -> list[Violation]:
+        """Those that are not among what was found, each once."""
         known = {name_of(item.violation) for item in self._found}
-        new, lines, last = [], [], self._last
+        new = []
         for violation in violations:
             if name_of(violation) not in known:
                 known.add(name_of(violation))
                 new.append(violation)
-                line = {"at_ns": str(at_ns), "prev": last.hex(), **violation.members()}
-                lines.append(canonical.encode(line))
-                last = sha256(lines[-1]).digest()
-        self._append(_FOUND, lines)
-        self._last = last
-        self._found += [Found(violation, at_ns) for violation in new]
         return new
 
     def _read_found(self) -> Iterator[Found]:

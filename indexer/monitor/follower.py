@@ -16,7 +16,7 @@ from typing import Final
 
 from sealtape.indexer.monitor.folder import MonitorFolder, Read, name_of
 from sealtape.indexer.monitor.source import PAGE, LogSource, Noted
-from sealtape.schemas.errors import DigestError, FormatError, StoreBusy, StoreCorrupt
+from sealtape.schemas.errors import DigestError, FormatError, StoreBusy, StoreCorrupt, StoreError
 from sealtape.schemas.evidence import EvidencePolicy
 from sealtape.schemas.notes import Checkpoint
 from sealtape.schemas.segments import SegmentRecord
@@ -185,8 +185,8 @@ class Follower:
         if at_ns != 0:
             self.rules.witnessed(self.rules.size, now_ns if at_ns is None else at_ns)
         self._rested = (self.rules.number, self.rules.size)
-        self._reached.append(checkpoint)
         await asyncio.to_thread(self._remember, checkpoint, now_ns, own=at_ns is None)
+        self._reached.append(checkpoint)  # only now: what stands against it is in the folder
 
     async def _judge(self, checkpoint: Checkpoint) -> None:
         """Hash the entries up to a checkpoint, and only when that holds, take them."""
@@ -264,11 +264,18 @@ class Follower:
         folder, (number, size) = self._folder, self._rested
         if folder is None:
             return
-        if own and (number, size) not in self._own:
-            self._own[number, size] = Read(number, size, checkpoint.root, now_ns)
-            folder.add_read(self._own[number, size])
-        for violation in folder.add_found(self.rules.violations, now_ns):
+        try:
+            new = folder.add_found(self.rules.violations, now_ns)
+        except StoreError:
+            for violation in folder.unknown(self.rules.violations):
+                log.error("%s (not kept)", violation)  # noqa: TRY400 - raised below
+            raise
+        for violation in new:
             log.error("%s", violation)
+        if own and (number, size) not in self._own:
+            read = Read(number, size, checkpoint.root, now_ns)
+            folder.add_read(read)
+            self._own[number, size] = read
         kept = self._kept[1] if self._kept[0] == number else 0
         if size - kept >= max(KEEP_EVERY, size // 8):
             self.keep()

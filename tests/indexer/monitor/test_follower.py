@@ -8,7 +8,7 @@ from sealtape.indexer.monitor import follower as module
 from sealtape.indexer.monitor.folder import MonitorFolder
 from sealtape.indexer.monitor.follower import Follower
 from sealtape.indexer.monitor.source import LogSource
-from sealtape.schemas.errors import DigestError, StoreBusy, StoreCorrupt
+from sealtape.schemas.errors import DigestError, StoreBusy, StoreCorrupt, StoreFull
 from sealtape.schemas.evidence import parse_evidence_policy
 from sealtape.schemas.notes import Checkpoint
 from sealtape.schemas.tlog.records import LogIncident
@@ -318,6 +318,39 @@ async def test_breaches_stand_until_they_are_acknowledged(tmp_path, caplog):
     MonitorFolder(tmp_path / "state").acknowledge("ann", "a test", 1)
     assert follower.objections() == []
     assert restarted.objections() == []
+
+
+async def test_a_breach_that_cannot_be_kept_is_told_and_lets_nothing_through(
+    tmp_path, monkeypatch, caplog
+):
+    """A full disk, which has room again before an older checkpoint is asked for."""
+    history = generate(2, 20, turns=False)
+    sealed_twice(history)
+    written = await LogVault(tmp_path / "vault", history).write(noted=False)
+    sizes = sorted(size for _, size in written.notes)
+    *_, before, last = [written.checkpoint(size) for size in sizes]
+    folder = MonitorFolder(tmp_path / "state")
+    follower = follow(written, folder)
+    real = folder._append
+
+    def full(name, lines):
+        if name == "found.jsonl" and lines:
+            raise StoreFull("no room")
+        real(name, lines)
+
+    monkeypatch.setattr(folder, "_append", full)
+    for checkpoint in (before, last):
+        caplog.clear()
+        with pytest.raises(StoreFull):
+            await follower.reach(checkpoint)
+        assert "seal-once" in caplog.text
+    assert folder.found == ()
+    monkeypatch.setattr(folder, "_append", real)
+    with pytest.raises(StoreBusy, match="further than"):
+        await follower.reach(before)
+    await follower.reach(last)
+    assert [item.rule for item in follower.objections()] == ["seal-once"]
+    assert [item.size for item in folder.read()] == [last.size]
 
 
 async def test_what_is_late_stands_while_it_lasts(tmp_path):
