@@ -1,5 +1,6 @@
 """Every `sealtape` command in a document is one that the parser takes."""
 
+import ast
 import re
 import shlex
 
@@ -15,8 +16,9 @@ CALL = re.compile(r"(?:^|[;(|&]|\$\()\s*(?:\$ )?(sealtape(?: -\S+| [a-z\"'$./-])
 PAGES = [
     path
     for path in sources.files()
-    if path.suffix == ".md" and (path.parts[0] == "docs" or len(path.parts) == 1)
+    if path.suffix == ".md" and (path.parts[0] in ("docs", "deploy") or len(path.parts) == 1)
 ]
+ROOMS = ("capture", "indexer", "ingest", "schemas")
 
 
 def calls(text):
@@ -86,6 +88,18 @@ def test_commands_in_the_help_exist():
         if line.strip().startswith("sealtape ") and problem(line.strip())
     }
     assert not wrong
+
+
+def test_commands_in_messages_exist():
+    """What an error or a hint tells somebody to run."""
+    found = set()
+    for path in sources.files():
+        if path.suffix == ".py" and path.parts[0] in ROOMS:
+            for node in ast.walk(ast.parse(sources.text(path))):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    found |= set(INLINE.findall(" ".join(node.value.split())))
+    assert len(found) > 20
+    assert not {line: problem(line) for line in found if problem(line)}
 
 
 def test_every_command_is_in_the_reference():
