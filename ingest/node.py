@@ -213,13 +213,15 @@ def _crew(stores: Stores, owner: str, lease_s: float, berth: Callable[[int], Ber
 
 
 async def _clean(stores: Stores, collector: Collector) -> None:
+    # Each by itself: a store that refuses one of them must not keep the others from being done.
     await together(
-        _again_and_again(partial(_collect, stores, collector), COLLECT_EVERY_S),
+        _again_and_again(stores.vault.tidy, COLLECT_EVERY_S),
+        _again_and_again(partial(_collect, collector), COLLECT_EVERY_S),
         _again_and_again(partial(_trim, stores), TRIM_EVERY_S),
     )
 
 
-async def _again_and_again(work: Callable[[], Awaitable[None]], seconds: float) -> None:
+async def _again_and_again(work: Callable[[], Awaitable[object]], seconds: float) -> None:
     while True:
         try:
             await work()
@@ -228,8 +230,7 @@ async def _again_and_again(work: Callable[[], Awaitable[None]], seconds: float) 
         await asyncio.sleep(seconds)
 
 
-async def _collect(stores: Stores, collector: Collector) -> None:
-    await stores.vault.tidy()
+async def _collect(collector: Collector) -> None:
     removed = await collector.collect()
     if removed:
         log.info("removed %d objects that were never published", removed)

@@ -179,26 +179,19 @@ async def test_a_failure_ends_it_and_is_raised(stores, monkeypatch):
 
 
 async def test_cleaning_up_that_fails_does_not_end_it(stores, monkeypatch, caplog):
+    caplog.set_level("INFO")
+
     async def broken():
         raise StoreError("no")
-
-    monkeypatch.setattr(stores.vault, "tidy", broken)
-    monkeypatch.setattr(module, "COLLECT_EVERY_S", 0.01)
-    running = await start_ingest(**kwargs_of(stores))
-    while "cleaning up" not in caplog.text:
-        await asyncio.sleep(0.01)
-    await running.stop()
-
-
-async def test_orphans_are_collected(stores, monkeypatch, caplog):
-    caplog.set_level("INFO")
 
     async def found(self, older_than_s=0.0):
         return 2
 
+    monkeypatch.setattr(stores.vault, "tidy", broken)
     monkeypatch.setattr(module.Collector, "collect", found)
+    monkeypatch.setattr(module, "COLLECT_EVERY_S", 0.01)
     running = await start_ingest(**kwargs_of(stores))
-    while "removed 2 objects" not in caplog.text:
+    while "cleaning up" not in caplog.text or "removed 2 objects" not in caplog.text:
         await asyncio.sleep(0.01)
     await running.stop()
 
