@@ -457,15 +457,19 @@ class Audit:
 
     async def _quarantine(self, kept: Sequence[Quarantined], before: Sequence[Incident]) -> None:
         """What is in quarantine is whole, and stated by an incident; and the other way round."""
-        offsets = {item.offset for item in kept}
+        there = {(item.offset, item.session) for item in kept}
         for incident in before:
-            if incident.reason in QUARANTINE_REASONS and incident.offset not in offsets:
+            if incident.reason not in QUARANTINE_REASONS:
+                continue
+            if (incident.offset, incident.session) not in there:
                 self._quarantined(incident, "the message that was put in quarantine is gone")
         stated = {
-            (i.topic, i.partition, i.offset, i.reason) for i in await self._ledger.incidents()
+            (i.topic, i.partition, i.offset, i.reason, i.session)
+            for i in await self._ledger.incidents()
         }
         for item in kept:
-            if (item.topic, item.partition, item.offset, item.reason) not in stated:
+            place = item.topic, item.partition, item.offset
+            if (*place, item.reason, item.session) not in stated:
                 self._quarantined(item, "the incident that states it is gone")
             data = await self._object(item.key) if item.key else item.data
             if data is not None and (len(data), sha256(data).digest()) != (item.size, item.sha256):

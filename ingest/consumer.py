@@ -170,7 +170,8 @@ class Consumer:
             position=lease.next_offset,
             verifiers=self._verifiers,
             limits=self._limits,
-            quarantined=[item.offset for item in known],
+            quarantined=[(item.offset, item.sha256) for item in known],
+            anew=await self._anew(),
         )
         self._arrivals = Arrivals()
         self._held = lease, sealer
@@ -182,6 +183,13 @@ class Consumer:
         finally:
             self._held = None
             self._counts.duplicates += sealer.duplicates
+
+    async def _anew(self) -> int:
+        """The lowest offset at which this bus was ever cut off."""
+        stated = await self._stores.ledger.incidents(session=b"")
+        cuts = [item for item in stated if item.reason == "bus_cut"]
+        here = [item.offset for item in cuts if (item.topic, item.partition) == self.place]
+        return min(here, default=MAX_SEQ)
 
     async def _step(self, sealer: Sealer, lease: Lease, *, wait_s: float) -> None:
         """Read and take one batch, and publish if it is time."""
@@ -243,7 +251,7 @@ class Consumer:
         # it does not come again.
         await self._publish(sealer, lease, end=end)
         detail = f"The bus ends at {end}, and {sealer.read_to} was reached already."
-        await self._announce(sealer, lease, "bus_cut", detail, position=min(sealer.first, end))
+        await self._announce(sealer, lease, "bus_cut", detail, offset=end)
         self._short_since = None
         raise StoreBusy(f"Reading goes on from offset {end}.", retry_after_s=0.1)
 
@@ -275,16 +283,20 @@ class Consumer:
                 await self._announce(sealer, lease, "topic_recreated", detail)
 
     async def _announce(
-        self, sealer: Sealer, lease: Lease, reason: str, detail: str, *, position: int | None = None
+        self, sealer: Sealer, lease: Lease, reason: str, detail: str, *, offset: int = MAX_SEQ
     ) -> None:
-        """Publish an incident of the partition by itself: it must not wait for the vault."""
+        """Publish an incident of the partition by itself: it must not wait for the vault.
+
+        Reading goes on at `offset`, if that is below the position.
+        """
         log.error("%s/%d: %s", *self.place, detail)
         now_ns = self._clock_ns()
-        incident = Incident(*self.place, sealer.first, reason, detail, b"", -1, -1, now_ns)
+        at = sealer.first if offset == MAX_SEQ else offset
+        incident = Incident(*self.place, at, reason, detail, b"", -1, -1, now_ns)
         publication = Publish(
             lease=lease,
             first=sealer.first,
-            next_offset=sealer.first if position is None else position,
+            next_offset=min(sealer.first, offset),
             shard=self._shard,
             at_ns=now_ns,
             incidents=(incident,),

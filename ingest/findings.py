@@ -57,8 +57,8 @@ INLINE_BYTES = 64 << 10
 class Findings:
     """Incidents and quarantined messages since the last publication. Pure."""
 
-    def __init__(self, topic: str, partition: int, known: Iterable[int] = ()) -> None:
-        """Gather for one partition; messages at `known` offsets are in quarantine already."""
+    def __init__(self, topic: str, partition: int, known: Iterable[tuple[int, bytes]] = ()) -> None:
+        """Gather for one partition; `known` are in quarantine: offsets, and messages' SHA-256."""
         self._known = frozenset(known)
         self._topic = topic
         self._partition = partition
@@ -110,7 +110,9 @@ class Findings:
         seq: int = -1,
     ) -> None:
         """Keep a message that cannot be sealed, and say so."""
-        if offset in self._known:
+        digest = sha256(data).digest()
+        # By its bytes too: on a bus that was cut off another message may stand at the offset.
+        if (offset, digest) in self._known:
             return
         self.quarantined.append(
             Quarantined(
@@ -119,7 +121,7 @@ class Findings:
                 offset=offset,
                 reason=reason,
                 session=session,
-                sha256=sha256(data).digest(),
+                sha256=digest,
                 size=len(data),
                 data=data,
                 key="",

@@ -115,11 +115,13 @@ class Sealer:
         position: int,
         verifiers: Sequence[Verifier] | None,
         limits: Limits,
-        quarantined: Iterable[int] = (),
+        quarantined: Iterable[tuple[int, bytes]] = (),
+        anew: int = MAX_SEQ,
     ) -> None:
         """Begin at a lease's `next_offset`. `verifiers` None trusts any node ("trust: self").
 
-        `quarantined` are offsets from there on that were put into quarantine before.
+        `quarantined` are offsets from there on, and the SHA-256 of the messages, that were put into
+        quarantine before. From the offset `anew` on, the bus may have had other messages before.
         """
         self.first = position
         self.read_to = position
@@ -128,6 +130,7 @@ class Sealer:
         self.duplicates = 0
         self._verifiers = verifiers
         self._limits = limits
+        self._anew = anew
         self._tracks: dict[Name, Track] = {}
         self._terms = TermsSeen()
         self._waiting_bytes = 0
@@ -301,8 +304,8 @@ class Sealer:
         waiting = track.waiting_row(row.seq)
         if waiting is None:
             head = track.head
-            if head is not None and row.seq < head.hi and offset <= head.offset:
-                return  # the very message that was dealt with before, read again
+            if head is not None and row.seq < head.hi and self._dealt_with(head, offset):
+                return  # read again
             self.doubts.append(Doubt(row, offset))
             return
         piece, held = waiting
@@ -313,6 +316,10 @@ class Sealer:
         else:
             piece.rivals[row.seq] = (row, offset)
             self._aside_bytes += row.payload_len
+
+    def _dealt_with(self, head: Head, offset: int) -> bool:
+        """Whether what stands at an offset is the very message that went into the head."""
+        return offset <= head.offset and offset < self._anew
 
     def _take_early(self, track: Track, now_ns: int) -> None:
         while (held := track.early.pop(track.next_seq, None)) is not None:
@@ -349,7 +356,7 @@ class Sealer:
             self._quarantine_checkpoint("checkpoint_root", message, item, now_ns)
         elif message.size > track.base.hi:
             track.sign(message.size, message.note, attested=root is not None)
-        elif track.head is not None and item.offset > track.head.offset:
+        elif track.head is not None and not self._dealt_with(track.head, item.offset):
             if message.size > track.head.attested and not track.head.lost:
                 self._quarantine_checkpoint("checkpoint_late", message, item, now_ns)
             else:

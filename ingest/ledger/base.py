@@ -105,9 +105,10 @@ class Ledger(Protocol):
         * each head's digest is the one named in its change;
 
         and MUST then mark the objects published, add segments and fragments, replace the heads,
-        add to the sessions, keep incidents and quarantined messages (those already known by their
-        key are not added again), make `silent` sessions that are live `incomplete` (`revision`
-        grows by one), append events and set the position.
+        add to the sessions, keep incidents (one per place on the bus, reason and frame) and
+        quarantined messages (one per place and SHA-256) that are not there yet, make `silent`
+        sessions that are live `incomplete` (`revision` grows by one), append events and set the
+        position.
         """
         ...
 
@@ -196,7 +197,10 @@ class Ledger(Protocol):
     async def quarantined(
         self, topic: str, partition: int, from_offset: int = 0
     ) -> list[Quarantined]:
-        """Quarantined messages of a partition from an offset on, in order of offset."""
+        """Quarantined messages of a partition from an offset on, in order of offset.
+
+        There may be several at one: on a bus that was cut off, offsets begin anew.
+        """
         ...
 
     async def outbox(self, after: int = 0, limit: int = 1000) -> list[Event]:

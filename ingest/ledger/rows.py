@@ -178,7 +178,7 @@ class SessionChange:
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """Something that must not happen, did. One per (topic, partition, offset, reason).
+    """Something that must not happen, did. One per place on the bus, reason and frame.
 
     `reason` is a stable word (docs/ingest.md lists them), `detail` one sentence without personal
     data. `session`, `epoch` and `seq` are as the message claims them; empty and -1 where unknown.
@@ -198,7 +198,10 @@ class Incident:
 
 @dataclass(frozen=True, slots=True)
 class Quarantined:
-    """A message that could not be sealed, with its bytes: in `data`, or in the object `key`."""
+    """A message that could not be sealed, with its bytes: in `data`, or in the object `key`.
+
+    One per (topic, partition, offset, sha256).
+    """
 
     topic: str
     partition: int

@@ -336,7 +336,8 @@ class SqliteLedger(SqliteLog):
     ) -> list[Quarantined]:
         rows = await self._rows(
             "SELECT topic, part, bus_offset, reason, session, sha256, size, data, key, at_ns"
-            " FROM quarantine WHERE topic=? AND part=? AND bus_offset>=? ORDER BY bus_offset",
+            " FROM quarantine WHERE topic=? AND part=? AND bus_offset>=?"
+            " ORDER BY bus_offset, at_ns, sha256",
             (topic, partition, from_offset),
         )
         return [Quarantined(*row) for row in rows]

@@ -34,8 +34,8 @@ CHUNK = 32 * WIDTH
 """Names are in no order, and a transaction writes their pages: in a large one each only once."""
 UNKNOWN = -1
 
-Place = tuple[str, int, int, str]
-"""Topic, partition, offset and reason of an incident: what the ledger knows it by."""
+Place = tuple[str, int, int, str, bytes, int, int]
+"""Topic, partition, offset, reason, session, epoch and seq: what the ledger knows it by."""
 Subject = tuple[str, int, str, bytes, int, int]
 """Topic, partition, reason, session, epoch and seq: what sealed frames say of an incident."""
 
@@ -192,7 +192,8 @@ async def has_log(vault: Vault) -> bool:
 
 def place_of(incident: Incident) -> Place:
     """What the ledger knows an incident by."""
-    return incident.topic, incident.partition, incident.offset, incident.reason
+    topic, partition, reason, session, epoch, seq = _subject(incident)
+    return topic, partition, incident.offset, reason, session, epoch, seq
 
 
 def _check_root(store: LogStore, tree: CompactRange, signed: Sequence[Checkpoint]) -> None:

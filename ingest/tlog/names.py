@@ -6,7 +6,7 @@
     open/SESSION/EPOCH             session-open
     seal/SESSION/EPOCH             session-seal
     segment/SHA256                 a segment record, by its hash
-    incident/TOPIC/PARTITION/OFFSET/REASON
+    incident/TOPIC/PARTITION/OFFSET/REASON/SESSION/EPOCH/SEQ
     heartbeat/1/41                 the heartbeat at index 41 of shard 1
     statement/ID                   whatever was signed
 
@@ -80,11 +80,9 @@ def statement_name(ident: bytes) -> str:
 
 
 def _incident(entry: LogIncident) -> str:
-    """One for each place on the bus and reason; without a place there, one for each frame."""
+    """One for each place on the bus, reason and frame: offsets may come a second time."""
     bus = entry.bus
     name = f"incident/{bus.topic}/{bus.partition}/{bus.offset}/{entry.reason}"
-    if bus.offset != NO_OFFSET:
-        return name
     epoch = NO_OFFSET if entry.epoch is None else entry.epoch
     seq = NO_OFFSET if entry.seq is None else entry.seq
     return f"{name}/{entry.session.hex()}/{epoch}/{seq}"

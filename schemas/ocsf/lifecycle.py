@@ -129,6 +129,8 @@ def _incident(kind: str, key: str, said: Payload, at_ns: int) -> OcsfEvent:
     session, reason = said["session"], said["reason"]
     place = f"{said['topic']}/{said['partition']}"
     uid = f"{place}/{said['offset']}/{reason}"
+    if session:  # offsets may come a second time
+        uid += f"/{session}:{said['epoch']}:{said['seq']}"
     members: dict[str, Any] = {
         "is_alert": True,
         "finding_info": {

@@ -404,6 +404,20 @@ class LedgerConformance(LedgerLogConformance):
         assert (await ledger.session(A)).incidents == 1
         assert len(await ledger.incidents(session=A)) == 1
 
+    async def test_an_offset_may_come_again_with_another_message(self, ledger: Ledger, clock):
+        """After the bus was cut off; what was there before stays as it is."""
+        lease = await claimed(ledger)
+        incident = Incident(TOPIC, 0, 3, "no_open", "why", A, 0, 3, 7)
+        bad = Quarantined(TOPIC, 0, 3, "no_open", A, b"q" * 32, 2, b"xx", "", 7)
+        await published(ledger, lease, 0, 4, incidents=(incident,), quarantined=(bad,))
+        again = replace(bad, session=B, sha256=b"r" * 32, data=b"yy", at_ns=9)
+        stated = replace(incident, session=B, at_ns=9)
+        for at in (4, 5):
+            await published(ledger, lease, at, 5, incidents=(stated,), quarantined=(again, bad))
+        assert sorted(await ledger.quarantined(TOPIC, 0), key=lambda i: i.at_ns) == [bad, again]
+        assert [replace(i, id=0) for i in await ledger.incidents()] == [incident, stated]
+        assert len(await ledger.incidents(session=B)) == 1
+
     async def test_incidents_found_before_their_session_count_too(self, ledger: Ledger, clock):
         """A message in the wrong partition may be read before the session's own."""
         other = await claimed(ledger, partition=1)

@@ -299,6 +299,71 @@ async def test_a_bus_that_was_cut_off_is_believed_after_a_while(room, monkeypatc
     assert (await room.session(lost)).state == "sealed"
 
 
+async def cut_off(room, monkeypatch, *, end):
+    """Ingest has passed all there is; then the bus ends at `end`, and ingest goes on from there."""
+    await room.drain()
+    assert await room.ledger.position("frames", 0) == len(room.bus.records[0]) > end
+    monkeypatch.setattr(module, "CUT_S", 0.05)
+    del room.bus.records[0][end:]
+    said = await room.reasons()
+    worker = room.worker()
+    task = asyncio.create_task(worker.run())
+    async with asyncio.timeout(60):
+        while await room.reasons() != [*said, "bus_cut"]:
+            await asyncio.sleep(0.01)
+    worker.leave()
+    await task
+
+
+async def test_what_comes_at_offsets_that_were_in_quarantine_before_the_cut_is_kept(
+    room, monkeypatch
+):
+    first, second = (build_session(seed=seed, commands=3) for seed in (1, 2))
+    waiting = build_session(seed=3, checkpoint_every=256, final_checkpoint=False)
+    strays = [build_session(seed=seed).frames[3] for seed in (7, 8)]
+    broken = [messages.encode(stray) + b"!" for stray in strays]
+    room.send(*first.messages, *first.messages[:3], broken[0], strays[0])
+    at = len(first.messages) + 3
+    await cut_off(room, monkeypatch, end=at - 3)
+    # Before them waits what is read again after a restart, and they with it.
+    room.send(*waiting.frames[:3], broken[1], strays[1], *second.messages)
+    for _ in range(2):
+        await room.drain()
+        assert await room.ledger.position("frames", 0) == at - 3
+    kept = await room.ledger.quarantined("frames", 0)
+    assert sorted((item.offset, item.data) for item in kept) == sorted(
+        [(at, data) for data in broken] + [(at + 1, messages.encode(stray)) for stray in strays]
+    )
+    for reason, offset in (("malformed", at), ("no_open", at + 1)):
+        stated = [item for item in await room.ledger.incidents() if item.reason == reason]
+        assert [(item.offset, item.session) for item in stated] == [
+            (offset, stray.session) for stray in strays
+        ]
+    assert (await room.session(second)).state == "sealed"
+
+
+async def test_a_frame_below_its_head_is_looked_at_where_offsets_began_anew(room, monkeypatch):
+    """Its offset is one that the head has passed; it is not the message that stood there."""
+    built = build_session(commands=6)
+    room.send(*built.messages)
+    await cut_off(room, monkeypatch, end=4)
+    forged = replace(built.frames[5], payload=b"of another")
+    room.send(built.frames[5], forged)
+    await room.drain()
+    kept = await room.ledger.quarantined("frames", 0)
+    assert [(item.offset, item.reason) for item in kept] == [(5, "conflict")]
+    assert await room.reasons() == ["bus_cut", "conflict"]
+
+
+async def test_a_cut_is_said_at_the_offset_where_the_bus_was_cut_off(room, monkeypatch):
+    built = build_session(commands=6)
+    room.send(*built.messages)
+    await cut_off(room, monkeypatch, end=9)
+    room.send(*built.messages[9:])
+    await cut_off(room, monkeypatch, end=4)
+    assert [item.offset for item in await room.ledger.incidents()] == [9, 4]
+
+
 async def test_what_was_read_before_the_bus_was_cut_off_is_sealed(room, monkeypatch):
     monkeypatch.setattr(module, "CUT_S", 0.05)
     built = build_session(commands=4, close=None, final_checkpoint=False, checkpoint_every=256)

@@ -36,9 +36,12 @@ def test_a_row_is_kept_as_its_message():
 
 
 def test_what_is_known_is_not_kept_again():
-    findings = Findings("frames", 0, known=[5])
-    findings.quarantine("malformed", "", offset=5, data=b"", now_ns=0)
+    findings = Findings("frames", 0, known=[(5, sha256(b"abc").digest())])
+    findings.quarantine("malformed", "", offset=5, data=b"abc", now_ns=0)
     assert not findings
+    findings.quarantine("malformed", "", offset=5, data=b"of a bus made anew", now_ns=0)
+    findings.quarantine("malformed", "", offset=6, data=b"abc", now_ns=0)
+    assert [item.offset for item in findings.quarantined] == [5, 6]
 
 
 @pytest.mark.parametrize("reason", sorted(REASONS))

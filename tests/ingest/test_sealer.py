@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from hashlib import sha256
 
 import pytest
 
@@ -568,7 +569,9 @@ def test_reading_again_from_any_publication_changes_nothing(seed):
 
 
 def test_known_quarantined_messages_are_not_quarantined_again():
-    bench = Bench(known=[1]).send(b"garbage", b"garbage", key=bytes(16))
+    bench = Bench(known=[(1, sha256(b"garbage").digest())]).send(
+        b"garbage", b"garbage", key=bytes(16)
+    )
     bench.cut()
     assert bench.quarantined == [("malformed", 0)]
 

@@ -298,6 +298,8 @@ def recording(kind, activity, word, message, *, reason="", severity=1, status=SU
 
 def finding(kind, reason, severity, detail, *, session=NAME, epoch=0, seq=5):
     uid = f"frames-1f/0/4096/{reason}"
+    if session:
+        uid += f"/{session}:{epoch}:{seq}"
     members = {
         "is_alert": True,
         "finding_info": {

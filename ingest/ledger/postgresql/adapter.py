@@ -326,7 +326,7 @@ class PostgresLedger(PostgresLog):
         rows = await self._database.fetch(
             "SELECT topic, part, bus_offset, reason, session, sha256, size, data, key, at_ns"
             " FROM quarantine WHERE topic = $1 AND part = $2 AND bus_offset >= $3"
-            " ORDER BY bus_offset",
+            " ORDER BY bus_offset, at_ns, sha256",
             topic,
             partition,
             from_offset,

@@ -1,9 +1,11 @@
 import sqlite3
+from dataclasses import replace
 from hashlib import sha256
 
 import pytest
 
 from sealtape.ingest.ledger import sqlite as module
+from sealtape.ingest.ledger.rows import Incident, Quarantined
 from sealtape.ingest.ledger.sqlite import SqliteLedger
 from sealtape.schemas.errors import StoreError
 from tests.conformance.ledger import (
@@ -62,7 +64,35 @@ def test_the_layout_is_pinned():
         "f402e73b38845eb64f934b0122cb03a80f7dee745beb72b4c63cfc9a53775d4b",
         "21a4bbb2183148224188424f35bde0bb148fe4b5b20badbd0ff3da2cc59dc89c",
         "492665c03d58346ec00d5fec11187b68d295e08a6dfdee1b7fb6bbee683cb37c",
+        "78d11dcb4a42c2c4b138df44028cfdbf480d5728eb8db18fbb2ac43052e06286",
     ]
+
+
+async def test_an_older_file_keeps_what_is_in_quarantine(tmp_path):
+    """And takes another message at an offset that it knows."""
+    row = ("frames", 0, 4, "malformed", b"", b"q" * 32, 2, b"xx", "", 7)
+    said = ("frames", 0, 4, "malformed", "why", b"", -1, -1, 7)
+    with sqlite3.connect(tmp_path / "ledger.db") as file:
+        for number, script in module._MIGRATIONS[:4]:
+            file.executescript(script)
+            file.execute(f"PRAGMA user_version={number}")
+        file.execute(f"INSERT INTO quarantine VALUES ({','.join('?' * 10)})", row)
+        file.execute(f"INSERT INTO incident VALUES ({','.join('?' * 10)})", (41, *said))
+    file.close()
+    ledger = await SqliteLedger.open("sqlite:ledger.db", tmp_path)
+    kept, stated = Quarantined(*row), Incident(*said, id=41)
+    assert await ledger.quarantined("frames", 0) == [kept]
+    assert await ledger.incidents() == [stated]
+    lease = await claimed(ledger)
+    again = replace(kept, sha256=b"r" * 32, data=b"yy")
+    new = replace(stated, session=A)
+    await published(ledger, lease, 0, 5, incidents=(stated, new), quarantined=(kept, again))
+    assert await ledger.quarantined("frames", 0) == [kept, again]
+    old, added = await ledger.incidents()
+    assert (old, added) == (stated, replace(new, id=added.id))
+    assert added.id > old.id
+    assert await ledger.incidents(session=A) == [added]
+    await ledger.close()
 
 
 async def test_two_processes_may_share_it(ledger, tmp_path, clock):

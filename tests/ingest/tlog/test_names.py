@@ -33,13 +33,15 @@ def incident(offset, reason="gap", session=SESSION, epoch=2, seq=9):
     return LogIncident(1, reason, BusPlace("frames", 3, offset), session, epoch, seq)
 
 
-def test_an_incident_is_named_by_its_place_on_the_bus():
-    assert name_of(incident(4096), 0, 1) == "incident/frames/3/4096/gap"
-    assert name_of(incident(4096, seq=10), 5, 2) == "incident/frames/3/4096/gap"
-
-
-def test_without_a_place_by_what_it_is_about():
+def test_an_incident_is_named_by_its_place_on_the_bus_and_what_it_is_about():
+    name = f"incident/frames/3/4096/gap/{SESSION.hex()}/2/9"
+    assert name_of(incident(4096), 0, 1) == name_of(incident(4096), 5, 2) == name
+    # Offsets begin anew on a bus that was cut off.
+    assert name_of(incident(4096, seq=10), 0, 1) != name
     assert name_of(incident(-1), 0, 1) == f"incident/frames/3/-1/gap/{SESSION.hex()}/2/9"
-    assert name_of(incident(-1, session=b"", epoch=None, seq=None), 0, 1) == (
-        "incident/frames/3/-1/gap//-1/-1"
+
+
+def test_an_incident_without_a_session():
+    assert name_of(incident(4, session=b"", epoch=None, seq=None), 0, 1) == (
+        "incident/frames/3/4/gap//-1/-1"
     )

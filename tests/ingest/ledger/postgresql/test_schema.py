@@ -1,12 +1,16 @@
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sealtape.ingest.ledger import check_ledger, open_ledger, prepare_ledger
-from sealtape.ingest.ledger.postgresql.schema import LAYOUT
+from sealtape.ingest.ledger.postgresql.schema import LAYOUT, ledger_server
+from sealtape.ingest.ledger.rows import Incident, Quarantined
+from sealtape.ingest.postgresql.layout import Layout, prepare
 from sealtape.schemas.errors import StoreError
 from tests.conformance.ledger import claimed, published, sealed_segment, session_change
+from tests.conformance.postgresql import Schema
 
 BASE = Path()
 # What each role may do to each table. Everything else it may not.
@@ -122,7 +126,37 @@ async def test_the_layout_is_pinned():
         (1, "cae6c7d0845ce158c28b462d13e5c8f5881557388761b348386f2a043efe6395"),
         (2, "21a4bbb2183148224188424f35bde0bb148fe4b5b20badbd0ff3da2cc59dc89c"),
         (3, "5d7ac77e7a36e1e8e6479a703cbafe498ba7371c03617fd1de0fa381f77b52b4"),
+        (4, "8a80f56bd508c70a335a446de25337ba70d7e7569070fa9a7f9d8b66658e6008"),
     ]
+
+
+async def test_an_older_schema_takes_another_message_at_a_known_offset(postgres_server):
+    schema = Schema(postgres_server, "cut")
+    await prepare(
+        ledger_server(schema.url(), BASE), Layout(LAYOUT.scripts[:3], LAYOUT.roles, "SELECT 1")
+    )
+    kept = Quarantined("frames", 0, 4, "malformed", b"", b"q" * 32, 2, b"xx", "", 7)
+    stated = Incident("frames", 0, 4, "malformed", "why", b"", -1, -1, 7, 41)
+    schema.sql(
+        "INSERT INTO quarantine VALUES"
+        f" ('frames', 0, 4, 'malformed', '', '\\x{kept.sha256.hex()}', 2, 'xx', '', 7);"
+        "INSERT INTO incident VALUES"
+        " (41, 'frames', 0, 4, 'malformed', 'why', '', -1, -1, 7);"
+        "UPDATE counter SET incident = 41"
+    )
+    assert len(await prepare_ledger(schema.url(), BASE)) == len(LAYOUT.scripts) - 3
+    schema.make_users("ingest", "reader")
+    ledger = await open_ledger(schema.url("ingest"), BASE)
+    again, new = replace(kept, sha256=b"r" * 32), replace(stated, session=b"a" * 16)
+    lease = await claimed(ledger)
+    for at in (0, 5):
+        more = {"incidents": (stated, new), "quarantined": (kept, again)}
+        await published(ledger, lease, at, 5, **more)
+    assert await ledger.quarantined("frames", 0) == [kept, again]
+    old, added = await ledger.incidents()
+    assert (old, added) == (stated, replace(new, id=added.id))
+    await ledger.close()
+    schema.drop()
 
 
 def levels(checks):
