@@ -14,9 +14,10 @@ document and the commands that changed. What it needs to go on after a restart i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from sealtape.indexer.heard import Chain
 from sealtape.schemas import canonical, facts
 from sealtape.schemas.bodies import Close, Ident, Opening, parse_open
 from sealtape.schemas.documents import CommandDocument, SessionDocument, command_id
@@ -76,6 +77,7 @@ class SessionFold:
         "_orphans",
         "_running",
         "document",
+        "heard",
         "session",
         "skipped",
     )
@@ -86,6 +88,8 @@ class SessionFold:
         self.document: SessionDocument | None = None
         self.skipped = 0
         """Frames that could not be read (no key, or damaged), in this process."""
+        self.heard: dict[int, Chain] = {}
+        """By epoch, what was folded before it was sealed: kept with the progress."""
         self._epochs: dict[int, _Epoch] = {}
         self._running: dict[int, CommandDocument | None] = {}
         self._changed: dict[tuple[int, int], CommandDocument] = {}
@@ -98,6 +102,11 @@ class SessionFold:
         """The seq of the frame that is expected next."""
         known = self._epochs.get(epoch)
         return known.next_seq if known else 0
+
+    @property
+    def epochs(self) -> Iterable[int]:
+        """The epochs that it has frames of."""
+        return self._epochs.keys()
 
     @property
     def closed(self) -> bool:
@@ -289,7 +298,7 @@ class SessionFold:
         # Written for each session in each write, so not by the general encoder.
         epochs = ",".join(
             f'{{"closed":{"true" if epoch.closed else "false"},"epoch":{number},'
-            f'"first_n":"{epoch.first_n}","next":"{epoch.next_seq}"}}'
+            f'"first_n":"{epoch.first_n}"{self._heard_of(number)},"next":"{epoch.next_seq}"}}'
             for number, epoch in sorted(self._epochs.items())
         )
         running = ",".join(f'"{n}"' for n in self._running)
@@ -297,6 +306,13 @@ class SessionFold:
         return (
             f'{{"epochs":[{epochs}],"revision":"{revision}","running":[{running}],"v":1}}'
         ).encode("ascii")
+
+    def _heard_of(self, epoch: int) -> str:
+        chain = self.heard.get(epoch)
+        if chain is None:
+            return ""
+        digest = chain.digest.hex()
+        return f',"heard":{{"digest":"{digest}","first":"{chain.first}","next":"{chain.next}"}}'
 
     @classmethod
     def restore(
@@ -314,7 +330,10 @@ class SessionFold:
         if fields.decimal("revision") != (document.revision if document else 0) and document:
             raise FormatError("The progress is of another revision of the session.")
         for item in fields.objects("epochs"):
-            fold._epochs[item.integer("epoch")] = _Epoch(
+            number = item.integer("epoch")
+            if item.has("heard"):
+                fold.heard[number] = _chain(item.object("heard"))
+            fold._epochs[number] = _Epoch(
                 next_seq=item.decimal("next"),
                 first_n=item.decimal("first_n", -1),
                 closed=item.boolean("closed"),
@@ -325,6 +344,12 @@ class SessionFold:
         )
         fields.end()
         return fold
+
+
+def _chain(fields: canonical.Fields) -> Chain:
+    chain = Chain(fields.decimal("first"), fields.decimal("next"), fields.hex("digest", 32))
+    fields.end()
+    return chain
 
 
 def finished(command: CommandDocument, result: Fact) -> CommandDocument:

@@ -37,6 +37,7 @@ from sealtape.schemas.errors import FormatError, KeyUnavailable, Missing, NotFou
 from sealtape.schemas.frames import Frame, Kind
 from sealtape.schemas.messages import KeyMessage
 from sealtape.schemas.notes import Verifier
+from sealtape.schemas.segments import FragmentRecord
 from sealtape.schemas.wraps import PrivateKey
 
 __all__ = ["CONSUMER", "Desk", "IndexerStores", "Lane", "OnUpdate"]
@@ -400,14 +401,37 @@ class Lane:
                     continue
                 await self._catch_up(fold, record.epoch, record.lo)
                 read = await self._sealed(fold, fragment, record.hi)
-                if self._heard.differs(record, read):
-                    name = fold.session
-                    log.warning("session %s is indexed again: its frames differ", name.hex())
-                    fold = self._folds[name] = await self._from_the_beginning(name)
+                if self._heard.differs(record, read) or await self._differs(record):
+                    fold = await self._again(fold)
                 self._heard.sealed(record)
                 folds.append(fold)
         for fold in folds:
             await self._seal(fold)
+
+    async def _differs(self, record: FragmentRecord) -> bool:
+        """Whether frames that a former lane of ours folded from the bus are sealed otherwise."""
+        owed = self._heard.owed(record)
+        if owed is None:
+            return False
+        name, leaves = (record.session, record.epoch), list[bytes]()
+        try:
+            for fragment in await self._stores.ledger.fragments(record.session):
+                place = fragment.record
+                if place.epoch == record.epoch and place.lo < owed[1] and owed[0] < place.hi:
+                    leaves += await self._segments.leaves(fragment, *owed)
+        except (Missing, FormatError) as error:
+            log.warning("a segment cannot be compared with what is indexed: %s", error)
+            return False
+        return len(leaves) != owed[1] - owed[0] or not self._heard.matches(name, leaves)
+
+    async def _again(self, fold: SessionFold) -> SessionFold:
+        """Fold what is sealed of a session in the place of what the bus had brought of it."""
+        name = fold.session
+        log.warning("session %s is indexed again: its frames differ", name.hex())
+        for epoch in fold.epochs:
+            self._heard.forget((name, epoch))
+        self._folds[name] = again = await self._from_the_beginning(name)
+        return again
 
     async def _seal(self, fold: SessionFold) -> None:
         if fold.closed and await self._is_sealed(fold) and fold.seal():
@@ -482,6 +506,8 @@ class Lane:
             command = await index.command(name)
             if command is not None:
                 fold.give(command)
+        for epoch, chain in fold.heard.items():
+            self._heard.restore((session, epoch), chain)
         return fold
 
     async def _from_the_beginning(self, session: bytes) -> SessionFold:
@@ -556,6 +582,8 @@ class Lane:
             document, changed, left = fold.take()
             if document is not None:
                 sessions.append(document)
+                chains = {epoch: self._heard.chain((fold.session, epoch)) for epoch in fold.epochs}
+                fold.heard = {epoch: chain for epoch, chain in chains.items() if chain is not None}
                 progress[document.id] = fold.progress()
             commands += changed
             orphans += left

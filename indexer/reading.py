@@ -190,6 +190,16 @@ class Segments:
                 hint="Run `sealtape verify`.",
             )
 
+    async def leaves(self, fragment: FragmentRow, lo: int, hi: int) -> list[bytes]:
+        """The leaves of a fragment's frames with seq in [lo, hi), as they are kept beside them.
+
+        Raises as `frames` does.
+        """
+        record = fragment.record
+        lo, hi = max(lo, record.lo), min(hi, record.hi)
+        first = record.rows[0] - record.lo
+        return await self._opened(fragment).column("leaf", first + lo, first + hi)
+
     async def latest(self, fragment: FragmentRow, hi: int, kind: int) -> AsyncIterator[Frame]:
         """The frames of a fragment of one kind and with seq below `hi`, the last one first.
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from sealtape.indexer.heard import Heard
+from sealtape.indexer.heard import Chain, Heard
 from sealtape.schemas.segments import FragmentRecord
 from sealtape.schemas.tree import CompactRange
 from tests.factories.sessions import build_session
@@ -97,3 +97,36 @@ def test_it_keeps_no_more_than_it_may():
     assert found.leaves == 4
     assert not found.differs(replace(fragment(0, 4), nodes=(bytes(32),)), [])
     assert heard(0, 12, max_leaves=6).leaves <= 6
+
+
+@pytest.mark.parametrize("wrong", [(), {2}, {5}, {9}])
+def test_another_lane_compares_with_what_is_sealed(wrong):
+    """By the digest; and with what it heard itself since."""
+    first, found = heard(0, 6, wrong), Heard()
+    found.restore(NAME, first.chain(NAME))
+    found.restore(NAME, Chain(0, 1, bytes(32)))
+    for seq in range(4, 12):
+        found.add(NAME, seq, bytes(32) if seq in wrong else LEAVES[seq])
+    assert found.leaves == 6
+    assert found.owed(fragment(0, 4)) is None
+    found.sealed(fragment(0, 4))
+    assert found.owed(fragment(4, 8)) == (0, 8)
+    assert found.matches(NAME, LEAVES[:8]) is (not wrong & set(range(8)) if wrong else True)
+    assert not found.matches(NAME, LEAVES[:5])
+    found.sealed(fragment(4, 8))
+    assert found.chain(NAME) == heard(8, 12, wrong).chain(NAME)
+    assert found.owed(fragment(8, 12)) is None
+    assert found.differs(fragment(8, 12), []) is (9 in wrong)
+    found.sealed(fragment(8, 12))
+    assert (found.chain(NAME), found.leaves) == (None, 0)
+
+
+def test_of_too_many_the_digest_is_left():
+    found = heard(0, 10, wrong={3}, max_leaves=4)
+    assert found.chain(NAME) == heard(0, 10, wrong={3}).chain(NAME)
+    assert found.owed(fragment(0, 12)) == (0, 10)
+    assert not found.matches(NAME, LEAVES[:10])
+    assert heard(0, 10, max_leaves=4).matches(NAME, LEAVES[:10])
+    found.forget(NAME)
+    found.forget(NAME)
+    assert (found.chain(NAME), found.leaves) == (None, 0)

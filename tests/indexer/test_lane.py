@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from sealtape.indexer import heard
 from sealtape.indexer.index import Page, Update
 from sealtape.indexer.lane import Desk, Lane
 from sealtape.indexer.query import parse
@@ -394,20 +395,45 @@ def slipped_in(built, at):
         yield message
 
 
-@pytest.mark.parametrize("restarted", [False, True])
-async def test_what_is_sealed_takes_the_place_of_what_was_slipped_in(deployment, restarted):
+@pytest.mark.parametrize("restarted", ["", "before the seal", "after the seal", "many"])
+async def test_what_is_sealed_takes_the_place_of_what_was_slipped_in(
+    deployment, restarted, monkeypatch
+):
+    if restarted == "many":
+        monkeypatch.setattr(heard, "MAX_LEAVES", 3)
     (built,) = sessions_of(0, 1, commands=6, facts_frames=True)
     lane = lane_of(deployment)
+    lane._heard = heard.Heard(heard.MAX_LEAVES)
     await deployment.append(slipped_in(built, 4))
     await drained(lane)
     assert len((await everything(deployment.index))[1]) < 6
-    if restarted:
+    if restarted == "before the seal":
         lane = await drained(lane_of(deployment))
     await deployment.seal()
+    if restarted == "after the seal":
+        lane = lane_of(deployment)
     await drained(lane)
     found = await everything(deployment.index)
     assert len(found[1]) == 6
     assert lane._tally.restarted == 1
+    await deployment.rebuild()
+    assert await everything(deployment.index) == found
+
+
+async def test_what_was_folded_as_it_is_sealed_is_not_folded_again(deployment):
+    """Over restarts at any place: sealed in parts, by lanes that each fold a part."""
+    (built,) = sessions_of(0, 1, commands=12, facts_frames=True, checkpoint_every=4)
+    for at in range(0, len(built.messages), 7):
+        await deployment.append(built.messages[at : at + 7])
+        lane = await drained(lane_of(deployment))
+        await deployment.seal()
+        if at % 2:
+            await drained(lane)
+    lane = await drained(lane_of(deployment))
+    found = await everything(deployment.index)
+    assert [each.state for each in found[0].values()] == ["sealed"]
+    assert lane._tally.restarted == 0
+    assert b"heard" not in await deployment.index.progress(built.session.hex())
     await deployment.rebuild()
     assert await everything(deployment.index) == found
 
