@@ -263,7 +263,7 @@ def _build(name: str, pieces: list[_Piece], at: int, now_ns: int) -> Term:
     if name in ("since", "until"):
         return _time(name, pieces, now_ns)
     if name == "source":
-        return Source(tuple(_network(piece) for piece in pieces))
+        return Source(tuple(found for piece in pieces for found in _networks(piece)))
     if name == "session":
         return Match(name, tuple(_session(piece) for piece in pieces))
     values = tuple(Value(tokens.fold(piece.text), piece.prefix) for piece in pieces)
@@ -296,6 +296,14 @@ def _session(piece: _Piece) -> Value:
     return Value(value, prefix=True)
 
 
+_ANYWHERE = ("0.0.0.0/0", "::/0")
+
+
+def _networks(piece: _Piece) -> tuple[str, ...]:
+    """The networks of a value: an address there is lies in one of two."""
+    return _ANYWHERE if piece.prefix and not piece.text else (_network(piece),)
+
+
 def _network(piece: _Piece) -> str:
     try:
         if piece.prefix:
@@ -305,7 +313,7 @@ def _network(piece: _Piece) -> str:
         raise _fail(
             f"{piece.text + '*' * piece.prefix!r} is not an address or network",
             piece.at,
-            "Write source:192.0.2.7, source:10.0.0.0/8 or source:2001:db8::/32.",
+            "Write source:192.0.2.7, source:10.0.0.0/8, source:2001:db8::/32 or source:*.",
         ) from None
     if isinstance(network, ipaddress.IPv6Network) and network.network_address.scope_id:
         raise _fail("A network has no zone", piece.at, "Leave out the % and what follows.")
