@@ -11,8 +11,8 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from sealtape.capture.files import (
@@ -20,6 +20,7 @@ from sealtape.capture.files import (
     FILE_MODE,
     AppendFile,
     create_file,
+    locked,
     mapped,
     sync_directory,
 )
@@ -220,15 +221,9 @@ class _Counter:
         return max(numbers), whole
 
 
-@contextmanager
-def _root_lock(root: Path) -> Iterator[None]:
+def _root_lock(root: Path) -> AbstractContextManager[None]:
     """Keep others from adopting a folder between its creation and its lock, or while it goes."""
-    fd = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
+    return locked(root / ".lock")
 
 
 def _try_lock(folder: Path) -> int | None:
