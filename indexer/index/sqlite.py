@@ -59,6 +59,8 @@ _COMMAND_COLUMNS = (
     *("effect", "error", "failed", "tables", "body"),
 )
 _WORD_COLUMNS = ("text", "tables", "message")
+_APART = " \u00b6 "
+"""Between names stands a token that is no word, so that no phrase reaches from one to the next."""
 _SHORT = 512
 """Characters of a text whose words may be remembered."""
 _STRETCH = 128
@@ -400,7 +402,7 @@ def _command_row(name: str, document: CommandDocument) -> tuple[object, ...]:
 def _words(document: CommandDocument) -> tuple[str, str, str]:
     return (
         _cut(document.text),
-        _cut("\n".join(document.tables)),
+        _APART.join(_cut(name) for name in document.tables),
         _cut(document.message),
     )
 

@@ -118,7 +118,7 @@ def holds(term, owner: SessionDocument, found: CommandDocument | None) -> bool:
         case Not(inner):
             return not holds(inner, owner, found)
         case Text():
-            texts = (found.text, "\n".join(found.tables), found.message)
+            texts = (found.text, *found.tables, found.message)
             return any(has_words(text, term) for text in texts)
         case Failed(wanted):
             return (found.status == "error") == wanted
@@ -432,6 +432,17 @@ class IndexContract:
         assert await self.ids(index, "NEAR(x") == {commands[1].id}
         assert await self.ids(index, '"text: c"') == {commands[2].id}
         assert await self.ids(index, "minus") == {commands[4].id}
+
+    async def test_a_phrase_does_not_reach_from_one_name_into_the_next(self, index):
+        owner = session(1)
+        apart = command(owner, 0, text="call f()", tables=("shop.orders", "items", "\u00b6"))
+        whole = command(owner, 1, text="call g()", tables=("order.items", "x.orders_items"))
+        await index.put(Update((owner,), (apart, whole)))
+        assert await self.ids(index, '"orders items"') == {whole.id}
+        assert await self.ids(index, '"orders it"*') == {whole.id}
+        assert await self.ids(index, "shop.orders") == {apart.id}
+        assert await self.ids(index, "items") == {apart.id, whole.id}
+        assert await self.ids(index, '"f shop"') == set()
 
     async def test_positions_and_progress(self, index):
         assert await index.positions() == {}

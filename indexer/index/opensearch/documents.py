@@ -98,9 +98,7 @@ def command_source(document: CommandDocument, start_ns: int) -> Json:
         "error": tokens.fold(document.error),
         "tables": _tails(document.tables),
         "failed": document.status == "error",
-        "words": [
-            cut for cut in (_cut(text), _cut("\n".join(document.tables)), _cut(message)) if cut
-        ],
+        "words": [cut for cut in map(_cut, (text, *document.tables, message)) if cut],
     }
     whole: Json = {
         "@timestamp": document.time_ns // _MS,

@@ -272,7 +272,7 @@ _COMMAND_FIELDS: Json = {
         error=_EXACT,
         tables=_EXACT,
         failed={"type": "boolean", "doc_values": False},
-        # Words come cut already; the gap between the parts keeps phrases from reaching across.
+        # Words come cut already; the gap between the texts keeps phrases from reaching across.
         words={
             "type": "text",
             "analyzer": "whitespace",

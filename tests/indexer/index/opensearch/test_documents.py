@@ -98,7 +98,7 @@ def test_what_searches_compare():
         groups=("Ops", "", "ops"),
     )
     find = command_source(one, 9)["find"]
-    assert find["words"] == ["select ünï code", "shop public orders x a", "no such thing"]
+    assert find["words"] == ["select ünï code", "shop public orders", "x", "a", "no such thing"]
     assert find["tables"] == ["shop.public.orders", "public.orders", "orders", "x", "a."]
     assert find["groups"] == ["ops"]
     assert find["start_ns"] == 9
