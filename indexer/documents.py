@@ -26,7 +26,7 @@ from sealtape.schemas.facts import Fact, decode_facts
 from sealtape.schemas.frames import Frame, Kind
 from sealtape.schemas.slices import CLIENT_IN, CLIENT_OUT
 
-__all__ = ["JOURNAL", "REFUSED", "Orphan", "Reached", "SessionFold", "finished"]
+__all__ = ["JOURNAL", "REFUSED", "Orphan", "Reached", "SessionFold", "again_of", "finished"]
 
 JOURNAL = "journal"
 REFUSED = "refused"
@@ -76,6 +76,7 @@ class SessionFold:
         "_epochs",
         "_orphans",
         "_running",
+        "again",
         "document",
         "heard",
         "session",
@@ -88,6 +89,8 @@ class SessionFold:
         self.document: SessionDocument | None = None
         self.skipped = 0
         """Frames that could not be read (no key, or damaged), in this process."""
+        self.again = 0
+        """How many times it was indexed anew, since its frames were others than those sealed."""
         self.heard: dict[int, Chain] = {}
         """By epoch, what was folded before it was sealed: kept with the progress."""
         self._epochs: dict[int, _Epoch] = {}
@@ -303,8 +306,9 @@ class SessionFold:
         )
         running = ",".join(f'"{n}"' for n in self._running)
         revision = 0 if self.document is None else self.document.revision
+        again = f'"again":"{self.again}",' if self.again else ""
         return (
-            f'{{"epochs":[{epochs}],"revision":"{revision}","running":[{running}],"v":1}}'
+            f'{{{again}"epochs":[{epochs}],"revision":"{revision}","running":[{running}],"v":1}}'
         ).encode("ascii")
 
     def _heard_of(self, epoch: int) -> str:
@@ -327,6 +331,7 @@ class SessionFold:
         fold.document = document
         fields = canonical.fields(progress, "progress")
         fields.version(1)
+        fold.again = _again(fields)
         if fields.decimal("revision") != (document.revision if document else 0) and document:
             raise FormatError("The progress is of another revision of the session.")
         for item in fields.objects("epochs"):
@@ -344,6 +349,18 @@ class SessionFold:
         )
         fields.end()
         return fold
+
+
+def again_of(progress: bytes) -> int:
+    """How many times a session was indexed anew, of progress that does not fit its document."""
+    try:
+        return _again(canonical.fields(progress, "progress"))
+    except FormatError:
+        return 0
+
+
+def _again(fields: canonical.Fields) -> int:
+    return fields.decimal("again") if fields.has("again") else 0
 
 
 def _chain(fields: canonical.Fields) -> Chain:

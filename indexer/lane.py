@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from sealtape.capture.bus import Bus, Record
 from sealtape.capture.metrics.sheet import Histogram
-from sealtape.indexer.documents import JOURNAL, Orphan, SessionFold, finished
+from sealtape.indexer.documents import JOURNAL, Orphan, SessionFold, again_of, finished
 from sealtape.indexer.heard import Heard
 from sealtape.indexer.index import Index, Update
 from sealtape.indexer.reading import Keys, Segments
@@ -430,7 +430,11 @@ class Lane:
         log.warning("session %s is indexed again: its frames differ", name.hex())
         for epoch in fold.epochs:
             self._heard.forget((name, epoch))
-        self._folds[name] = again = await self._from_the_beginning(name)
+        # Before anything is written: until then the index has what finds the difference again.
+        self._touched.pop(name, None)
+        self._check()
+        await self._stores.index.withdraw(name.hex(), fold.again + 1)
+        self._folds[name] = again = await self._from_the_beginning(name, fold.again + 1)
         return again
 
     async def _seal(self, fold: SessionFold) -> None:
@@ -501,7 +505,7 @@ class Lane:
             document = await index.session(session.hex())
             fold = SessionFold.restore(session, progress, document)
         except (NotFound, FormatError):
-            return await self._from_the_beginning(session)
+            return await self._from_the_beginning(session, again_of(progress))
         for name in fold.running():
             command = await index.command(name)
             if command is not None:
@@ -510,10 +514,11 @@ class Lane:
             self._heard.restore((session, epoch), chain)
         return fold
 
-    async def _from_the_beginning(self, session: bytes) -> SessionFold:
+    async def _from_the_beginning(self, session: bytes, again: int) -> SessionFold:
         """Fold all that is sealed again. The index ignores documents older than those it has."""
         self._tally.restarted += 1
         fold = SessionFold(session)
+        fold.again = again
         for fragment in await self._stores.ledger.fragments(session):
             await self._sealed(fold, fragment, fragment.record.hi)
         await self._seal(fold)
@@ -578,6 +583,7 @@ class Lane:
         commands: list[CommandDocument] = []
         orphans: list[Orphan] = []
         progress: dict[str, bytes | None] = {}
+        again: dict[str, int] = {}
         for fold in self._touched.values():
             document, changed, left = fold.take()
             if document is not None:
@@ -585,12 +591,14 @@ class Lane:
                 chains = {epoch: self._heard.chain((fold.session, epoch)) for epoch in fold.epochs}
                 fold.heard = {epoch: chain for epoch, chain in chains.items() if chain is not None}
                 progress[document.id] = fold.progress()
+            if fold.again:
+                again[fold.session.hex()] = fold.again
             commands += changed
             orphans += left
         if orphans:
             commands = await self._answered(orphans, commands)
         self._tally.commands += len(commands)
-        return Update(tuple(sessions), tuple(commands), positions, progress)
+        return Update(tuple(sessions), tuple(commands), positions, progress, again)
 
     async def _answered(
         self, orphans: Iterable[Orphan], commands: Iterable[CommandDocument]

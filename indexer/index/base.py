@@ -6,7 +6,8 @@ them on every adapter.
 
 1. A document's id decides where it is kept: writing it twice leaves one. A session document with a
    lower `revision`, or a command document with a lower `version`, than the one that is kept MUST
-   change nothing.
+   change nothing. Of a session that is indexed anew (`again`), the number of times counts before
+   these, and progress of a lower one MUST change nothing either.
 2. On return from `put` everything in the update MUST be found by searches and survive a crash of
    this process. Should `put` fail halfway, positions and progress MUST NOT be ahead of documents.
 3. Searches MUST follow `docs/query.md`, with words cut by `indexer.tokens` and nothing else.
@@ -30,9 +31,19 @@ from sealtape.schemas.documents import CommandDocument, SessionDocument
 from sealtape.schemas.errors import SettingsError
 from sealtape.schemas.urls import shown_url
 
-__all__ = ["Hits", "Index", "Page", "Update", "check_index", "open_index", "prepare_index"]
+__all__ = [
+    "Hits",
+    "Index",
+    "Page",
+    "Update",
+    "check_index",
+    "open_index",
+    "prepare_index",
+    "stored",
+]
 
 Document = TypeVar("Document")
+_VERSION_BITS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +68,24 @@ class Update:
     """What one `put` writes. A command's session is in the same update or was put before.
 
     `positions` are the reader's places by name; `progress` is what the indexer wants back to go on
-    with a session (bytes it alone understands; None removes them).
+    with a session (bytes it alone understands; None removes them). `again` says how many times a
+    session was indexed anew, if it was.
     """
 
     sessions: tuple[SessionDocument, ...] = ()
     commands: tuple[CommandDocument, ...] = ()
     positions: Mapping[str, int] = field(default_factory=dict)
     progress: Mapping[str, bytes | None] = field(default_factory=dict)
+    again: Mapping[str, int] = field(default_factory=dict)
+
+    def stored(self, session: str, version: int) -> int:
+        """The number by which documents of a session are compared."""
+        return stored(self.again.get(session, 0), version)
+
+
+def stored(again: int, version: int) -> int:
+    """A `revision` or `version` of a session that was indexed anew so many times."""
+    return (again << _VERSION_BITS) + version
 
 
 class Index(Protocol):
@@ -97,6 +119,12 @@ class Index(Protocol):
 
     async def positions(self) -> dict[str, int]:
         """All positions by name."""
+
+    async def withdraw(self, session: str, again: int) -> None:
+        """Remove the commands of a session that is to be indexed anew, for the `again`-th time.
+
+        MUST be repeatable, and leave what was put of that time. What comes then is found.
+        """
 
     async def drop(self, *sessions: str) -> None:
         """Remove sessions with all that belongs to them, for ever (rule 4).

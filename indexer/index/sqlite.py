@@ -14,7 +14,7 @@ import asyncio
 import json
 import re
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
 from itertools import chain, islice
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from sealtape.capture.checkup import Check
 from sealtape.indexer import tokens
 from sealtape.indexer.index import fts5
-from sealtape.indexer.index.base import Hits, Page, Update
+from sealtape.indexer.index.base import Hits, Page, Update, stored
 from sealtape.indexer.query import Query
 from sealtape.ingest.sqlite import (
     Database,
@@ -83,6 +83,10 @@ _PUT_SESSION = (
     f"DO UPDATE SET {_changes(_SESSION_COLUMNS, '{0} = excluded.{0}')} "
     "WHERE excluded.revision >= sessions.revision"
 )
+_PUT_PROGRESS = """
+INSERT OR REPLACE INTO progress SELECT ?, ? WHERE NOT EXISTS
+  (SELECT 1 FROM sessions WHERE session = ? AND revision >= ?)
+"""
 _CHANGE_COMMAND = f"UPDATE commands SET {_changes(_COMMAND_COLUMNS, '{} = ?')} WHERE id = ?"  # noqa: S608  (names of ours)
 _KEPT = """
 SELECT name, id, version FROM commands WHERE name IN (SELECT value FROM json_each(?))
@@ -184,6 +188,20 @@ class SqliteIndex:
         """Fetch all positions; see `Index.positions`."""
         return dict(await self._rows("SELECT name, value FROM positions", ()))
 
+    async def withdraw(self, session: str, again: int) -> None:
+        """Remove commands of a session that is indexed anew; see `Index.withdraw`."""
+        older = (session, stored(again, 0))
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "DELETE FROM words WHERE rowid IN"
+                " (SELECT id FROM commands WHERE session = ? AND version < ?)",
+                older,
+            )
+            connection.execute("DELETE FROM commands WHERE session = ? AND version < ?", older)
+
+        await self._database.write(work)
+
     async def drop(self, *sessions: str) -> None:
         """Remove sessions without a trace; see `Index.drop`."""
         await self._database.write(lambda connection: _drop(connection, sessions))
@@ -269,22 +287,27 @@ def _put(connection: sqlite3.Connection, update: Update) -> None:
     named = {document.id for document in update.sessions} | set(update.progress)
     named |= {session.hex() for session in {document.session for document in update.commands}}
     gone = {session for session in named if _is_dropped(connection, session)}
-    sessions = [_session_row(document) for document in update.sessions if document.id not in gone]
+    sessions = [
+        _session_row(document, update.stored(document.id, document.revision))
+        for document in update.sessions
+        if document.id not in gone
+    ]
     connection.executemany(_PUT_SESSION, sessions)
-    _put_commands(connection, update.commands, {bytes.fromhex(session) for session in gone})
+    _put_commands(connection, update, {bytes.fromhex(session) for session in gone})
     for session, value in update.progress.items():
         if session in gone or value is None:
             connection.execute("DELETE FROM progress WHERE session = ?", (session,))
         else:
-            connection.execute("INSERT OR REPLACE INTO progress VALUES (?, ?)", (session, value))
+            above = stored(update.again.get(session, 0) + 1, 0)
+            connection.execute(_PUT_PROGRESS, (session, value, session, above))
     for name, position in update.positions.items():
         connection.execute("INSERT OR REPLACE INTO positions VALUES (?, ?)", (name, position))
 
 
-def _session_row(document: SessionDocument) -> tuple[object, ...]:
+def _session_row(document: SessionDocument, revision: int) -> tuple[object, ...]:
     return (
         document.id,
-        document.revision,
+        revision,
         document.started_ns,
         _FOREVER if document.ended_ns is None else document.ended_ns,
         *_names(document),
@@ -325,11 +348,9 @@ def _folded_names(
     )
 
 
-def _put_commands(
-    connection: sqlite3.Connection, commands: Sequence[CommandDocument], gone: set[bytes]
-) -> None:
+def _put_commands(connection: sqlite3.Connection, update: Update, gone: set[bytes]) -> None:
     newest: dict[str, CommandDocument] = {}
-    for document in commands:
+    for document in update.commands:
         name = document.id
         if document.session not in gone and (
             name not in newest or document.version >= newest[name].version
@@ -338,21 +359,24 @@ def _put_commands(
     (last,) = connection.execute("SELECT coalesce(max(id), 0) FROM commands").fetchone()
     named = iter(newest.items())
     while stretch := dict(islice(named, _STRETCH)):
-        last = _put_stretch(connection, stretch, last)
+        last = _put_stretch(connection, stretch, last, update.again)
 
 
 def _put_stretch(
-    connection: sqlite3.Connection, stretch: dict[str, CommandDocument], last: int
+    connection: sqlite3.Connection,
+    stretch: dict[str, CommandDocument],
+    last: int,
+    again: Mapping[str, int],
 ) -> int:
     """Write commands by their names; new ones get ids after `last`. Returns the last id."""
     kept = connection.execute(_KEPT, (json.dumps(list(stretch)),)).fetchall()
     for name, rowid, version in kept:
         document = stretch.pop(name)
-        if document.version >= version:
-            _change_command(connection, rowid, name, document)
+        if _version(document, again) >= version:
+            _change_command(connection, rowid, name, document, again)
     rows, words = [], []
     for rowid, (name, document) in enumerate(stretch.items(), last + 1):
-        rows.append((rowid, *_command_row(name, document)))
+        rows.append((rowid, *_command_row(name, document, again)))
         words.append((rowid, *_words(document)))
     _insert_rows(connection, "commands", ("id", *_COMMAND_COLUMNS), rows)
     _insert_rows(connection, "words", ("rowid", *_WORD_COLUMNS), words)
@@ -372,9 +396,13 @@ def _insert_rows(
 
 
 def _change_command(
-    connection: sqlite3.Connection, rowid: int, name: str, document: CommandDocument
+    connection: sqlite3.Connection,
+    rowid: int,
+    name: str,
+    document: CommandDocument,
+    again: Mapping[str, int],
 ) -> None:
-    connection.execute(_CHANGE_COMMAND, (*_command_row(name, document), rowid))
+    connection.execute(_CHANGE_COMMAND, (*_command_row(name, document, again), rowid))
     words = _words(document)
     sql = "SELECT text, tables, message FROM words WHERE rowid = ?"
     # The result of a command rarely changes its words, and an FTS5 update costs a second insert.
@@ -383,11 +411,19 @@ def _change_command(
         _insert_rows(connection, "words", ("rowid", *_WORD_COLUMNS), [(rowid, *words)])
 
 
-def _command_row(name: str, document: CommandDocument) -> tuple[object, ...]:
+def _version(document: CommandDocument, again: Mapping[str, int]) -> int:
+    # Nearly always there is none, and this is done for every command.
+    times = again.get(document.session.hex(), 0) if again else 0
+    return stored(times, document.version)
+
+
+def _command_row(
+    name: str, document: CommandDocument, again: Mapping[str, int]
+) -> tuple[object, ...]:
     return (
         name,
         document.session.hex(),
-        document.version,
+        _version(document, again),
         document.time_ns,
         document.n,
         *_names(document),

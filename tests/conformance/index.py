@@ -363,6 +363,27 @@ class IndexContract:
             assert await self.ids(index, 'drop "such table" error:42p01 user:ben') == {running.id}
             assert await self.ids(index, "user:anna*") == set()
 
+    async def test_a_session_that_is_indexed_anew(self, index):
+        """What was withdrawn is gone, and of what comes then only the number of times counts."""
+        old, other = session(1, revision=9), session(2)
+        forged = [command(old, n, version=2, text=f"forged {n}") for n in range(5)]
+        await index.put(Update((old, other), (*forged, command(other, 0))))
+        for _ in range(2):
+            await index.withdraw(old.id, 1)
+        assert await self.ids(index, "forged") == set()
+        assert await self.ids(index, "") == {command(other, 0).id}
+        new, true = replace(old, revision=4), command(old, 1, text="true", version=0)
+        await index.put(Update((new,), (true,), progress={old.id: b"p"}, again={old.id: 1}))
+        await index.put(Update((old,), forged[:2], progress={old.id: b"late"}))
+        await index.withdraw(old.id, 1)
+        assert await index.session(old.id) == new
+        assert await index.command(true.id) == true
+        assert await index.progress(old.id) == b"p"
+        done = replace(true, version=1, status="ok")
+        await index.put(Update((new,), (done, replace(done, n=3)), again={old.id: 1}))
+        assert await index.command(done.id) == done
+        assert await self.ids(index, "true") == {done.id, replace(done, n=3).id}
+
     async def test_a_result_changes_the_words(self, index):
         owner = session(1)
         running = command(owner, 0, text="alpha beta")

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sealtape.indexer.documents import SKIPPED, UNANSWERED, Reached, SessionFold, finished
+from sealtape.indexer.documents import SKIPPED, UNANSWERED, Reached, SessionFold, again_of, finished
+from sealtape.indexer.heard import Chain
 from sealtape.schemas import canonical, facts
 from sealtape.schemas.bodies import Agent, Close, Ident, make_open
 from sealtape.schemas.errors import FormatError
@@ -379,6 +380,18 @@ def test_progress_is_read_strictly():
             SessionFold.restore(bytes(16), bad, None)
     fold = SessionFold.restore(bytes(16), SessionFold(bytes(16)).progress(), None)
     assert fold.next_seq(0) == 0
+
+
+def test_progress_says_what_is_not_sealed_and_how_often_it_began_anew(maker):
+    fold = maker.fold
+    assert again_of(fold.progress()) == again_of(b"no progress") == 0
+    fold.again, fold.heard = 2, {epoch: Chain(1, 5, b"d" * 32) for epoch in fold.epochs}
+    progress = fold.progress()
+    assert canonical.encode(canonical.decode(progress, "progress")) == progress
+    assert again_of(progress) == 2
+    restored = SessionFold.restore(fold.session, progress, fold.document)
+    assert (restored.again, restored.heard) == (2, fold.heard)
+    assert restored.progress() == progress
 
 
 def test_progress_of_another_revision_is_refused(maker):

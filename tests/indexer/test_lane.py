@@ -420,6 +420,33 @@ async def test_what_is_sealed_takes_the_place_of_what_was_slipped_in(
     assert await everything(deployment.index) == found
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_no_command_is_left_of_what_was_slipped_in(deployment, restarted, monkeypatch):
+    """Here it can be read, and has statements that the session never had, and results for them."""
+    monkeypatch.setattr("sealtape.indexer.lane.COMMANDS", 2)
+    (built,) = sessions_of(0, 1, commands=6, encrypt=False)
+    forged = build_session(session=built.session, commands=12, encrypt=False)
+    false = [f for f in forged.frames[len(built.frames) - 1 :] if f.kind == Kind.FACTS]
+    true = [m for m in built.messages if isinstance(m, Frame) and m.kind == Kind.FACTS]
+    places = {message.seq: found.payload for message, found in zip(true[1:], false, strict=False)}
+    lane = lane_of(deployment)
+    for message in built.messages:
+        if isinstance(message, Frame) and message.seq in places:
+            await deployment.append([replace(message, payload=places[message.seq])])
+        await deployment.append([message])
+    await drained(lane)
+    _, commands = await everything(deployment.index)
+    assert max(each.n for each in commands.values()) > 11
+    await deployment.seal()
+    await drained(lane_of(deployment) if restarted else lane)
+    found = await everything(deployment.index)
+    assert len(found[1]) == 6
+    await drained(lane_of(deployment))
+    assert await everything(deployment.index) == found
+    await deployment.rebuild()
+    assert await everything(deployment.index) == found
+
+
 async def test_what_was_folded_as_it_is_sealed_is_not_folded_again(deployment):
     """Over restarts at any place: sealed in parts, by lanes that each fold a part."""
     (built,) = sessions_of(0, 1, commands=12, facts_frames=True, checkpoint_every=4)

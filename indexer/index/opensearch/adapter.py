@@ -18,11 +18,11 @@ import asyncio
 import re
 from collections import OrderedDict
 from collections.abc import Collection, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sealtape.indexer.index.base import Hits, Page, Update
+from sealtape.indexer.index.base import Hits, Page, Update, stored
 from sealtape.indexer.index.opensearch import documents
 from sealtape.indexer.index.opensearch.client import BUSY_S, Cluster
 from sealtape.indexer.index.opensearch.layout import Layout, Place, is_newer
@@ -40,7 +40,7 @@ from sealtape.indexer.index.opensearch.writing import (
     index_action,
     quarantine_action,
 )
-from sealtape.indexer.query import Query
+from sealtape.indexer.query import Match, Query, Value
 from sealtape.ingest.serving import results
 from sealtape.schemas.documents import CommandDocument, SessionDocument, parse_command_id
 from sealtape.schemas.errors import (
@@ -140,6 +140,28 @@ class OpenSearchIndex:
             self._dropped(named - gone),
         )
         await self._remove_again(late)
+
+    async def withdraw(self, session: str, again: int) -> None:
+        """Remove commands of a session that is indexed anew; see `Index.withdraw`.
+
+        Each by a version that what comes then is above: for a minute OpenSearch compares with it.
+        """
+        self._check_writable()
+        place = await self._place(session)
+        if place is None:
+            return
+        index, page = self._layout.commands_index(place), Page(_IDS)
+        theirs = Query((Match("session", (Value(session, prefix=True),)),))
+        await self._refresh([index])
+        while True:
+            hits = await self.search_commands(theirs, page)
+            await self._writer.write(
+                delete_action(index, each.id, stored(again, 0) - 1) for each in hits.documents
+            )
+            if not hits.next:
+                break
+            page = replace(page, after=hits.next)
+        await self._refresh([index])
 
     async def drop(self, *sessions: str) -> None:
         """Remove sessions without a trace; see `Index.drop`."""
@@ -347,34 +369,38 @@ class OpenSearchIndex:
                 else:
                     source = kept[session.id].source if session.id in kept else None
                     progress = documents.progress_of(source) if source else None
-                actions.append(self._session_action(session, progress))
+                actions.append(self._session_action(session, progress, update))
         written = {document.id for document in update.sessions}
         for name, value in update.progress.items():
             if name in written or name in gone:
                 continue
             if name in kept and (source := kept[name].source):
-                actions.append(self._session_action(documents.read_session(source), value))
+                session = documents.read_session(source)
+                actions.append(self._session_action(session, value, update))
             elif value is None:
                 actions.append(delete_action(state, f"progress:{name}"))
             else:
                 actions.append(index_action(state, f"progress:{name}", _progress(value)))
         actions += [
-            self._command_action(command)
+            self._command_action(command, update)
             for command in update.commands
             if command.session.hex() not in gone
         ]
         return actions
 
-    def _session_action(self, document: SessionDocument, progress: bytes | None) -> Action:
+    def _session_action(
+        self, document: SessionDocument, progress: bytes | None, update: Update
+    ) -> Action:
         place = self._places.get(document.id)
         if place is None:
             place = Place(document.tenant, document.retention, document.started_ns)
             self._remember(document.id, place)
         source = documents.session_source(document, place.start_ns, progress)
         index = self._layout.sessions_index(place)
-        return index_action(index, document.id, source, document.revision)
+        version = update.stored(document.id, document.revision)
+        return index_action(index, document.id, source, version)
 
-    def _command_action(self, document: CommandDocument) -> Action:
+    def _command_action(self, document: CommandDocument, update: Update) -> Action:
         place = self._places.get(document.session.hex())
         if place is None:
             raise StoreError(
@@ -383,7 +409,8 @@ class OpenSearchIndex:
             )
         source = documents.command_source(document, place.start_ns)
         index = self._layout.commands_index(place)
-        return index_action(index, document.id, source, document.version)
+        version = update.stored(document.session.hex(), document.version)
+        return index_action(index, document.id, source, version)
 
     def _positions(self, positions: Mapping[str, int]) -> list[Action]:
         return [

@@ -99,9 +99,12 @@ def index_action(index: str, name: str, source: Json, version: int | None = None
     return Action(index, name, version or 0, _utf8(head + "}}"), _line(source))
 
 
-def delete_action(index: str, name: str) -> Action:
-    """Delete a document, which need not be there."""
-    return Action(index, name, 0, _line({"delete": {"_index": index, "_id": name}}), b"")
+def delete_action(index: str, name: str, version: int | None = None) -> Action:
+    """Delete a document, which need not be there; with `version` only if no newer one is there."""
+    about: Json = {"_index": index, "_id": name}
+    if version is not None:
+        about |= {"version": version + 1, "version_type": "external_gte"}
+    return Action(index, name, version or 0, _line({"delete": about}), b"")
 
 
 class Writer:
