@@ -244,7 +244,7 @@ class Lane:
             # Forged, or what is between was lost: ingest finds out, and then the ledger has it.
             self._tally.early += 1
             return
-        if not known and not self._begins(frame):
+        if not known and not self._begins(frame, fold):
             self._tally.malformed += 1
             return
         self._heard.add((frame.session, frame.epoch), frame.seq, frame.leaf())
@@ -252,13 +252,16 @@ class Lane:
             self._captured.append(frame.ts_ns)
         await self._feed(fold, frame)
 
-    def _begins(self, frame: Frame) -> bool:
-        """Whether a frame is the OPEN of its epoch, by a node that is trusted."""
+    def _begins(self, frame: Frame, fold: SessionFold) -> bool:
+        """Whether a frame is the OPEN of its epoch, by a node that is trusted: the session's."""
         if frame.kind != Kind.OPEN:
             return False
         try:
             opening, _ = parse_open(frame.payload, self._desk.verifiers)
         except FormatError:
+            return False
+        known = fold.document
+        if known is not None and (known.node, known.tenant) != (opening.node, opening.tenant):
             return False
         return (opening.session, opening.epoch) == (frame.session, frame.epoch)
 

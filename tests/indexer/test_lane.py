@@ -493,6 +493,21 @@ async def test_of_the_bus_only_trusted_nodes_sessions_are_taken(deployment, trus
     assert [each.state for each in (await everything(deployment.index))[0].values()] == ["sealed"]
 
 
+async def test_a_session_is_taken_up_by_nobody_else(deployment):
+    """Ingest puts what another node's key signed for it into quarantine."""
+    first = build_session(seed=1, commands=3, close=None)
+    other = build_session(
+        seed=2, session=first.session, epoch=1, continues=first.continues, commands=4,
+        close="aborted", node=node_signer("node-2"),
+    )  # fmt: skip
+    lane = lane_of(deployment)
+    await deployment.append([*first.messages, *other.messages])
+    await drained(lane)
+    found = await everything(deployment.index)
+    assert [len(each) for each in found] == [1, 3]
+    assert [each.state for each in found[0].values()] == ["live"]
+
+
 async def test_an_open_that_names_another_session_begins_none(deployment):
     (built, other) = sessions_of(0, 2)
     await deployment.append([replace(built.frames[0], session=other.session)])
