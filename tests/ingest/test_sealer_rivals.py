@@ -6,7 +6,8 @@ import pytest
 
 from sealtape.schemas.frames import Frame, Kind
 from tests.factories.sessions import build_session
-from tests.ingest.test_sealer import LIMITS, Bench, forged, frames_of, recovered
+from tests.ingest.test_sealer import LIMITS, Bench, forged, frames_of
+from tests.ingest.test_sealer_epochs import recovered
 
 TIGHT = replace(LIMITS, aside_bytes=1_000_000)
 
