@@ -19,7 +19,7 @@ from sealtape.ingest.consumer import CONSUMER as INGEST
 from sealtape.ingest.consumer import Consumer, KeyConsumer, Stores
 from sealtape.ingest.crew import while_held
 from sealtape.ingest.sealer import Limits
-from sealtape.schemas.errors import StoreError
+from sealtape.schemas.errors import SettingsError, StoreError
 from sealtape.schemas.messages import KeyMessage
 from tests.factories.ingest_world import SECOND, MemoryBus, MemoryVault, WorldClock
 from tests.factories.sessions import build_session, node_signer, reader
@@ -107,6 +107,9 @@ class IndexWorld:
                     await while_held(stores.ledger, topic, partition, owner, LEASE_S, hold)
                 except StoreError:
                     self.seen["failed"] += 1
+                except SettingsError:  # another of its name is at work, so it ends
+                    self.seen["replaced"] += 1
+                    return
                 finally:
                     self.seen["restarted"] += desk.tally.restarted
                     desk.tally.restarted = 0
