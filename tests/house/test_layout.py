@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+from functools import cache
 
 import pytest
 
@@ -155,3 +156,35 @@ def test_every_test_file_belongs_to_a_module():
 def test_bare_room_names_cannot_be_imported(room):
     with pytest.raises(ImportError, match=f"import sealtape.{room}"):
         importlib.import_module(room)
+
+
+def test_what_tests_take_from_each_other_is_there():
+    """Type checking leaves the tests out; to collect all of them is the long way to learn it."""
+    lost = []
+    for path in sources.python_files("tests"):
+        for node in ast.walk(sources.tree(path)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests."):
+                names = {alias.name for alias in node.names} - _offered(node.module)
+                lost += [f"{path}:{node.lineno}: {node.module} has no {name}" for name in names]
+    assert not lost
+
+
+@cache
+def _offered(module):
+    """The names of a module of the tests: what it defines or imports, and the modules in it."""
+    path = sources.ROOT.joinpath(*module.split("."))
+    inside = {each.stem for each in path.glob("*.py")} | {
+        each.parent.name for each in path.glob("*/*.py")
+    }
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    if not file.is_file():
+        return inside
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return inside | names
