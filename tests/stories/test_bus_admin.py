@@ -5,6 +5,7 @@ from dataclasses import replace
 from sealtape.schemas import messages
 from tests.factories.deployments import interleaved, make_site, seal
 from tests.factories.logs import grow_log
+from tests.indexer.harm import tampered
 from tests.stories.deployed import judged, looked
 
 
@@ -32,6 +33,20 @@ async def test_he_drops_a_session(tmp_path):
     assert report.verdict == "incomplete"
     reasons = [finding.reason for finding in report.findings]
     assert any("session_missing" in reason for reason in reasons), reasons
+
+
+async def test_he_drops_the_beginning_of_a_session_that_its_node_takes_up(tmp_path):
+    """It is told, and does not stop the monitor: the log goes on and is cosigned."""
+    site = make_site(tmp_path / "site")
+    _, second = site.recovered(commands=3)
+    await seal(site, [second])
+    await grow_log(site)
+    report = await judged(site)
+    tampered(report, layer="session", session=second.session.hex(), reason="missing")
+    assert {finding.session for finding in report.findings} == {second.session.hex()}
+    await seal(site, [site.session()])
+    await grow_log(site)
+    assert (await judged(site)).findings == report.findings
 
 
 async def test_he_repeats_and_reorders_and_nothing_changes(tmp_path):

@@ -62,6 +62,21 @@ async def test_he_invents_a_session_with_a_number_that_was_taken(site, deployed)
     tampered(await judged(site), layer="log", reason="numbers")
 
 
+async def test_he_takes_up_a_session_of_another_node(site, deployed):
+    """What he signs for it is put into quarantine, and the monitor goes on."""
+    old = deployed.first[0]
+    stranger = site.session(
+        session=old.session, number=old.opening.number + 90, epoch=1, continues=old.continues,
+        commands=1,
+    )  # fmt: skip
+    await seal(site, [stranger], limits=PATIENT)
+    await grow_log(site)
+    report = await judged(site)
+    assert report.verdict == "incomplete"
+    assert {finding.session for finding in report.findings} == {old.session.hex()}
+    assert any("open_bad" in finding.reason for finding in report.findings)
+
+
 async def test_he_appends_frames_behind_the_end(site, deployed):
     old = deployed.second[0]
     last = old.frames[-1]
