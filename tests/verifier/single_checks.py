@@ -57,8 +57,9 @@ def entries():
     bare = story(after=[nothing])
 
     def second_shard(log):
-        log.entries[0] = log.entries[0].replace(b'"before":""', b'"before":"x"')
-        log.entries[0] = log.entries[0].replace(b'"number":1', b'"number":2')
+        ended = note(f"{ORIGIN}\n1\n{b64(bytes(32))}\n", (ORIGIN, ed25519("log")))
+        first = json.loads(log.entries[0]) | {"before": ended, "number": 2}
+        log.entries[0] = line(first).encode()
 
     def elsewhere(log):
         place = b'"index":"%d"' % (len(log.entries) - 1)
