@@ -164,8 +164,8 @@ def _session(
             check_signatures(epoch, walk.facts, opening, report)
         check_end(epoch, walk.facts, report)
     check_links(epochs, report)
-    seals = {epoch.seal_index: epoch.seal for epoch in epochs if epoch.seal is not None}
-    judge_timestamps(policy, anchors, max(seals, default=-1), report)
+    last = max((epoch.seal_index for epoch in epochs), default=-1)
+    judge_timestamps(policy, anchors, last, report)
     check_times(epochs, beacons, anchors, report)
     check_lifecycle(found, anchors, epochs, report)
     _incidents(entries, report)
