@@ -180,7 +180,7 @@ def _offered(module):
     if not file.is_file():
         return inside
     names = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(sources.tree(file.relative_to(sources.ROOT))):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             names.add(node.name)
         elif isinstance(node, ast.Import | ast.ImportFrom):

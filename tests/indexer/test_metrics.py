@@ -1,4 +1,3 @@
-import asyncio
 import json
 import math
 from dataclasses import replace
@@ -11,6 +10,7 @@ from sealtape.indexer.snapshot import FOUND_S, IndexerSnapshot, LaneSnapshot, Ta
 from sealtape.schemas.errors import StoreBusy
 from tests.capture.metrics.http import get, samples
 from tests.factories.deployments import make_site, seal
+from tests.factories.rooms import room
 from tests.servers.postgres import free_port
 
 NOW_MS = 1_000_000_000_000
@@ -96,25 +96,12 @@ async def test_an_indexer_tells_while_it_indexes(tmp_path):
     await seal(site, [built])
     address = f"127.0.0.1:{free_port()}"
     settings = replace(site.settings, indexer=replace(site.settings.indexer, metrics=address))
-    stop = asyncio.Event()
-    serving = asyncio.create_task(serve(settings, stop))
-    try:
-        async with asyncio.timeout(30):
-            while True:
-                await asyncio.sleep(0.1)
-                try:
-                    found = (await get(address, "/metrics")).samples()
-                except OSError:
-                    assert not serving.done()
-                    continue
-                if value(found, "segments_total"):
-                    break
+    async with room(serve, settings) as ask:
+        indexed = await ask(address, "/metrics", lambda it: value(it.samples(), "segments_total"))
+        found = indexed.samples()
         assert value(found, "commands_total") == 5
         assert value(found, "events_sent_total") >= 7  # the session's beginning and end, statements
         assert value(found, "unreadable_total") == 0
         answer = await get(address, "/readyz")
         checks = json.loads(answer.body)["checks"]
         assert (answer.status, checks["bus"], checks["index"]) == (200, "ok", "ok")
-    finally:
-        stop.set()
-        await asyncio.wait_for(serving, 30)

@@ -1,5 +1,4 @@
 import asyncio
-import contextlib
 import json
 import math
 from dataclasses import replace
@@ -15,6 +14,7 @@ from sealtape.ingest.tlog.worker import LogSnapshot
 from sealtape.schemas.errors import StoreBusy
 from tests.capture.metrics.http import get, samples
 from tests.factories.deployments import make_site
+from tests.factories.rooms import room
 from tests.servers.postgres import free_port
 
 NOW_MS = 1_000_000_000_000
@@ -169,19 +169,9 @@ async def test_a_worker_tells_while_it_seals(tmp_path):
     bus = open_bus(settings.stores.bus, site.folder)
     await bus.append(bus.partition_of(built.session), built.encoded())
     await bus.close()
-    stop = asyncio.Event()
-    serving = asyncio.create_task(serve(settings, stop))
-    try:
-        async with asyncio.timeout(30):
-            while True:
-                await asyncio.sleep(0.1)
-                try:
-                    found = (await get(address, "/metrics")).samples()
-                except OSError:
-                    assert not serving.done()
-                    continue
-                if value(found, "segments_total"):
-                    break
+    async with room(serve, settings) as ask:
+        sealed = await ask(address, "/metrics", lambda it: value(it.samples(), "segments_total"))
+        found = sealed.samples()
         assert value(found, "frames_total") == len(built.frames)
         assert value(found, "seal_seconds_count") >= 1
         assert value(found, "partitions_held", topic=settings.stores.bus.partition("?")[0]) in (
@@ -190,9 +180,6 @@ async def test_a_worker_tells_while_it_seals(tmp_path):
         )
         answer = await get(address, "/readyz")
         assert (answer.status, json.loads(answer.body)["ready"]) == (200, True)
-    finally:
-        stop.set()
-        await asyncio.wait_for(serving, 30)
 
 
 async def test_a_worker_whose_vault_refuses_it_is_not_ready(tmp_path):
@@ -201,20 +188,8 @@ async def test_a_worker_whose_vault_refuses_it_is_not_ready(tmp_path):
     address = f"127.0.0.1:{free_port()}"
     (site.folder / "vault").write_text("where the vault wants a folder")
     settings = replace(site.settings, ingest=replace(site.settings.ingest, metrics=address))
-    stop = asyncio.Event()
-    serving = asyncio.create_task(serve(settings, stop))
-    try:
-        async with asyncio.timeout(30):
-            while True:
-                await asyncio.sleep(0.1)
-                with contextlib.suppress(OSError):
-                    answer = await get(address, "/readyz")
-                    checks = json.loads(answer.body)["checks"]
-                    if "vault" in checks:
-                        break
-                assert not serving.done()
+    async with room(serve, settings) as ask:
+        answer = await ask(address, "/readyz", lambda it: "vault" in json.loads(it.body)["checks"])
+        checks = json.loads(answer.body)["checks"]
         assert (answer.status, checks["vault"]) == (503, "failing: store")
         assert checks["bus"] == "ok"
-    finally:
-        stop.set()
-        await asyncio.wait_for(serving, 30)
