@@ -85,6 +85,7 @@ async def start_capture(
         SettingsError, KeyUnavailable, StoreError, TargetError: what is missing, by name.
     """
     identity = _identity(settings, number, boot or secrets.token_bytes(BOOT_SIZE))
+    _say_unread(settings)
     key = _spool_key(settings)
     view = open_view(settings)
     about = CaptureVitals(node=identity.node, number=number)
@@ -187,7 +188,6 @@ def _check_alike(bus: Bus, keys: Bus) -> None:
 
 def _identity(settings: Settings, number: int, boot: bytes) -> NodeIdentity:
     keys = settings.keys
-    _say_unread(settings)
     return NodeIdentity(
         log=settings.deployment.log,
         node=settings.deployment.node,

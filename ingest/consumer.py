@@ -186,8 +186,7 @@ class Consumer:
 
     async def _anew(self) -> int:
         """The lowest offset at which this bus was ever cut off."""
-        stated = await self._stores.ledger.incidents(session=b"")
-        cuts = [item for item in stated if item.reason == "bus_cut"]
+        cuts = await self._stores.ledger.incidents(session=b"", reason="bus_cut")
         here = [item.offset for item in cuts if (item.topic, item.partition) == self.place]
         return min(here, default=MAX_SEQ)
 

@@ -7,7 +7,6 @@ that come while one is being written are written together, under one fdatasync.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import os
 import re
@@ -26,9 +25,9 @@ from sealtape.capture.bus.partition import PartitionReader, PartitionWriter
 from sealtape.capture.bus.records import check_lengths
 from sealtape.capture.files import (
     DIRECTORY_MODE,
-    FILE_MODE,
     AppendFile,
     create_file,
+    locked,
     mapped,
     open_file,
     sync_directory,
@@ -323,12 +322,8 @@ def _describe(path: Path, partitions: int | None) -> tuple[str, int, tuple[int, 
     """Return (topic, partitions, identity) of the bus in a folder; it is made if there is none."""
     with mapped("create", path):
         path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
-        lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            return (*_load(path, partitions), _identity(path))
-        finally:
-            os.close(lock)
+    with locked(path / "lock"), mapped("create", path):
+        return (*_load(path, partitions), _identity(path))
 
 
 def _load(path: Path, partitions: int | None) -> tuple[str, int]:

@@ -190,8 +190,13 @@ class Ledger(Protocol):
         """How many sessions, segments and incidents there are; no row of them is handed out."""
         ...
 
-    async def incidents(self, after: int = 0, session: bytes | None = None) -> list[Incident]:
-        """Incidents with an id greater than `after`, in ascending order; of one session or all."""
+    async def incidents(
+        self, after: int = 0, session: bytes | None = None, reason: str | None = None
+    ) -> list[Incident]:
+        """Incidents with an id greater than `after`, in ascending order.
+
+        Those of one session and for one reason, or of all; `b""` is the session of no session.
+        """
         ...
 
     async def quarantined(

@@ -139,17 +139,15 @@ class Decisions:
 
     def _intent(self, place: Place, ident: bytes, body: IntentStatement) -> None:
         self._check_held(place, body.sessions)
-        if body.basis == "expired":
-            for session in body.sessions:
-                self._age(place, session)
-        self._intents[ident] = Intent(place, body.sessions)
-        self._fresh.append(ident)
         for session in body.sessions:
             kept = self._kept(session)
             self._going[session] = 0 if kept is None else kept.epochs
+            if body.basis == "expired":
+                self._age(place, session, kept)
+        self._intents[ident] = Intent(place, body.sessions)
+        self._fresh.append(ident)
 
-    def _age(self, place: Place, session: bytes) -> None:
-        kept = self._kept(session)
+    def _age(self, place: Place, session: bytes, kept: Kept | None) -> None:
         if kept is None or not kept.sealed:
             self._report("early", place, f"session {session.hex()} is not sealed")
             return

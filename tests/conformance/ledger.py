@@ -271,6 +271,8 @@ class LedgerConformance(LedgerLogConformance):
         assert [(await ledger.session(s)).frames for s in (A, B)] == [6, 3]
         assert [replace(i, id=0) for i in await ledger.incidents()] == [incident]
         assert await ledger.incidents(session=B) == []
+        assert await ledger.incidents(reason=incident.reason) == await ledger.incidents()
+        assert await ledger.incidents(session=incident.session, reason="bus_cut") == []
         assert await ledger.quarantined(TOPIC, 0) == [bad]
         assert await ledger.quarantined(TOPIC, 0, 4) == []
         first, second = await ledger.outbox()

@@ -311,12 +311,16 @@ class PostgresLedger(PostgresLog):
 
     # -- what went wrong, and what is to be told ---------------------------------------------------
 
-    async def incidents(self, after: int = 0, session: bytes | None = None) -> list[Incident]:
+    async def incidents(
+        self, after: int = 0, session: bytes | None = None, reason: str | None = None
+    ) -> list[Incident]:
         rows = await self._database.fetch(
             "SELECT topic, part, bus_offset, reason, detail, session, epoch, seq, at_ns, id"
-            " FROM incident WHERE id > $1 AND ($2::bytea IS NULL OR session = $2) ORDER BY id",
+            " FROM incident WHERE id > $1 AND ($2::bytea IS NULL OR session = $2)"
+            " AND ($3::text IS NULL OR reason = $3) ORDER BY id",
             after,
             session,
+            reason,
         )
         return [Incident(*row) for row in rows]
 
